@@ -1,0 +1,3 @@
+from .frostnet import FrostBottleneck, FrostNet
+
+__all__ = ['FrostBottleneck', 'FrostNet']

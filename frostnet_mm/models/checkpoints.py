@@ -1,0 +1,249 @@
+"""Reading checkpoints: mm's own, and those of the authors' FrostNet release.
+
+Files are read with ``weights_only=True``, so that a checkpoint from a stranger cannot run code.
+"""
+import argparse
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from torch import Tensor, nn
+
+TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
+StateDict = dict[str, Tensor]
+
+
+def _history_statistic(owner: object, name: str) -> object:
+    """Stands in for ``getattr``, by which mmengine's logs name their four statistics, and for nothing else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {owner!r}, {name!r}')
+    return getattr(HistoryBuffer, name)
+
+
+_NUMPY_CORE = getattr(np, '_core', None) or np.core  # renamed in NumPy 2
+# What mmengine's and the authors' training scripts store beside tensors; all of it plain data.
+_SAFE_GLOBALS = [
+    argparse.Namespace, HistoryBuffer, (_history_statistic, 'builtins.getattr'), np.ndarray, np.dtype,
+    _NUMPY_CORE.multiarray._reconstruct, _NUMPY_CORE.multiarray.scalar,
+    *(type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')),
+]
+_RELEASE_MODULES = {'squeeze_conv': 'squeeze', 'conv1': 'expand', 'conv2': 'depthwise', 'reduce_conv': 'project'}
+_RELEASE_LAYERS = {'0': 'conv', '1': 'bn'}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or does not fit the model; the message says why and what to do."""
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """Read a checkpoint onto the CPU without running any code that it may hold.
+
+    Args:
+        path (str | PathLike): A local file, or a URL or ``open-mmlab://`` name that mmengine resolves.
+
+    Returns:
+        dict: The content of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is truncated, not a checkpoint, or holds Python objects other than plain data.
+    """
+    if '://' in str(path):
+        from mmengine.runner import CheckpointLoader
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    file = Path(path).expanduser()
+    if not file.is_file():
+        parent = file.parent
+        found = sorted(p.name for p in parent.glob('*.pth')) + sorted(p.name for p in parent.glob('*.tar')) \
+            if parent.is_dir() else []
+        what = 'is a folder' if file.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'Checkpoint {file} {what}; expected a file written by torch.save. '
+                                + (f'Checkpoints beside it: {", ".join(found[:8])}.' if found else
+                                   f'Folder {parent} holds none.' if parent.is_dir() else
+                                   f'Folder {parent} does not exist either.'))
+    trusted = os.environ.get(TRUST_VARIABLE) == '1'
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            checkpoint = torch.load(file, map_location='cpu', weights_only=not trusted)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError, OSError) as error:
+        foreign = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(error))
+        if foreign and 'Unsupported' in str(error):
+            raise CheckpointError(
+                f'Checkpoint {file} holds a Python object of type {foreign[1]}, which could run code when it is read. '
+                f'If you trust where the file comes from, set {TRUST_VARIABLE}=1 and run again.') from error
+        raise CheckpointError(
+            f'Checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: it is truncated or not a file of '
+            f'torch.save ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no detail"}). '
+            'Download or copy it again, or resume from an earlier checkpoint.') from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of tensors or '
+                              "one with the key 'state_dict'.")
+    return checkpoint
+
+
+def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
+    """Take the weights out of a checkpoint: exponential moving average first, ``module.`` prefixes removed.
+
+    Args:
+        checkpoint (Mapping): Content of a file: ``state_dict_ema`` is preferred, then ``state_dict``, then the mapping
+            itself if it holds tensors only.
+        source (str): Name of the file, for messages.
+
+    Raises:
+        CheckpointError: There are no weights in it.
+    """
+    for key in ('state_dict_ema', 'state_dict'):
+        state_dict = checkpoint.get(key)
+        if isinstance(state_dict, Mapping) and state_dict:
+            if key == 'state_dict_ema':
+                print_log(f'{source}: using its EMA weights (state_dict_ema).', logger='current')
+            break
+    else:
+        state_dict = checkpoint
+    others = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    if others or not state_dict:
+        raise CheckpointError(f"{source} has no weights: expected tensors under 'state_dict' (or 'state_dict_ema'), "
+                              f'found {", ".join(map(str, others[:8])) or "nothing"}.')
+    return {re.sub(r'^(module\.)+', '', key): value for key, value in state_dict.items()}
+
+
+def is_release_state_dict(state_dict: Mapping) -> bool:
+    """Whether the keys are those of the authors' FrostNet release."""
+    return 'conv1.conv.0.weight' in state_dict and 'layer1.0.conv2.conv.0.weight' in state_dict
+
+
+def convert_release_state_dict(state_dict: Mapping, source: str = 'checkpoint') -> StateDict:
+    """Rename the weights of the authors' release to those of :class:`FrostNetClassifier`.
+
+    Args:
+        state_dict (Mapping): Weights of the release, without ``module.`` prefixes.
+        source (str): Name of the file, for messages.
+
+    Returns:
+        dict[str, Tensor]: Weights under ``backbone.``, ``conv_head.`` and ``classifier.``.
+
+    Raises:
+        CheckpointError: A key is not one of the release.
+    """
+    converted, unknown = {}, []
+    for key, value in state_dict.items():
+        name = _convert_release_key(key)
+        if name is None:
+            unknown.append(key)
+            continue
+        if name == 'classifier.weight' and value.ndim == 2:  # a linear layer is the same 1x1 convolution
+            value = value[:, :, None, None]
+        converted[name] = value
+    if unknown:
+        raise CheckpointError(f'{source}: {len(unknown)} of {len(state_dict)} keys are unknown to the FrostNet release '
+                              f'format: {", ".join(unknown[:6])}. A quantized or modified network cannot be converted; '
+                              'use the float checkpoint.')
+    return converted
+
+
+def _convert_release_key(key: str) -> str | None:
+    if match := re.fullmatch(r'classifier\.2\.(weight|bias)', key):
+        return f'classifier.{match[1]}'
+    if match := re.fullmatch(r'(conv1|last_layer)\.conv\.([01])\.(\w+)', key):
+        module = 'backbone.stem' if match[1] == 'conv1' else 'conv_head'
+        return f'{module}.{_RELEASE_LAYERS[match[2]]}.{match[3]}'
+    if match := re.fullmatch(r'layer([1-5])\.(\d+)\.(squeeze_conv|conv1|conv2|reduce_conv)\.conv\.([01])\.(\w+)', key):
+        stage, block, module, layer, name = match.groups()
+        return (f'backbone.stages.{int(stage) - 1}.{block}.{_RELEASE_MODULES[module]}.'
+                f'{_RELEASE_LAYERS[layer]}.{name}')
+    return None
+
+
+def load_pretrained(model: nn.Module, path: str | os.PathLike, prefix: str | None = None) -> None:
+    """Load a FrostNet or a FrostNetClassifier from an mm checkpoint or from a file of the authors' release.
+
+    Every weight of the model must be found. Weights that the model has no place for are named in the log: the
+    classifier of an ImageNet checkpoint, the head of a detector, stages that ``out_indices`` leaves out.
+
+    Args:
+        model (nn.Module): A :class:`FrostNet` or a :class:`FrostNetClassifier`.
+        path (str | PathLike): The file.
+        prefix (str, optional): Take only the weights under this prefix, as mm's ``init_cfg`` has it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file cannot be read, or does not fit the model.
+    """
+    state_dict = state_dict_of(read_checkpoint(path), str(path))
+    if is_release_state_dict(state_dict):
+        state_dict = convert_release_state_dict(state_dict, str(path))
+    target = model.state_dict()
+    if prefix is None and 'stem.conv.weight' in target and 'backbone.stem.conv.weight' in state_dict:
+        prefix = 'backbone.'  # a backbone out of a whole model
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        inside = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        outside = [key for key in state_dict if not key.startswith(prefix)]
+    else:
+        inside, outside = state_dict, []
+    check_fit(target, inside, type(model).__name__, str(path))
+    unused = outside + [key for key in inside if key not in target]
+    model.load_state_dict({key: inside[key] for key in target if key in inside}, strict=False)
+    message = f'{type(model).__name__}: loaded all {len(target)} weights and statistics from {path}.'
+    if unused:
+        groups = sorted({re.sub(r'^((?:backbone\.)?stages\.\d+|[^.]+).*', r'\1', key) for key in unused})
+        message += f' {len(unused)} others of the file have no place in this model: {", ".join(groups)}.'
+    print_log(message, logger='current')
+
+
+def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str) -> None:
+    """Check that a state dict has every entry of a model's state dict, in the same shape.
+
+    Args:
+        target (Mapping): ``state_dict()`` of the model.
+        state_dict (Mapping): What is to be loaded.
+        model_name (str): Name of the model, for messages.
+        source (str): Name of the file, for messages.
+
+    Raises:
+        CheckpointError: Something is missing or of another shape.
+    """
+    # num_batches_tracked came with PyTorch 0.4.1 and plays no part in inference
+    missing = [key for key in target if key not in state_dict and not key.endswith('num_batches_tracked')]
+    shapes = [f'{key} {tuple(state_dict[key].shape)} in the file, {tuple(value.shape)} in the model'
+              for key, value in target.items() if key in state_dict and state_dict[key].shape != value.shape]
+    if not missing and not shapes:
+        return
+    found = describe_frostnet(state_dict)
+    problems = []
+    if shapes:
+        problems.append(f'{len(shapes)} of another shape ({"; ".join(shapes[:3])}{"; …" if len(shapes) > 3 else ""})')
+    if missing:
+        problems.append(f'{len(missing)} missing ({", ".join(missing[:3])}{", …" if len(missing) > 3 else ""})')
+    raise CheckpointError(
+        f'{source} does not fit {model_name}: of {len(target)} entries, {" and ".join(problems)}. '
+        + (f'The file holds {found}. ' if found else '')
+        + "Use the config the checkpoint was trained with (arch, widen_factor, num_classes), or another checkpoint.")
+
+
+def describe_frostnet(state_dict: Mapping) -> str | None:
+    """Name the FrostNet that a state dict holds, such as ``FrostNet(arch='base', widen_factor=0.5)``, or None."""
+    from .backbones.frostnet import ARCHS, divisible
+    prefix = next((key[:-len('stem.conv.weight')] for key in state_dict if key.endswith('stem.conv.weight')), None)
+    if prefix is None:
+        return None
+    blocks: dict[int, int] = {}
+    channels: dict[int, int] = {}
+    for key, value in state_dict.items():
+        if match := re.fullmatch(re.escape(prefix) + r'stages\.(\d+)\.(\d+)\.project\.conv\.weight', key):
+            stage, block = int(match[1]), int(match[2])
+            blocks[stage] = max(blocks.get(stage, 0), block + 1)
+            channels[stage] = value.shape[0]
+    expands = {key for key in state_dict if key.endswith('expand.conv.weight')}
+    for arch, stages in ARCHS.items():
+        if not blocks or any(len(stages[s]) != n for s, n in blocks.items() if s < len(stages)):
+            continue
+        for width in (0.35, 0.5, 0.75, 1.0, 1.25):
+            if all(divisible(int(stages[s][-1].channels * width)) == c for s, c in channels.items()) and expands:
+                return f'FrostNet(arch={arch!r}, widen_factor={width})'
+    return f'a FrostNet with {sum(blocks.values())} blocks and {max(channels.values())} channels' if channels else None

@@ -1,0 +1,3 @@
+from .frostnet_classifier import FrostNetClassifier
+
+__all__ = ['FrostNetClassifier']
