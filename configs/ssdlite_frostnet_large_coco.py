@@ -1,0 +1,3 @@
+_base_ = './ssdlite_frostnet_coco.py'
+
+model = dict(backbone=dict(arch='large'))

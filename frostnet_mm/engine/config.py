@@ -1,0 +1,127 @@
+"""Reading configs: clear errors, one data root for all of a config, classes taken from the annotations."""
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+CLASSES_FROM_ANNOTATIONS = 'from_annotations'
+
+
+class ConfigError(ValueError):
+    """A config cannot be used; the message says why and what to do."""
+
+
+def load_config(path: str | os.PathLike, cfg_options: dict | None = None,
+                classes: Sequence[str] | None = None) -> Config:
+    """Read a config and settle what depends on the user's data.
+
+    - ``data_root`` given in ``cfg_options`` moves every path of the config that lies under the config's own
+      ``data_root``, so that one option is enough.
+    - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
+      and their number into data sets and heads.
+
+    Args:
+        path (str | PathLike): The config file, or the name of one of an installed package such as
+            ``mmdet::ssd/ssd300_coco.py``.
+        cfg_options (dict, optional): Values that replace those of the config; keys may be dotted.
+        classes (Sequence[str], optional): Class names for a config with ``classes = 'from_annotations'``, such as those
+            that a checkpoint was trained with; without them the training annotations are read.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ConfigError: The config cannot be parsed, or an option does not fit it.
+    """
+    if '::' in str(path):
+        from mmengine.hub import get_config
+        cfg = get_config(str(path))
+    else:
+        _require_file(Path(path))
+        try:
+            cfg = Config.fromfile(str(path))
+        except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
+            raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
+    options = dict(cfg_options or {})
+    if 'data_root' in options:
+        move_data_root(cfg, str(options.pop('data_root')))
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
+        raise ConfigError(f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
+                          'config, for example train_dataloader.batch_size=8.') from error
+    if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
+        fill_classes(cfg, classes)
+    return cfg
+
+
+def _require_file(path: Path) -> None:
+    if path.is_file():
+        return
+    folder = path.parent if path.parent.is_dir() else Path('configs')
+    names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=3) or names[:8]
+    raise FileNotFoundError(f'Config {path} does not exist. ' + (
+        f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.'))
+
+
+def move_data_root(cfg: Config, new_root: str) -> None:
+    """Replace the config's ``data_root`` by another folder in every path that starts with it, in place."""
+    old_root = cfg.get('data_root')
+    if not isinstance(old_root, str) or not old_root.strip('/'):
+        raise ConfigError('--cfg-options data_root=... needs a config that defines data_root at its top level; set '
+                          'train_dataloader.dataset.data_root and its like one by one instead.')
+    old, new = old_root.rstrip('/'), new_root.rstrip('/') or '/'
+
+    def moved(value):
+        if isinstance(value, str) and (value == old or value.startswith(old + '/')):
+            return new + value[len(old):]
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = moved(value[key])
+        elif isinstance(value, (list, tuple)):
+            return type(value)(moved(item) for item in value)
+        return value
+
+    moved(cfg._cfg_dict)
+
+
+def inner_dataset(dataset: ConfigDict) -> ConfigDict:
+    """The data set config inside wrappers such as RepeatDataset."""
+    while 'ann_file' not in dataset and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
+    """Put class names, those of the training annotations by default, into data sets and heads, in place."""
+    from ..data import palette_for, read_coco_classes
+    if classes is None:
+        train = inner_dataset(cfg.train_dataloader.dataset)
+        classes = read_coco_classes(os.path.join(train.get('data_root', ''), train.ann_file))
+    classes = tuple(classes)
+    cfg.classes = classes
+    metainfo = dict(classes=classes, palette=palette_for(len(classes)))
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name):
+            inner_dataset(cfg[name].dataset)['metainfo'] = metainfo
+    if not _set_num_classes(cfg.model, len(classes)):
+        raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
+
+
+def _set_num_classes(node, num_classes: int) -> int:
+    """Set every ``num_classes`` below a model config, except in a pretrained backbone; return how many there were."""
+    count = 0
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'num_classes' and not isinstance(value, dict):
+                node[key] = num_classes
+                count += 1
+            elif key != 'backbone':
+                count += _set_num_classes(value, num_classes)
+    elif isinstance(node, (list, tuple)):
+        count += sum(_set_num_classes(item, num_classes) for item in node)
+    return count

@@ -1,0 +1,173 @@
+"""Trained models on images: loading, prediction, drawing; detectors and segmenters by one code path."""
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from ..models.checkpoints import CheckpointError, check_fit, read_checkpoint, state_dict_of
+from .config import ConfigError, inner_dataset, load_config
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+_LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
+
+
+def classes_of(checkpoint: dict) -> tuple[str, ...] | None:
+    """The class names that a checkpoint of mm was trained with, or None."""
+    meta = checkpoint.get('meta') or {}
+    classes = (meta.get('dataset_meta') or {}).get('classes')
+    return tuple(classes) if classes else None
+
+
+def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
+    """Load a checkpoint into the model it was trained as; everything must fit.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (dict): What :func:`read_checkpoint` returned.
+        source (str): Name of the file, for messages.
+
+    Raises:
+        CheckpointError: An entry is missing, unexpected or of another shape.
+    """
+    state_dict = state_dict_of(checkpoint, source)
+    target = model.state_dict()
+    check_fit(target, state_dict, type(model).__name__, source)
+    unexpected = [key for key in state_dict if key not in target]
+    if unexpected:
+        raise CheckpointError(f'{source} has {len(unexpected)} entries that {type(model).__name__} lacks: '
+                              f'{", ".join(unexpected[:4])}{", …" if len(unexpected) > 4 else ""}. Use the config that '
+                              'the checkpoint was trained with.')
+    model.load_state_dict(state_dict, strict=False)
+
+
+def load_model(config: str | os.PathLike, checkpoint_path: str | os.PathLike, device: str | None = None,
+               cfg_options: dict | None = None) -> tuple[nn.Module, Config]:
+    """Build a config's model with trained weights, ready to predict.
+
+    Args:
+        config (str | PathLike): The config.
+        checkpoint_path (str | PathLike): The checkpoint.
+        device (str, optional): A torch device. Default: 'cuda' if there is one, else 'cpu'.
+        cfg_options (dict, optional): Values that replace those of the config.
+
+    Returns:
+        tuple[nn.Module, Config]: The model in eval mode with ``dataset_meta`` set, and its config.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    classes = classes_of(checkpoint)
+    cfg = load_config(config, cfg_options, classes=classes)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if 'init_cfg' in cfg.model.get('backbone', {}):
+        cfg.model.backbone.init_cfg = None  # the checkpoint brings the weights
+    model = MODELS.build(cfg.model)
+    load_weights(model, checkpoint, str(checkpoint_path))
+    meta = (checkpoint.get('meta') or {}).get('dataset_meta')
+    if meta is None:
+        raise CheckpointError(f'{checkpoint_path} does not say which classes it was trained with (meta.dataset_meta): '
+                              'use a checkpoint as tools/train.py writes it.')
+    model.dataset_meta = meta
+    if cfg.get('channels_last'):
+        model.to(memory_format=torch.channels_last)
+    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval(), cfg
+
+
+def build_pipeline(cfg: Config) -> Compose:
+    """The test pipeline of a config for images without annotations."""
+    steps = []
+    for step in copy.deepcopy(inner_dataset(cfg.test_dataloader.dataset).pipeline):
+        name = step['type'].split('.')[-1]
+        if name in _LOADERS:
+            step = dict(type='frostnet_mm.LoadImage')
+        if not name.startswith('LoadAnnotations') and name != 'LoadPanopticAnnotations':
+            steps.append(step)
+    if not steps or steps[0]['type'] != 'frostnet_mm.LoadImage':
+        raise ConfigError('The test pipeline must begin with LoadImageFromFile.')
+    return Compose(steps)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, pipeline: Compose, paths: Sequence[str | os.PathLike]) -> list[BaseDataElement]:
+    """Predict images.
+
+    Args:
+        model (nn.Module): A model of :func:`load_model`.
+        pipeline (Compose): The pipeline of :func:`build_pipeline`.
+        paths (Sequence[str | PathLike]): Image files.
+
+    Returns:
+        list[BaseDataElement]: Data samples with ``pred_instances`` or ``pred_sem_seg``, in image coordinates.
+
+    Raises:
+        BadImageError: A file cannot be read as an image.
+    """
+    batch = [pipeline(dict(img_path=str(path), img_id=index)) for index, path in enumerate(paths)]
+    return model.test_step(pseudo_collate(batch))
+
+
+def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
+    """The config's visualizer without its storage back ends."""
+    visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name=f'infer{id(dataset_meta)}'))
+    visualizer.dataset_meta = dataset_meta
+    return visualizer
+
+
+def draw(visualizer: Visualizer, sample: BaseDataElement, image: np.ndarray, out_file: str | os.PathLike,
+         score_thr: float) -> None:
+    """Draw a prediction on its image (RGB, (H, W, 3), uint8) and write the picture."""
+    options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
+    visualizer.add_datasample('image', image, data_sample=sample, draw_gt=False, show=False, **options)
+    mmcv.imwrite(visualizer.get_image()[..., ::-1], str(out_file))
+
+
+def describe(sample: BaseDataElement, classes: Sequence[str], score_thr: float) -> dict:
+    """A prediction as plain data.
+
+    Args:
+        sample (BaseDataElement): A data sample of :func:`predict`.
+        classes (Sequence[str]): Class names.
+        score_thr (float): Detections below this score are left out.
+
+    Returns:
+        dict: ``height``, ``width`` in pixels, and ``detections`` (label, class, score, bbox as x1, y1, x2, y2 in pixels)
+        or ``pixels`` (number of pixels by class).
+    """
+    height, width = sample.ori_shape[:2]
+    result: dict = dict(height=int(height), width=int(width))
+    if 'pred_instances' in sample:
+        found = sample.pred_instances.cpu()
+        result['detections'] = [
+            dict(label=int(label), **{'class': classes[int(label)]}, score=round(float(score), 4),
+                 bbox=[round(float(v), 2) for v in box])
+            for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True) if score >= score_thr
+        ]
+    else:
+        labels, counts = np.unique(sample.pred_sem_seg.cpu().data.numpy(), return_counts=True)
+        result['pixels'] = {classes[int(i)]: int(n) for i, n in zip(labels, counts, strict=True)}
+    return result
+
+
+def list_images(path: str | os.PathLike) -> list[Path]:
+    """The image file named, or all images below the folder named, sorted.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder, or no image in the folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f'{path} does not exist: give an image or a folder of images.')
+    images = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not images:
+        raise FileNotFoundError(f'Folder {path} holds no image ({", ".join(IMAGE_SUFFIXES)}).')
+    return images

@@ -1,0 +1,64 @@
+"""Epoch-based training that can be resumed in the middle of an epoch."""
+from collections.abc import Iterator
+
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import BatchSampler
+
+from ..registry import LOOPS
+
+
+class _SkippedStart:
+    """A batch sampler without its first batches; their images are not even loaded."""
+
+    def __init__(self, batch_sampler: BatchSampler, skip: int) -> None:
+        self.batch_sampler = batch_sampler
+        self.skip = skip
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = iter(self.batch_sampler)
+        for _ in range(self.skip):
+            next(batches)
+        self.skip = 0
+        return batches
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __getattr__(self, name: str):
+        return getattr(self.batch_sampler, name)
+
+
+@LOOPS.register_module()
+class ResumableEpochTrainLoop(EpochBasedTrainLoop):
+    """mmengine's epoch-based loop, which also goes on in the middle of an epoch.
+
+    mmengine counts epochs and iterations in a checkpoint, but starts an epoch anew on resuming, with iteration counter
+    and iteration-based schedulers already advanced. Here the batches that the interrupted epoch has seen are skipped
+    (samplers shuffle by seed and epoch, so the order is the same), and neither data nor schedule is repeated.
+    """
+
+    def run_epoch(self) -> None:
+        """Run one epoch, or what is left of it."""
+        done = self._iter - self._epoch * len(self.dataloader)
+        if not 0 < done <= len(self.dataloader):
+            super().run_epoch()
+            return
+        print_log(f'Epoch {self._epoch + 1} goes on after its first {done} of {len(self.dataloader)} iterations.',
+                  logger='current')
+        sampler = getattr(self.dataloader, 'sampler', None)
+        if getattr(sampler, 'seed', None) is not None:
+            sampler.seed = self.runner.seed  # of the checkpoint; the loader was built before it was read
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        loader = self.dataloader
+        original = loader.batch_sampler
+        # DataLoader guards the attribute after construction; its iterator reads it anew at every epoch
+        object.__setattr__(loader, 'batch_sampler', _SkippedStart(original, done))
+        try:
+            for idx, data_batch in enumerate(loader, start=done):
+                self.run_iter(idx, data_batch)
+        finally:
+            object.__setattr__(loader, 'batch_sampler', original)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1

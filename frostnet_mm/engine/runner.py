@@ -1,0 +1,95 @@
+"""From a config to mmengine's Runner, on GPU and CPU, for detectors and segmenters alike."""
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .config import ConfigError
+
+LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
+
+
+def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
+    """Build the Runner of a config.
+
+    Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
+    upstream configs too, launchers work without a GPU (gloo), and ``channels_last = True`` in the config stores weights
+    and activations as NHWC.
+
+    Args:
+        cfg (Config): A config with ``work_dir`` set.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        Runner: Ready to train or test.
+    """
+    cfg.launcher = launcher
+    train_cfg = cfg.get('train_cfg')
+    if train_cfg and (train_cfg.get('type') == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
+        train_cfg.pop('by_epoch', None)
+        train_cfg['type'] = LOOP
+    hooks = cfg.setdefault('custom_hooks', [])
+    if not any(hook['type'] == 'frostnet_mm.InterruptHook' for hook in hooks):
+        hooks.append(ConfigDict(type='frostnet_mm.InterruptHook'))
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        _init_cpu_group(cfg)
+    if not torch.cuda.is_available():
+        _limit_workers(cfg)
+    runner_type = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
+    runner = runner_type.from_cfg(cfg)
+    if cfg.get('channels_last'):
+        runner.model.to(memory_format=torch.channels_last)  # activations follow the weights' layout
+    return runner
+
+
+def _init_cpu_group(cfg: Config) -> None:
+    """Start the gloo process group and wrap the model without device ids; mmengine assumes GPUs in both places."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
+    cfg.setdefault('model_wrapper_cfg', ConfigDict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+
+
+def _limit_workers(cfg: Config) -> None:
+    """Cap the data loading workers at the cores that are there: each one also takes time from a CPU's training."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader and loader.get('num_workers', 0) > cores:
+            print_log(f'{name}.num_workers: {loader.num_workers} lowered to the {cores} cores of this machine.',
+                      logger='current')
+            loader.num_workers = cores
+
+
+def settle_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
+    """Set ``cfg.work_dir``: the argument, else the config's own, else ``work_dirs/<config name>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train with automatic mixed precision: fp16 with loss scaling on a GPU, bfloat16 on a CPU."""
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(f'--amp does not know optim_wrapper.type={wrapper.type!r}; expected OptimWrapper.')
+    wrapper.type = 'AmpOptimWrapper'
+    if torch.cuda.is_available():
+        wrapper.loss_scale = 'dynamic'
+    else:
+        raise ConfigError('--amp needs a GPU: mmengine refuses mixed precision on a CPU. Leave it out.')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate to the batch size of this run, from the config's ``auto_scale_lr.base_batch_size``."""
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config: the batch size '
+                          'that its learning rate is meant for.')
+    cfg.auto_scale_lr.enable = True

@@ -1,0 +1,69 @@
+"""Run a trained detector or segmenter on images and write pictures and results.json.
+
+    python tools/infer.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_coco/epoch_600.pth photo.jpg --out results
+"""
+import argparse
+import json
+from pathlib import Path
+
+import _path  # noqa: F401
+import mmcv
+from mmengine.config import DictAction
+from tqdm import tqdm
+
+from frostnet_mm.data import BadImageError
+from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.engine.inference import (
+    build_pipeline,
+    build_visualizer,
+    describe,
+    draw,
+    list_images,
+    load_model,
+    predict,
+)
+from frostnet_mm.files import write_text
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Run a trained detector or segmenter on images.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('images', help='an image, or a folder that is searched with its sub-folders')
+    parser.add_argument('--out', required=True, help='folder for the pictures and results.json')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='detections below are left out; default 0.3')
+    parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    images = list_images(args.images)
+    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options)
+    pipeline = build_pipeline(cfg)
+    visualizer = build_visualizer(cfg, model.dataset_meta)
+    root = Path(args.images) if Path(args.images).is_dir() else images[0].parent
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    results, failed = {}, {}
+    for path in tqdm(images, unit='image', disable=None):
+        name = path.relative_to(root)
+        try:
+            sample = predict(model, pipeline, [path])[0]
+        except BadImageError as error:
+            failed[str(name)] = str(error)
+            continue
+        picture = out / name.with_name(f'{name.name}.png' if path.suffix.lower() != '.png' else name.name)
+        draw(visualizer, sample, mmcv.imread(str(path), channel_order='rgb'), picture, args.score_thr)
+        results[str(name)] = describe(sample, model.dataset_meta['classes'], args.score_thr)
+    write_text(out / 'results.json', json.dumps(dict(config=args.config, checkpoint=args.checkpoint,
+                                                     score_thr=args.score_thr, images=results, failed=failed), indent=1))
+    print(f'{len(results)} of {len(images)} images done: {out}/results.json')
+    for name, reason in failed.items():
+        print(f'  not read: {name}: {reason}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    run_tool(main)

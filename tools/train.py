@@ -1,0 +1,52 @@
+"""Train a detector or a segmenter.
+
+    python tools/train.py configs/ssdlite_frostnet_coco.py
+    python tools/train.py configs/ssdlite_frostnet_coco.py --resume
+"""
+import argparse
+import os
+
+import _path  # noqa: F401
+from mmengine.config import DictAction
+
+from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.engine.config import load_config
+from frostnet_mm.engine.runner import build_runner, enable_amp, enable_auto_scale_lr, settle_work_dir
+from frostnet_mm.models import read_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector or a segmenter.')
+    parser.add_argument('config', help='config file, or mmdet::NAME / mmseg::NAME of an installed package')
+    parser.add_argument('--work-dir', help='folder of checkpoints and logs; default work_dirs/<config name>')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from a checkpoint; without a name, from the last one of the work dir')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    settle_work_dir(cfg, args.config, args.work_dir)
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        read_checkpoint(cfg.load_from)  # a wrong path or a truncated file is said now, not after reading the data
+    build_runner(cfg, args.launcher).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
