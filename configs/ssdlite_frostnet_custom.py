@@ -11,10 +11,7 @@ classes = 'from_annotations'
 norm_cfg = dict(momentum=0.1)  # 0.03 is for long runs: statistics lag behind the weights in a few hundred iterations
 model = dict(
     backbone=dict(out_indices=(1, 2, 4)),
-    neck=dict(
-        in_channels=(40, 96, 320),
-        out_channels=(40, 96, 320, 512, 256, 256, 128),
-        norm_cfg=norm_cfg),
+    neck=dict(in_channels=(40, 96, 320), out_channels=(40, 96, 320, 512, 256, 256, 128), norm_cfg=norm_cfg),
     bbox_head=dict(
         in_channels=(40, 96, 320, 512, 256, 256, 128),
         norm_cfg=norm_cfg,
@@ -22,19 +19,32 @@ model = dict(
             strides=[8, 16, 32, 64, 107, 160, 320],
             ratios=[[2, 3], [2, 3], [2, 3], [2, 3], [2, 3], [2, 3], [2, 3]],
             min_sizes=[20, 48, 100, 150, 202, 253, 304],
-            max_sizes=[48, 100, 150, 202, 253, 304, 320])))
+            max_sizes=[48, 100, 150, 202, 253, 304, 320],
+        ),
+    ),
+)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Expand', mean={{_base_.data_preprocessor.mean}}, to_rgb={{_base_.data_preprocessor.bgr_to_rgb}},
-         ratio_range=(1, 2), prob=0.3),
+    dict(
+        type='Expand',
+        mean={{_base_.data_preprocessor.mean}},
+        to_rgb={{_base_.data_preprocessor.bgr_to_rgb}},
+        ratio_range=(1, 2),
+        prob=0.3,
+    ),
     dict(type='MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5),
     dict(type='Resize', scale={{_base_.input_size}}, keep_ratio=False),
     dict(type='RandomFlip', prob=[0.5], direction=['horizontal']),
-    dict(type='PhotoMetricDistortion', brightness_delta=32, contrast_range=(0.5, 1.5), saturation_range=(0.5, 1.5),
-         hue_delta=18),
-    dict(type='PackDetInputs')
+    dict(
+        type='PhotoMetricDistortion',
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+    dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline=train_pipeline))
 
@@ -42,11 +52,19 @@ max_epochs = 40
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', begin=0, end=max_epochs, T_max=max_epochs, by_epoch=True,
-         convert_to_iter_based=True, eta_min_ratio=0.01)
+    dict(
+        type='CosineAnnealingLR',
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        eta_min_ratio=0.01,
+    ),
 ]
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.),
-    clip_grad=dict(max_norm=35))
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    clip_grad=dict(max_norm=35),
+)
 auto_scale_lr = dict(base_batch_size=8)

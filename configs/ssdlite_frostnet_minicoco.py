@@ -10,31 +10,34 @@ model = dict(
         in_channels=(24, 48, 160),
         out_channels=(24, 48, 160, 128, 128, 64),
         level_strides=(2, 2, 2),
-        level_paddings=(1, 1, 1)),
+        level_paddings=(1, 1, 1),
+    ),
     bbox_head=dict(
         in_channels=(24, 48, 160, 128, 128, 64),
         anchor_generator=dict(
             strides=[8, 16, 32, 64, 96, 192],
             ratios=[[2, 3], [2, 3], [2, 3], [2, 3], [2, 3], [2, 3]],
             min_sizes=[16, 32, 64, 96, 128, 160],
-            max_sizes=[32, 64, 96, 128, 160, 192])))
+            max_sizes=[32, 64, 96, 128, 160, 192],
+        ),
+    ),
+)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='MinIoURandomCrop', min_ious=(0.5, 0.7, 0.9), min_crop_size=0.5),
     dict(type='Resize', scale=input_size, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='Resize', scale=input_size, keep_ratio=False),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys={{_base_.meta_keys}})
+    dict(type='PackDetInputs', meta_keys={{_base_.meta_keys}}),
 ]
-train_dataloader = dict(
-    batch_size=16, num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline))
+train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 val_evaluator = dict(ann_file=f'{data_root}/annotations/instances_val2017.json')
@@ -44,8 +47,15 @@ max_epochs = 20
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', begin=0, end=max_epochs, T_max=max_epochs, by_epoch=True,
-         convert_to_iter_based=True, eta_min_ratio=0.01)
+    dict(
+        type='CosineAnnealingLR',
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        eta_min_ratio=0.01,
+    ),
 ]
 optim_wrapper = dict(optimizer=dict(lr=0.002))
 auto_scale_lr = dict(base_batch_size=16)

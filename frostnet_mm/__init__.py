@@ -2,6 +2,7 @@
 
 Importing the package registers everything under the scope ``frostnet_mm``, for the configs of every OpenMMLab package.
 """
+
 from .compat import check_environment
 
 check_environment()

@@ -1,4 +1,5 @@
 """Writing files so that a crash leaves either the old content or the new one."""
+
 import os
 import tempfile
 from pathlib import Path

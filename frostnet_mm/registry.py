@@ -3,6 +3,7 @@
 A config of any OpenMMLab package names what is registered here with the scope as prefix, for example
 ``backbone=dict(type='frostnet_mm.FrostNet')`` in an mmdet, mmseg or mmpretrain config.
 """
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS

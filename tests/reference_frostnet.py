@@ -2,6 +2,7 @@
 
 Independent of the package: the tests hold its parameter names and outputs against ours.
 """
+
 import torch
 from torch import nn
 

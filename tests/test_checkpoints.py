@@ -1,4 +1,5 @@
 """Checkpoints: the authors' release format, mm's own, and files that must be refused."""
+
 import argparse
 import logging
 import pickle
@@ -45,8 +46,17 @@ def test_release_file_with_module_prefix_and_ema(reference, tmp_path, log):
     ema = {f'module.{k}': v for k, v in reference.state_dict().items()}
     plain = {k: torch.zeros_like(v) for k, v in ema.items()}
     path = tmp_path / 'frostnet_small.tar'
-    torch.save(dict(epoch=3, arch='frostnet', args=argparse.Namespace(lr=0.1), metric=np.float64(74.6), state_dict=plain,
-                    state_dict_ema=ema), path)
+    torch.save(
+        dict(
+            epoch=3,
+            arch='frostnet',
+            args=argparse.Namespace(lr=0.1),
+            metric=np.float64(74.6),
+            state_dict=plain,
+            state_dict_ema=ema,
+        ),
+        path,
+    )
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(pretrained(path, out_indices=(0, 1, 2, 3, 4))(x), reference.features(x), strict=True):
@@ -64,8 +74,9 @@ def test_release_file_without_ema_and_bare_state_dict(reference, tmp_path):
     for name, content in (('a.tar', dict(state_dict=reference.state_dict())), ('b.tar', reference.state_dict())):
         torch.save(content, tmp_path / name)
         net = pretrained(tmp_path / name)
-        torch.testing.assert_close(net.stages[4][0].squeeze.bn.running_var,
-                                   reference.layer5[0].squeeze_conv.conv[1].running_var)
+        torch.testing.assert_close(
+            net.stages[4][0].squeeze.bn.running_var, reference.layer5[0].squeeze_conv.conv[1].running_var
+        )
 
 
 def test_stages_that_are_not_built_are_named(reference, tmp_path, log):
@@ -125,7 +136,7 @@ def test_every_release_key_is_converted_once(reference):
 def test_unreadable_files(tmp_path):
     torch.save(FrostNet('small', 0.35).state_dict(), tmp_path / 'good.pth')
     content = (tmp_path / 'good.pth').read_bytes()
-    (tmp_path / 'truncated.pth').write_bytes(content[:len(content) // 2])
+    (tmp_path / 'truncated.pth').write_bytes(content[: len(content) // 2])
     (tmp_path / 'empty.pth').write_bytes(b'')
     (tmp_path / 'text.pth').write_text('<html>404</html>')
     for name in ('truncated.pth', 'empty.pth', 'text.pth'):
@@ -179,6 +190,10 @@ def test_foreign_objects_are_not_executed(tmp_path, monkeypatch):
 def test_what_mmengine_stores_is_read(tmp_path):
     history = HistoryBuffer()
     history.update(1.5)
-    torch.save(dict(meta=dict(epoch=1, seed=np.int64(3)), message_hub=dict(log_scalars={'train/loss': history}),
-                    state_dict={}), tmp_path / 'mm.pth')
+    torch.save(
+        dict(
+            meta=dict(epoch=1, seed=np.int64(3)), message_hub=dict(log_scalars={'train/loss': history}), state_dict={}
+        ),
+        tmp_path / 'mm.pth',
+    )
     assert read_checkpoint(tmp_path / 'mm.pth')['message_hub']['log_scalars']['train/loss'].current() == 1.5

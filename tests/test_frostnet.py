@@ -1,4 +1,5 @@
 """The backbone against the counts of the paper's release and against a second implementation."""
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -48,18 +49,21 @@ def test_divisible_by_hand():
     assert [divisible(v) for v in (1, 8, 11, 12, 16.8, 19, 20, 33.6, 60)] == [8, 8, 16, 16, 16, 24, 24, 32, 64]
 
 
-@pytest.mark.parametrize('output_stride, strides', [(32, (4, 8, 16, 32, 32)), (16, (4, 8, 16, 16, 16)),
-                                                    (8, (4, 8, 8, 8, 8))])
+@pytest.mark.parametrize(
+    'output_stride, strides', [(32, (4, 8, 16, 32, 32)), (16, (4, 8, 16, 16, 16)), (8, (4, 8, 8, 8, 8))]
+)
 def test_output_strides(output_stride, strides):
     net = FrostNet('small', 0.35, out_indices=(0, 1, 2, 3, 4), output_stride=output_stride).eval()
     with torch.no_grad():
         outs = net(torch.zeros(1, 3, 96, 128))
-    assert [tuple(o.shape) for o in outs] == [(1, c, 96 // s, 128 // s)
-                                              for c, s in zip(net.out_channels, strides, strict=True)]
+    assert [tuple(o.shape) for o in outs] == [
+        (1, c, 96 // s, 128 // s) for c, s in zip(net.out_channels, strides, strict=True)
+    ]
 
 
-@pytest.mark.parametrize('output_stride, dilations', [(32, [1, 1, 1, 1, 1]), (16, [1, 1, 1, 2, 2]),
-                                                      (8, [1, 1, 2, 4, 4])])
+@pytest.mark.parametrize(
+    'output_stride, dilations', [(32, [1, 1, 1, 1, 1]), (16, [1, 1, 1, 2, 2]), (8, [1, 1, 2, 4, 4])]
+)
 def test_dilation_of_the_last_block_of_each_stage(output_stride, dilations):
     net = FrostNet('base', output_stride=output_stride, out_indices=(4,))
     assert [stage[-1].depthwise.conv.dilation[0] for stage in net.stages] == dilations
@@ -90,8 +94,11 @@ def test_frozen_stages(frozen):
         sum(o.sum() for o in outs if o.requires_grad).backward()
         optimizer.step()
     changed = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
-    frozen_keys = {k for k in before
-                   if (frozen >= 0 and k.startswith('stem.')) or any(k.startswith(f'stages.{i}.') for i in range(frozen))}
+    frozen_keys = {
+        k
+        for k in before
+        if (frozen >= 0 and k.startswith('stem.')) or any(k.startswith(f'stages.{i}.') for i in range(frozen))
+    }
     assert not changed & frozen_keys
     trained = [k for k in before if k.endswith('conv.weight') and k not in frozen_keys]
     assert set(trained) <= changed
@@ -137,16 +144,19 @@ def test_registered_for_every_package(package):
     assert type(net) is FrostNet
 
 
-@pytest.mark.parametrize('kwargs, words', [
-    (dict(arch='medium'), ["'medium'", "'small'", "'base'", "'large'"]),
-    (dict(widen_factor=0), ['widen_factor=0', '0.35']),
-    (dict(widen_factor='1.0'), ["widen_factor='1.0'"]),
-    (dict(out_indices=(5,)), ['out_indices=(5,)', '0 to 4']),
-    (dict(out_indices=(2, 1)), ['ascending']),
-    (dict(out_indices=()), ['out_indices=()']),
-    (dict(output_stride=4), ['output_stride=4', '32, 16 or 8']),
-    (dict(frozen_stages=6), ['frozen_stages=6', '-1']),
-])
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(arch='medium'), ["'medium'", "'small'", "'base'", "'large'"]),
+        (dict(widen_factor=0), ['widen_factor=0', '0.35']),
+        (dict(widen_factor='1.0'), ["widen_factor='1.0'"]),
+        (dict(out_indices=(5,)), ['out_indices=(5,)', '0 to 4']),
+        (dict(out_indices=(2, 1)), ['ascending']),
+        (dict(out_indices=()), ['out_indices=()']),
+        (dict(output_stride=4), ['output_stride=4', '32, 16 or 8']),
+        (dict(frozen_stages=6), ['frozen_stages=6', '-1']),
+    ],
+)
 def test_bad_arguments_are_named(kwargs, words):
     with pytest.raises(ValueError) as error:
         FrostNet(**kwargs)
@@ -159,6 +169,7 @@ def test_same_numbers_as_the_reference_network():
     reference = randomize(ReferenceFrostNetSmall()).eval()
     assert count(reference) == 4858776
     from frostnet_mm import convert_release_state_dict
+
     model = FrostNetClassifier('small').eval()
     model.load_state_dict(convert_release_state_dict(reference.state_dict()))
     backbone = FrostNet('small', out_indices=(0, 1, 2, 3, 4)).eval()

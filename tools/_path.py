@@ -1,4 +1,5 @@
 """Lets the tools run from a checkout whose package is not installed. Imported for its effect, before the package."""
+
 import sys
 from importlib.util import find_spec
 from pathlib import Path

@@ -4,6 +4,7 @@
 
 The result holds the weights of FrostNetClassifier (backbone., conv_head., classifier.) on the CPU and nothing else.
 """
+
 import argparse
 import io
 from pathlib import Path
@@ -37,16 +38,23 @@ def main() -> None:
         raise CheckpointError(f'{args.out} exists already; give --overwrite to replace it.')
     state_dict = state_dict_of(read_checkpoint(args.source), args.source)
     if not is_release_state_dict(state_dict):
-        raise CheckpointError(f"{args.source} is not in the authors' format (conv1.conv.0.weight, layer1.0.conv2...): "
-                              f'its keys begin with {", ".join(list(state_dict)[:3])}.')
+        raise CheckpointError(
+            f"{args.source} is not in the authors' format (conv1.conv.0.weight, layer1.0.conv2...): "
+            f'its keys begin with {", ".join(list(state_dict)[:3])}.'
+        )
     converted = convert_release_state_dict(state_dict, args.source)
     buffer = io.BytesIO()
     torch.save(dict(meta=dict(source=Path(args.source).name), state_dict=converted), buffer)
     write_bytes(args.out, buffer.getvalue())
-    params = sum(v.numel() for k, v in converted.items() if not k.endswith(('running_mean', 'running_var',
-                                                                            'num_batches_tracked')))
-    print(f'{args.out}: {describe_frostnet(converted)}, {params:,} parameters, {len(converted)} entries.\n'
-          f"Use it with init_cfg=dict(type='Pretrained', checkpoint='{args.out}').")
+    params = sum(
+        v.numel()
+        for k, v in converted.items()
+        if not k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+    )
+    print(
+        f'{args.out}: {describe_frostnet(converted)}, {params:,} parameters, {len(converted)} entries.\n'
+        f"Use it with init_cfg=dict(type='Pretrained', checkpoint='{args.out}')."
+    )
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """Run a trained detector or segmenter on images and write pictures and results.json.
 
-    python tools/infer.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_coco/epoch_600.pth photo.jpg --out results
+python tools/infer.py CONFIG CHECKPOINT photo.jpg --out results
 """
+
 import argparse
 import json
 from pathlib import Path
@@ -57,8 +58,15 @@ def main() -> int:
         picture = out / name.with_name(f'{name.name}.png' if path.suffix.lower() != '.png' else name.name)
         draw(visualizer, sample, mmcv.imread(str(path), channel_order='rgb'), picture, args.score_thr)
         results[str(name)] = describe(sample, model.dataset_meta['classes'], args.score_thr)
-    write_text(out / 'results.json', json.dumps(dict(config=args.config, checkpoint=args.checkpoint,
-                                                     score_thr=args.score_thr, images=results, failed=failed), indent=1))
+    write_text(
+        out / 'results.json',
+        json.dumps(
+            dict(
+                config=args.config, checkpoint=args.checkpoint, score_thr=args.score_thr, images=results, failed=failed
+            ),
+            indent=1,
+        ),
+    )
     print(f'{len(results)} of {len(images)} images done: {out}/results.json')
     for name, reason in failed.items():
         print(f'  not read: {name}: {reason}')

@@ -1,7 +1,8 @@
 """Evaluate a checkpoint on the config's test data.
 
-    python tools/test.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_coco/epoch_600.pth
+python tools/test.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_coco/epoch_600.pth
 """
+
 import argparse
 import json
 import os
@@ -25,8 +26,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder of the log; default work_dirs/<config name>')
     parser.add_argument('--show-dir', help='draw the predictions (for detectors beside the truth) into this folder')
     parser.add_argument('--out', help='FILE.json: the figures; FILE.pkl: the predictions')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='replace values of the config, for example data_root=/path')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, for example data_root=/path',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
     args = parser.parse_args()
@@ -40,8 +46,9 @@ def draw_into(cfg: Config, folder: str) -> None:
     """Have mm's visualization hook draw every test image into a folder."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
-        raise ConfigError('--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) '
-                          'in the config.')
+        raise ConfigError(
+            '--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) in the config.'
+        )
     hook.draw = True
     if hook.type.endswith('DetVisualizationHook'):
         hook.test_out_dir = os.path.abspath(folder)
@@ -65,7 +72,9 @@ def main() -> None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
-        write_text(args.out, json.dumps(dict(config=args.config, checkpoint=args.checkpoint, metrics=metrics), indent=1))
+        write_text(
+            args.out, json.dumps(dict(config=args.config, checkpoint=args.checkpoint, metrics=metrics), indent=1)
+        )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
 """Train a detector or a segmenter.
 
-    python tools/train.py configs/ssdlite_frostnet_coco.py
-    python tools/train.py configs/ssdlite_frostnet_coco.py --resume
+python tools/train.py configs/ssdlite_frostnet_coco.py
+python tools/train.py configs/ssdlite_frostnet_coco.py --resume
 """
+
 import argparse
 import os
 
@@ -19,12 +20,22 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector or a segmenter.')
     parser.add_argument('config', help='config file, or mmdet::NAME / mmseg::NAME of an installed package')
     parser.add_argument('--work-dir', help='folder of checkpoints and logs; default work_dirs/<config name>')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from a checkpoint; without a name, from the last one of the work dir')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a name, from the last one of the work dir',
+    )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
     args = parser.parse_args()

@@ -1,4 +1,5 @@
 """What the tools are made of: configs, loops, hooks."""
+
 from .config import ConfigError, load_config
 from .interrupt_hook import InterruptHook, TrainingInterrupted
 from .loops import ResumableEpochTrainLoop

@@ -1,4 +1,5 @@
 """What all command-line tools share: one clear line for what a user can mend, a traceback for what is our fault."""
+
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ USER_ERRORS = (CheckpointError, ConfigError, FileNotFoundError, IsADirectoryErro
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
     from ..data import DatasetError
+
     try:
         code = main()
     except (*USER_ERRORS, DatasetError) as error:

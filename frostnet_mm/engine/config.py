@@ -1,4 +1,5 @@
 """Reading configs: clear errors, one data root for all of a config, classes taken from the annotations."""
+
 import difflib
 import os
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ class ConfigError(ValueError):
     """A config cannot be used; the message says why and what to do."""
 
 
-def load_config(path: str | os.PathLike, cfg_options: dict | None = None,
-                classes: Sequence[str] | None = None) -> Config:
+def load_config(
+    path: str | os.PathLike, cfg_options: dict | None = None, classes: Sequence[str] | None = None
+) -> Config:
     """Read a config and settle what depends on the user's data.
 
     - ``data_root`` given in ``cfg_options`` moves every path of the config that lies under the config's own
@@ -38,6 +40,7 @@ def load_config(path: str | os.PathLike, cfg_options: dict | None = None,
     """
     if '::' in str(path):
         from mmengine.hub import get_config
+
         cfg = get_config(str(path))
     else:
         _require_file(Path(path))
@@ -51,8 +54,10 @@ def load_config(path: str | os.PathLike, cfg_options: dict | None = None,
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
-        raise ConfigError(f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
-                          'config, for example train_dataloader.batch_size=8.') from error
+        raise ConfigError(
+            f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
+            'config, for example train_dataloader.batch_size=8.'
+        ) from error
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes)
     return cfg
@@ -64,21 +69,25 @@ def _require_file(path: Path) -> None:
     folder = path.parent if path.parent.is_dir() else Path('configs')
     names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=3) or names[:8]
-    raise FileNotFoundError(f'Config {path} does not exist. ' + (
-        f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.'))
+    raise FileNotFoundError(
+        f'Config {path} does not exist. '
+        + (f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.')
+    )
 
 
 def move_data_root(cfg: Config, new_root: str) -> None:
     """Replace the config's ``data_root`` by another folder in every path that starts with it, in place."""
     old_root = cfg.get('data_root')
     if not isinstance(old_root, str) or not old_root.strip('/'):
-        raise ConfigError('--cfg-options data_root=... needs a config that defines data_root at its top level; set '
-                          'train_dataloader.dataset.data_root and its like one by one instead.')
+        raise ConfigError(
+            '--cfg-options data_root=... needs a config that defines data_root at its top level; set '
+            'train_dataloader.dataset.data_root and its like one by one instead.'
+        )
     old, new = old_root.rstrip('/'), new_root.rstrip('/') or '/'
 
     def moved(value):
         if isinstance(value, str) and (value == old or value.startswith(old + '/')):
-            return new + value[len(old):]
+            return new + value[len(old) :]
         if isinstance(value, dict):
             for key in value:
                 value[key] = moved(value[key])
@@ -99,6 +108,7 @@ def inner_dataset(dataset: ConfigDict) -> ConfigDict:
 def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
     """Put class names, those of the training annotations by default, into data sets and heads, in place."""
     from ..data import palette_for, read_coco_classes
+
     if classes is None:
         train = inner_dataset(cfg.train_dataloader.dataset)
         classes = read_coco_classes(os.path.join(train.get('data_root', ''), train.ann_file))

@@ -1,4 +1,5 @@
 """Trained models on images: loading, prediction, drawing; detectors and segmenters by one code path."""
+
 import copy
 import os
 from collections.abc import Sequence
@@ -44,14 +45,20 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
     check_fit(target, state_dict, type(model).__name__, source)
     unexpected = [key for key in state_dict if key not in target]
     if unexpected:
-        raise CheckpointError(f'{source} has {len(unexpected)} entries that {type(model).__name__} lacks: '
-                              f'{", ".join(unexpected[:4])}{", …" if len(unexpected) > 4 else ""}. Use the config that '
-                              'the checkpoint was trained with.')
+        raise CheckpointError(
+            f'{source} has {len(unexpected)} entries that {type(model).__name__} lacks: '
+            f'{", ".join(unexpected[:4])}{", …" if len(unexpected) > 4 else ""}. Use the config that '
+            'the checkpoint was trained with.'
+        )
     model.load_state_dict(state_dict, strict=False)
 
 
-def load_model(config: str | os.PathLike, checkpoint_path: str | os.PathLike, device: str | None = None,
-               cfg_options: dict | None = None) -> tuple[nn.Module, Config]:
+def load_model(
+    config: str | os.PathLike,
+    checkpoint_path: str | os.PathLike,
+    device: str | None = None,
+    cfg_options: dict | None = None,
+) -> tuple[nn.Module, Config]:
     """Build a config's model with trained weights, ready to predict.
 
     Args:
@@ -73,8 +80,10 @@ def load_model(config: str | os.PathLike, checkpoint_path: str | os.PathLike, de
     load_weights(model, checkpoint, str(checkpoint_path))
     meta = (checkpoint.get('meta') or {}).get('dataset_meta')
     if meta is None:
-        raise CheckpointError(f'{checkpoint_path} does not say which classes it was trained with (meta.dataset_meta): '
-                              'use a checkpoint as tools/train.py writes it.')
+        raise CheckpointError(
+            f'{checkpoint_path} does not say which classes it was trained with (meta.dataset_meta): '
+            'use a checkpoint as tools/train.py writes it.'
+        )
     model.dataset_meta = meta
     if cfg.get('channels_last'):
         model.to(memory_format=torch.channels_last)
@@ -87,10 +96,10 @@ def build_pipeline(cfg: Config) -> Compose:
     for step in copy.deepcopy(inner_dataset(cfg.test_dataloader.dataset).pipeline):
         name = step['type'].split('.')[-1]
         if name in _LOADERS:
-            step = dict(type='frostnet_mm.LoadImage')
+            step = dict(type='frostnet_mm.LoadImageFromFile')
         if not name.startswith('LoadAnnotations') and name != 'LoadPanopticAnnotations':
             steps.append(step)
-    if not steps or steps[0]['type'] != 'frostnet_mm.LoadImage':
+    if not steps or steps[0]['type'] != 'frostnet_mm.LoadImageFromFile':
         raise ConfigError('The test pipeline must begin with LoadImageFromFile.')
     return Compose(steps)
 
@@ -121,8 +130,9 @@ def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
     return visualizer
 
 
-def draw(visualizer: Visualizer, sample: BaseDataElement, image: np.ndarray, out_file: str | os.PathLike,
-         score_thr: float) -> None:
+def draw(
+    visualizer: Visualizer, sample: BaseDataElement, image: np.ndarray, out_file: str | os.PathLike, score_thr: float
+) -> None:
     """Draw a prediction on its image (RGB, (H, W, 3), uint8) and write the picture."""
     options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
     visualizer.add_datasample('image', image, data_sample=sample, draw_gt=False, show=False, **options)
@@ -138,17 +148,22 @@ def describe(sample: BaseDataElement, classes: Sequence[str], score_thr: float) 
         score_thr (float): Detections below this score are left out.
 
     Returns:
-        dict: ``height``, ``width`` in pixels, and ``detections`` (label, class, score, bbox as x1, y1, x2, y2 in pixels)
-        or ``pixels`` (number of pixels by class).
+        dict: ``height``, ``width`` in pixels, and ``detections`` (label, class, score and bbox as x1, y1, x2, y2 in
+        pixels) or ``pixels`` (number of pixels by class).
     """
     height, width = sample.ori_shape[:2]
     result: dict = dict(height=int(height), width=int(width))
     if 'pred_instances' in sample:
         found = sample.pred_instances.cpu()
         result['detections'] = [
-            dict(label=int(label), **{'class': classes[int(label)]}, score=round(float(score), 4),
-                 bbox=[round(float(v), 2) for v in box])
-            for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True) if score >= score_thr
+            dict(
+                label=int(label),
+                **{'class': classes[int(label)]},
+                score=round(float(score), 4),
+                bbox=[round(float(v), 2) for v in box],
+            )
+            for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True)
+            if score >= score_thr
         ]
     else:
         labels, counts = np.unique(sample.pred_sem_seg.cpu().data.numpy(), return_counts=True)

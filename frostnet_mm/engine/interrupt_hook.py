@@ -1,4 +1,5 @@
 """Ctrl-C leaves a checkpoint that resumes."""
+
 import signal
 import threading
 from collections.abc import Sequence
@@ -63,14 +64,16 @@ class InterruptHook(Hook):
         """Put the earlier handlers back."""
         self._restore()
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch: DATA_BATCH = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
+    ) -> None:
         """Stop after this iteration if a signal came."""
         if self._received is not None:
             self._save_and_stop(runner, runner.epoch, runner.iter + 1)
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch: DATA_BATCH = None,
-                       outputs: Sequence | None = None) -> None:
+    def after_val_iter(
+        self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: Sequence | None = None
+    ) -> None:
         """Stop during the validation if a signal came."""
         if self._received is not None:
             for hook in runner.hooks:
@@ -84,7 +87,9 @@ class InterruptHook(Hook):
         runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=epoch, iter=iteration), by_epoch=False)
         if is_main_process():
             write_text(Path(runner.work_dir) / 'last_checkpoint', str(Path(runner.work_dir) / name))
-        print_log(f'{signal.Signals(self._received).name}: stopped after iteration {iteration}. The state is in '
-                  f'{runner.work_dir}/{name}; the same command with --resume goes on from there.', logger='current')
+        print_log(
+            f'{signal.Signals(self._received).name}: stopped after iteration {iteration}. The state is in '
+            f'{runner.work_dir}/{name}; the same command with --resume goes on from there.',
+            logger='current',
+        )
         raise TrainingInterrupted
-

@@ -1,4 +1,5 @@
 """Epoch-based training that can be resumed in the middle of an epoch."""
+
 from collections.abc import Iterator
 
 from mmengine.logging import print_log
@@ -6,6 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
 
 from ..registry import LOOPS
+from .config import ConfigError
 
 
 class _SkippedStart:
@@ -36,7 +38,22 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
     mmengine counts epochs and iterations in a checkpoint, but starts an epoch anew on resuming, with iteration counter
     and iteration-based schedulers already advanced. Here the batches that the interrupted epoch has seen are skipped
     (samplers shuffle by seed and epoch, so the order is the same), and neither data nor schedule is repeated.
+
+    Args:
+        args, kwargs: As for mmengine's ``EpochBasedTrainLoop``.
+
+    Raises:
+        ConfigError: An epoch would have no iteration.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if len(self.dataloader) == 0:
+            raise ConfigError(
+                f'The training data has {len(self.dataloader.dataset)} images, fewer than a batch of '
+                f'{self.dataloader.batch_size}: lower train_dataloader.batch_size, or check '
+                'filter_cfg and the annotations.'
+            )
 
     def run_epoch(self) -> None:
         """Run one epoch, or what is left of it."""
@@ -44,8 +61,10 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
         if not 0 < done <= len(self.dataloader):
             super().run_epoch()
             return
-        print_log(f'Epoch {self._epoch + 1} goes on after its first {done} of {len(self.dataloader)} iterations.',
-                  logger='current')
+        print_log(
+            f'Epoch {self._epoch + 1} goes on after its first {done} of {len(self.dataloader)} iterations.',
+            logger='current',
+        )
         sampler = getattr(self.dataloader, 'sampler', None)
         if getattr(sampler, 'seed', None) is not None:
             sampler.seed = self.runner.seed  # of the checkpoint; the loader was built before it was read

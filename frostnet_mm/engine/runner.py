@@ -1,4 +1,5 @@
 """From a config to mmengine's Runner, on GPU and CPU, for detectors and segmenters alike."""
+
 import os
 from pathlib import Path
 
@@ -51,9 +52,15 @@ def _init_cpu_group(cfg: Config) -> None:
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
-    cfg.setdefault('model_wrapper_cfg', ConfigDict(
-        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    cfg.setdefault(
+        'model_wrapper_cfg',
+        ConfigDict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+    )
 
 
 def _limit_workers(cfg: Config) -> None:
@@ -62,8 +69,10 @@ def _limit_workers(cfg: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader and loader.get('num_workers', 0) > cores:
-            print_log(f'{name}.num_workers: {loader.num_workers} lowered to the {cores} cores of this machine.',
-                      logger='current')
+            print_log(
+                f'{name}.num_workers: {loader.num_workers} lowered to the {cores} cores of this machine.',
+                logger='current',
+            )
             loader.num_workers = cores
 
 
@@ -90,6 +99,8 @@ def enable_amp(cfg: Config) -> None:
 def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate to the batch size of this run, from the config's ``auto_scale_lr.base_batch_size``."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-        raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config: the batch size '
-                          'that its learning rate is meant for.')
+        raise ConfigError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config: the batch size '
+            'that its learning rate is meant for.'
+        )
     cfg.auto_scale_lr.enable = True

@@ -1,4 +1,5 @@
 """Plain float networks."""
+
 from importlib.util import find_spec
 
 from .backbones import FrostBottleneck, FrostNet
@@ -6,8 +7,13 @@ from .checkpoints import CheckpointError, convert_release_state_dict, load_pretr
 from .classifiers import FrostNetClassifier
 
 __all__ = [
-    'CheckpointError', 'FrostBottleneck', 'FrostNet', 'FrostNetClassifier', 'convert_release_state_dict',
-    'load_pretrained', 'read_checkpoint'
+    'CheckpointError',
+    'FrostBottleneck',
+    'FrostNet',
+    'FrostNetClassifier',
+    'convert_release_state_dict',
+    'load_pretrained',
+    'read_checkpoint',
 ]
 
 if find_spec('mmdet') is not None:  # a user of mmseg alone need not have mmdet

@@ -2,6 +2,7 @@
 
 Files are read with ``weights_only=True``, so that a checkpoint from a stranger cannot run code.
 """
+
 import argparse
 import os
 import pickle
@@ -28,8 +29,13 @@ def _history_statistic(owner: object, name: str) -> object:
 _NUMPY_CORE = getattr(np, '_core', None) or np.core  # renamed in NumPy 2
 # What mmengine's and the authors' training scripts store beside tensors; all of it plain data.
 _SAFE_GLOBALS = [
-    argparse.Namespace, HistoryBuffer, (_history_statistic, 'builtins.getattr'), np.ndarray, np.dtype,
-    _NUMPY_CORE.multiarray._reconstruct, _NUMPY_CORE.multiarray.scalar,
+    argparse.Namespace,
+    HistoryBuffer,
+    (_history_statistic, 'builtins.getattr'),
+    np.ndarray,
+    np.dtype,
+    _NUMPY_CORE.multiarray._reconstruct,
+    _NUMPY_CORE.multiarray.scalar,
     *(type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')),
 ]
 _RELEASE_MODULES = {'squeeze_conv': 'squeeze', 'conv1': 'expand', 'conv2': 'depthwise', 'reduce_conv': 'project'}
@@ -55,17 +61,27 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """
     if '://' in str(path):
         from mmengine.runner import CheckpointLoader
+
         return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
     file = Path(path).expanduser()
     if not file.is_file():
         parent = file.parent
-        found = sorted(p.name for p in parent.glob('*.pth')) + sorted(p.name for p in parent.glob('*.tar')) \
-            if parent.is_dir() else []
+        found = (
+            sorted(p.name for p in parent.glob('*.pth')) + sorted(p.name for p in parent.glob('*.tar'))
+            if parent.is_dir()
+            else []
+        )
         what = 'is a folder' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'Checkpoint {file} {what}; expected a file written by torch.save. '
-                                + (f'Checkpoints beside it: {", ".join(found[:8])}.' if found else
-                                   f'Folder {parent} holds none.' if parent.is_dir() else
-                                   f'Folder {parent} does not exist either.'))
+        raise FileNotFoundError(
+            f'Checkpoint {file} {what}; expected a file written by torch.save. '
+            + (
+                f'Checkpoints beside it: {", ".join(found[:8])}.'
+                if found
+                else f'Folder {parent} holds none.'
+                if parent.is_dir()
+                else f'Folder {parent} does not exist either.'
+            )
+        )
     trusted = os.environ.get(TRUST_VARIABLE) == '1'
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
@@ -75,14 +91,18 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         if foreign and 'Unsupported' in str(error):
             raise CheckpointError(
                 f'Checkpoint {file} holds a Python object of type {foreign[1]}, which could run code when it is read. '
-                f'If you trust where the file comes from, set {TRUST_VARIABLE}=1 and run again.') from error
+                f'If you trust where the file comes from, set {TRUST_VARIABLE}=1 and run again.'
+            ) from error
         raise CheckpointError(
             f'Checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: it is truncated or not a file of '
             f'torch.save ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no detail"}). '
-            'Download or copy it again, or resume from an earlier checkpoint.') from error
+            'Download or copy it again, or resume from an earlier checkpoint.'
+        ) from error
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of tensors or '
-                              "one with the key 'state_dict'.")
+        raise CheckpointError(
+            f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of tensors or '
+            "one with the key 'state_dict'."
+        )
     return checkpoint
 
 
@@ -107,8 +127,10 @@ def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
         state_dict = checkpoint
     others = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
     if others or not state_dict:
-        raise CheckpointError(f"{source} has no weights: expected tensors under 'state_dict' (or 'state_dict_ema'), "
-                              f'found {", ".join(map(str, others[:8])) or "nothing"}.')
+        raise CheckpointError(
+            f"{source} has no weights: expected tensors under 'state_dict' (or 'state_dict_ema'), "
+            f'found {", ".join(map(str, others[:8])) or "nothing"}.'
+        )
     return {re.sub(r'^(module\.)+', '', key): value for key, value in state_dict.items()}
 
 
@@ -140,9 +162,11 @@ def convert_release_state_dict(state_dict: Mapping, source: str = 'checkpoint') 
             value = value[:, :, None, None]
         converted[name] = value
     if unknown:
-        raise CheckpointError(f'{source}: {len(unknown)} of {len(state_dict)} keys are unknown to the FrostNet release '
-                              f'format: {", ".join(unknown[:6])}. A quantized or modified network cannot be converted; '
-                              'use the float checkpoint.')
+        raise CheckpointError(
+            f'{source}: {len(unknown)} of {len(state_dict)} keys are unknown to the FrostNet release '
+            f'format: {", ".join(unknown[:6])}. A quantized or modified network cannot be converted; '
+            'use the float checkpoint.'
+        )
     return converted
 
 
@@ -154,8 +178,7 @@ def _convert_release_key(key: str) -> str | None:
         return f'{module}.{_RELEASE_LAYERS[match[2]]}.{match[3]}'
     if match := re.fullmatch(r'layer([1-5])\.(\d+)\.(squeeze_conv|conv1|conv2|reduce_conv)\.conv\.([01])\.(\w+)', key):
         stage, block, module, layer, name = match.groups()
-        return (f'backbone.stages.{int(stage) - 1}.{block}.{_RELEASE_MODULES[module]}.'
-                f'{_RELEASE_LAYERS[layer]}.{name}')
+        return f'backbone.stages.{int(stage) - 1}.{block}.{_RELEASE_MODULES[module]}.{_RELEASE_LAYERS[layer]}.{name}'
     return None
 
 
@@ -182,7 +205,7 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike, prefix: str | Non
         prefix = 'backbone.'  # a backbone out of a whole model
     if prefix:
         prefix = prefix.rstrip('.') + '.'
-        inside = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        inside = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         outside = [key for key in state_dict if not key.startswith(prefix)]
     else:
         inside, outside = state_dict, []
@@ -210,8 +233,11 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
     """
     # num_batches_tracked came with PyTorch 0.4.1 and plays no part in inference
     missing = [key for key in target if key not in state_dict and not key.endswith('num_batches_tracked')]
-    shapes = [f'{key} {tuple(state_dict[key].shape)} in the file, {tuple(value.shape)} in the model'
-              for key, value in target.items() if key in state_dict and state_dict[key].shape != value.shape]
+    shapes = [
+        f'{key} {tuple(state_dict[key].shape)} in the file, {tuple(value.shape)} in the model'
+        for key, value in target.items()
+        if key in state_dict and state_dict[key].shape != value.shape
+    ]
     if not missing and not shapes:
         return
     found = describe_frostnet(state_dict)
@@ -223,13 +249,15 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
     raise CheckpointError(
         f'{source} does not fit {model_name}: of {len(target)} entries, {" and ".join(problems)}. '
         + (f'The file holds {found}. ' if found else '')
-        + "Use the config the checkpoint was trained with (arch, widen_factor, num_classes), or another checkpoint.")
+        + 'Use the config the checkpoint was trained with (arch, widen_factor, num_classes), or another checkpoint.'
+    )
 
 
 def describe_frostnet(state_dict: Mapping) -> str | None:
     """Name the FrostNet that a state dict holds, such as ``FrostNet(arch='base', widen_factor=0.5)``, or None."""
     from .backbones.frostnet import ARCHS, divisible
-    prefix = next((key[:-len('stem.conv.weight')] for key in state_dict if key.endswith('stem.conv.weight')), None)
+
+    prefix = next((key[: -len('stem.conv.weight')] for key in state_dict if key.endswith('stem.conv.weight')), None)
     if prefix is None:
         return None
     blocks: dict[int, int] = {}

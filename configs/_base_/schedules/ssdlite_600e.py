@@ -5,11 +5,9 @@ test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='CosineAnnealingLR', begin=0, end=600, T_max=600, by_epoch=True, convert_to_iter_based=True, eta_min=0)
+    dict(type='CosineAnnealingLR', begin=0, end=600, T_max=600, by_epoch=True, convert_to_iter_based=True, eta_min=0),
 ]
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.015, momentum=0.9, weight_decay=4.0e-5))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.015, momentum=0.9, weight_decay=4.0e-5))
 
 # --auto-scale-lr scales the learning rate to your batch size from this one: 8 GPUs x 24 images
 auto_scale_lr = dict(enable=False, base_batch_size=192)

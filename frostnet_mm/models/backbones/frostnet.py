@@ -1,4 +1,5 @@
 """FrostNet, https://arxiv.org/abs/2006.09679."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,24 +34,33 @@ ARCHS: dict[str, tuple[tuple[BlockSpec, ...], ...]] = {
     'small': (
         _rows((3, 16, 1, 1, 1), (5, 24, 3, 4, 2), (3, 24, 3, 4, 1)),
         _rows((5, 40, 3, 4, 2)),
-        _rows((5, 80, 3, 4, 2), (5, 80, 3, 4, 1), (3, 80, 3, 4, 1),
-              (5, 96, 3, 2, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)),
+        _rows(
+            (5, 80, 3, 4, 2), (5, 80, 3, 4, 1), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)
+        ),
         _rows((5, 192, 6, 4, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1)),
         _rows((5, 320, 6, 2, 1)),
     ),
     'base': (
         _rows((3, 16, 1, 1, 1), (5, 24, 6, 4, 2), (3, 24, 3, 4, 1)),
         _rows((5, 40, 3, 4, 2), (5, 40, 3, 4, 1)),
-        _rows((5, 80, 3, 4, 2), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1),
-              (3, 96, 3, 4, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)),
+        _rows(
+            (5, 80, 3, 4, 2), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (3, 96, 3, 4, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)
+        ),
         _rows((5, 192, 6, 2, 2), (5, 192, 3, 2, 1), (5, 192, 3, 2, 1), (5, 192, 3, 2, 1)),
         _rows((5, 320, 6, 2, 1)),
     ),
     'large': (
         _rows((3, 16, 1, 1, 1), (3, 24, 6, 4, 2), (3, 24, 3, 4, 1)),
         _rows((5, 40, 6, 4, 2), (3, 40, 3, 4, 1)),
-        _rows((5, 80, 6, 4, 2), (5, 80, 3, 4, 1), (5, 80, 3, 4, 1),
-              (5, 96, 6, 4, 1), (5, 96, 3, 4, 1), (3, 96, 3, 4, 1), (3, 96, 3, 4, 1)),
+        _rows(
+            (5, 80, 6, 4, 2),
+            (5, 80, 3, 4, 1),
+            (5, 80, 3, 4, 1),
+            (5, 96, 6, 4, 1),
+            (5, 96, 3, 4, 1),
+            (3, 96, 3, 4, 1),
+            (3, 96, 3, 4, 1),
+        ),
         _rows((5, 192, 6, 2, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1), (5, 192, 3, 4, 1), (5, 192, 3, 4, 1)),
         _rows((5, 320, 6, 2, 1)),
     ),
@@ -95,9 +105,20 @@ class FrostBottleneck(BaseModule):
         init_cfg (dict | list[dict], optional): Initialization config.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, expansion: int, reduction: int,
-                 stride: int, dilation: int = 1, with_cp: bool = False, norm_cfg: ConfigDict | None = None,
-                 act_cfg: ConfigDict | None = None, init_cfg: ConfigDict | list[ConfigDict] | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        expansion: int,
+        reduction: int,
+        stride: int,
+        dilation: int = 1,
+        with_cp: bool = False,
+        norm_cfg: ConfigDict | None = None,
+        act_cfg: ConfigDict | None = None,
+        init_cfg: ConfigDict | list[ConfigDict] | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         norm_cfg = norm_cfg or dict(type='BN')
         act_cfg = act_cfg or dict(type='ReLU')
@@ -115,8 +136,16 @@ class FrostBottleneck(BaseModule):
                 hidden += squeezed
             self.expand = ConvModule(hidden, hidden * expansion, 1, **cfg)
             hidden *= expansion
-        self.depthwise = ConvModule(hidden, hidden, kernel_size, stride=stride, padding=kernel_size // 2 * dilation,
-                                    dilation=dilation, groups=hidden, **cfg)
+        self.depthwise = ConvModule(
+            hidden,
+            hidden,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2 * dilation,
+            dilation=dilation,
+            groups=hidden,
+            **cfg,
+        )
         self.project = ConvModule(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -173,15 +202,27 @@ class FrostNet(BaseModule):
         [(1, 24, 56, 56), (1, 40, 28, 28), (1, 96, 14, 14), (1, 320, 7, 7)]
     """
 
-    def __init__(self, arch: str = 'small', widen_factor: float = 1.0, out_indices: Sequence[int] = (0, 1, 2, 4),
-                 output_stride: int = 32, frozen_stages: int = -1, norm_eval: bool = False,
-                 norm_cfg: ConfigDict | None = None, act_cfg: ConfigDict | None = None, with_cp: bool = False,
-                 init_cfg: ConfigDict | list[ConfigDict] | None = None) -> None:
+    def __init__(
+        self,
+        arch: str = 'small',
+        widen_factor: float = 1.0,
+        out_indices: Sequence[int] = (0, 1, 2, 4),
+        output_stride: int = 32,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: ConfigDict | None = None,
+        act_cfg: ConfigDict | None = None,
+        with_cp: bool = False,
+        init_cfg: ConfigDict | list[ConfigDict] | None = None,
+    ) -> None:
         _check_arguments(arch, widen_factor, out_indices, output_stride, frozen_stages)
-        super().__init__(init_cfg or [
-            dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
-            dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
-        ])
+        super().__init__(
+            init_cfg
+            or [
+                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+            ]
+        )
         self.arch = arch
         self.widen_factor = widen_factor
         self.out_indices = tuple(out_indices)
@@ -195,7 +236,7 @@ class FrostNet(BaseModule):
         self.stages = nn.ModuleList()
         self.out_channels: tuple[int, ...] = ()
         stride, dilation = 2, 1
-        for specs in ARCHS[arch][:max(self.out_indices) + 1]:
+        for specs in ARCHS[arch][: max(self.out_indices) + 1]:
             blocks = []
             for spec in specs:
                 if stride * spec.stride > output_stride:
@@ -205,8 +246,19 @@ class FrostNet(BaseModule):
                     block_stride, block_dilation = spec.stride, dilation
                     stride *= spec.stride
                 out_channels = divisible(int(spec.channels * widen_factor))
-                blocks.append(FrostBottleneck(channels, out_channels, spec.kernel, spec.expansion, spec.reduction,
-                                              block_stride, block_dilation, with_cp=with_cp, **cfg))
+                blocks.append(
+                    FrostBottleneck(
+                        channels,
+                        out_channels,
+                        spec.kernel,
+                        spec.expansion,
+                        spec.reduction,
+                        block_stride,
+                        block_dilation,
+                        with_cp=with_cp,
+                        **cfg,
+                    )
+                )
                 channels = out_channels
             self.stages.append(nn.Sequential(*blocks))
             self.out_channels += (channels,)
@@ -240,7 +292,7 @@ class FrostNet(BaseModule):
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
-        for module in (self.stem, *self.stages[:self.frozen_stages]):
+        for module in (self.stem, *self.stages[: self.frozen_stages]):
             module.eval()
             module.requires_grad_(False)
 
@@ -255,20 +307,30 @@ class FrostNet(BaseModule):
         return self
 
 
-def _check_arguments(arch: str, widen_factor: float, out_indices: Sequence[int], output_stride: int,
-                     frozen_stages: int) -> None:
+def _check_arguments(
+    arch: str, widen_factor: float, out_indices: Sequence[int], output_stride: int, frozen_stages: int
+) -> None:
     if arch not in ARCHS:
         raise ValueError(f'FrostNet has no arch={arch!r}: choose one of {", ".join(map(repr, ARCHS))}.')
     if isinstance(widen_factor, bool) or not isinstance(widen_factor, (int, float)) or not 0 < widen_factor <= 8:
-        raise ValueError(f'widen_factor={widen_factor!r} is not a width: give a number above 0 (at most 8), '
-                         'for example 0.35, 0.5, 0.75, 1.0 or 1.25.')
+        raise ValueError(
+            f'widen_factor={widen_factor!r} is not a width: give a number above 0 (at most 8), '
+            'for example 0.35, 0.5, 0.75, 1.0 or 1.25.'
+        )
     indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    if not indices or any(not isinstance(i, int) or not 0 <= i < NUM_STAGES for i in indices) \
-            or list(indices) != sorted(set(indices)):
-        raise ValueError(f'out_indices={out_indices!r} must name stages 0 to {NUM_STAGES - 1} (strides 4, 8, 16, 32, 32) '
-                         'in ascending order, each once, for example (2, 4).')
+    if (
+        not indices
+        or any(not isinstance(i, int) or not 0 <= i < NUM_STAGES for i in indices)
+        or list(indices) != sorted(set(indices))
+    ):
+        raise ValueError(
+            f'out_indices={out_indices!r} must name stages 0 to {NUM_STAGES - 1} (strides 4, 8, 16, 32, 32) '
+            'in ascending order, each once, for example (2, 4).'
+        )
     if output_stride not in (32, 16, 8):
         raise ValueError(f'output_stride={output_stride!r} must be 32, 16 or 8.')
     if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= max(indices) + 1:
-        raise ValueError(f'frozen_stages={frozen_stages!r} must lie between -1 (nothing frozen) and {max(indices) + 1} '
-                         f'(the stem and all stages up to the last of out_indices={indices}).')
+        raise ValueError(
+            f'frozen_stages={frozen_stages!r} must lie between -1 (nothing frozen) and {max(indices) + 1} '
+            f'(the stem and all stages up to the last of out_indices={indices}).'
+        )

@@ -1,4 +1,5 @@
 """FrostNet with its ImageNet classification head, so that released checkpoints can be held, counted and converted."""
+
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -25,8 +26,16 @@ class FrostNetClassifier(BaseModule):
             checkpoint or a file of the authors' release.
     """
 
-    def __init__(self, arch: str = 'small', widen_factor: float = 1.0, num_classes: int = 1000, dropout: float = 0.2,
-                 norm_cfg: dict | None = None, act_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        arch: str = 'small',
+        widen_factor: float = 1.0,
+        num_classes: int = 1000,
+        dropout: float = 0.2,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
         self.backbone = FrostNet(arch, widen_factor, out_indices=(NUM_STAGES - 1,), **cfg)

@@ -1,4 +1,5 @@
 """SSDLite head, https://arxiv.org/abs/1801.04381."""
+
 from mmdet.models.dense_heads import SSDHead
 
 from ...registry import MODELS
@@ -25,10 +26,13 @@ class SSDLiteHead(SSDHead):
 
     loss_cls = None  # "no channels of its own"; the loss itself is in SSDHead.loss_by_feat_single
 
-    def __init__(self, num_classes: int = 80, in_channels=(96, 320, 512, 256, 256, 128), use_depthwise: bool = True,
-                 **kwargs) -> None:
+    def __init__(
+        self, num_classes: int = 80, in_channels=(96, 320, 512, 256, 256, 128), use_depthwise: bool = True, **kwargs
+    ) -> None:
         super().__init__(num_classes=num_classes, in_channels=in_channels, use_depthwise=use_depthwise, **kwargs)
         if len(in_channels) != self.prior_generator.num_levels:
-            raise ValueError(f'SSDLiteHead got in_channels={tuple(in_channels)} of {len(in_channels)} levels and an '
-                             f'anchor_generator of {self.prior_generator.num_levels} levels: give as many strides, '
-                             'ratios and sizes as feature maps.')
+            raise ValueError(
+                f'SSDLiteHead got in_channels={tuple(in_channels)} of {len(in_channels)} levels and an '
+                f'anchor_generator of {self.prior_generator.num_levels} levels: give as many strides, '
+                'ratios and sizes as feature maps.'
+            )

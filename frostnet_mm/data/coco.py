@@ -1,0 +1,296 @@
+"""COCO detection data set that checks its files before training starts, and survives single bad images."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.logging import print_log
+
+from ..registry import DATASETS
+from .coco_checks import Finding, check_classes, screen_boxes
+from .coco_json import load_coco_json, palette_for, read_coco_classes
+from .coco_paths import (
+    WHERE_DATA_BELONGS,
+    DatasetError,
+    DatasetNotFoundError,
+    check_paths,
+    find_missing_images,
+    missing_images_message,
+    sample,
+)
+from .loading import BadImageError
+
+__all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palette_for', 'read_coco_classes']
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(CocoDataset):
+    """mmdet's ``CocoDataset`` with its input checked.
+
+    On sound data it is ``CocoDataset``. Before training, what is wrong with the annotation file as a whole raises one
+    error. Single faults are skipped, counted in :attr:`problems` and logged, one line a cause: unusable boxes, and in
+    training missing images. Boxes that overrun their image by more than 1 pixel are clipped in training; in test mode
+    they are counted but stay what the file states, as ``CocoMetric`` reads the file itself.
+
+    While running, with ``frostnet_mm.LoadImage`` (or ``frostnet_mm.LoadImageFromFile``) in the pipeline:
+
+    - training: an unreadable image is logged once, counted and replaced by another random sample, until more than
+      ``max_bad_fraction`` of the data set is unreadable.
+    - test mode: an unreadable image is logged as an error, counted, and replaced by a uniform grey image of the size
+      that the json states. It stays in the metric, and its objects count as missed.
+    - an image of another size than the json states is counted; the first is logged.
+
+    The counters live in shared memory, so that they hold what all data loader workers of this process met.
+
+    Args:
+        max_bad_fraction (float): Fraction of images, 0 to 1, that may be missing, and that may be unreadable, before
+            training stops. Defaults to 0.1.
+        **kwargs: Arguments of ``mmdet.datasets.CocoDataset``.
+
+    Raises:
+        DatasetNotFoundError: If data root, annotation file, image folder or too many images do not exist.
+        DatasetError: If the annotation file is broken, or does not fit the config's classes.
+    """
+
+    def __init__(self, *args, max_bad_fraction: float = 0.1, **kwargs) -> None:
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(f'max_bad_fraction={max_bad_fraction}, expected a fraction of the images from 0 to 1')
+        self.max_bad_fraction = max_bad_fraction
+        #: Number of boxes or images by cause, from the check before training.
+        self.problems: dict[str, int] = {}
+        self._bad_images: torch.Tensor | None = None
+        self._other_sizes: torch.Tensor | None = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def num_bad_images(self) -> int:
+        """Number of distinct images that could not be read so far, in all workers of this process."""
+        return 0 if self._bad_images is None else int(self._bad_images.sum())
+
+    @property
+    def num_size_mismatches(self) -> int:
+        """Number of distinct images read so far whose size differs from the json's."""
+        return 0 if self._other_sizes is None else int(self._other_sizes.sum())
+
+    def full_init(self) -> None:
+        """Check and load the annotations, see the base class."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._reset_counters()
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Reduce the data set to a subset in place, see the base class. Counters start at 0."""
+        super().get_subset_(indices)
+        self._reset_counters()
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'CheckedCocoDataset':
+        """Make a subset of the data set, see the base class. Its counters start at 0."""
+        subset = super().get_subset(indices)
+        subset._reset_counters()
+        return subset
+
+    def _reset_counters(self) -> None:
+        # one flag an image rather than a number: every file counts once, and workers need no lock
+        self._bad_images = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+        self._other_sizes = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+
+    def _is_local(self, path: str) -> bool:
+        return isinstance(get_file_backend(path or '.', backend_args=self.backend_args), LocalBackend)
+
+    def load_data_list(self) -> list[dict]:
+        """Check the paths, then load the annotations.
+
+        Returns:
+            list[dict]: As mmdet's ``CocoDataset``.
+
+        Raises:
+            DatasetError: See the class.
+        """
+        if not self.ann_file or 'img' not in self.data_prefix:
+            raise DatasetError(
+                f'ann_file={self.ann_file!r}, data_prefix={self.data_prefix}: expected the annotation '
+                "file and the image folder, ann_file='annotations/instances_train2017.json' and "
+                f"data_prefix=dict(img='train2017/'). {WHERE_DATA_BELONGS}"
+            )
+        if self._is_local(self.ann_file) and self._is_local(self.data_prefix['img']):
+            check_paths(self.data_root, self.ann_file, self.data_prefix['img'])
+        return super().load_data_list()
+
+    def COCOAPI(self, local_path: str) -> COCO:  # noqa: N802, the name under which mmdet calls it
+        """Parse the annotation file once, check it, and index what is left of it.
+
+        Args:
+            local_path (str): Local copy of :attr:`ann_file`.
+
+        Returns:
+            COCO: mmdet's pycocotools object.
+        """
+        data = load_coco_json(local_path, shown_as=self.ann_file, evaluated=self.test_mode)
+        self._report_classes(data)
+        if self.test_mode and any(annotation['id'] == 0 for annotation in data['annotations']):
+            self._warn(
+                f"'{self.ann_file}': an annotation has the id 0, which pycocotools takes for 'no match': its "
+                'object counts as missed even when found. Number the annotations from 1.'
+            )
+        num_boxes = len(data['annotations'])
+        for finding in screen_boxes(data, clip=not self.test_mode):
+            self._report_boxes(finding, num_boxes)
+        if num_boxes and not data['annotations']:
+            raise DatasetError(
+                f"'{self.ann_file}': none of its {num_boxes} boxes can be used "
+                f'({self._problem_text()}). bbox is [x, y, width, height] in pixels of the '
+                'image, not fractions of it and not two corners.'
+            )
+        if self._is_local(self.data_prefix['img']):
+            self._skip_missing_images(data)
+        coco = COCO()
+        coco.dataset = data
+        coco.createIndex()
+        coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+        return coco
+
+    def _warn(self, message: str, level: int = logging.WARNING) -> None:
+        print_log(message, logger='current', level=level)
+
+    def _problem_text(self) -> str:
+        return '; '.join(f'{count} {cause}' for cause, count in self.problems.items())
+
+    def _report_classes(self, data: dict) -> None:
+        left_out, dropped = check_classes(data, self.metainfo['classes'], self.ann_file)
+        if left_out:
+            self.problems['annotations of categories that the config leaves out'] = dropped
+            self._warn(
+                f"'{self.ann_file}': the config leaves out {len(left_out)} of {len(data['categories'])} "
+                f'categories: {sample(left_out, 8)}; {dropped} of {len(data["annotations"])} annotations are '
+                'dropped. To use them, name them in metainfo=dict(classes=(...)).'
+            )
+
+    def _report_boxes(self, finding: Finding, num_boxes: int) -> None:
+        self.problems[f'boxes {finding.cause}'] = len(finding.ids)
+        done = 'skipped' if finding.skipped else 'left as they are' if self.test_mode else 'clipped'
+        hint = ''
+        if self.test_mode and finding.skipped:
+            hint = ' CocoMetric with ann_file reads them all the same: take them out of the file.'
+        elif not finding.skipped and len(finding.ids) > 0.2 * num_boxes:
+            hint = " So many: is bbox [x, y, width, height], as COCO's is, and not two corners?"
+        self._warn(
+            f"'{self.ann_file}': {len(finding.ids)} of {num_boxes} boxes are {finding.cause}: {done} "
+            f'(annotation ids {sample(finding.ids)}).{hint}'
+        )
+
+    def _skip_missing_images(self, data: dict) -> None:
+        images, img_dir = data['images'], self.data_prefix['img']
+        missing = find_missing_images(img_dir, [image['file_name'] for image in images])
+        if not missing:
+            return
+        self.problems['images missing on disk'] = len(missing)
+        message = missing_images_message(img_dir, [images[i]['file_name'] for i in missing], len(images), self.ann_file)
+        if self.test_mode:
+            raise DatasetNotFoundError(
+                f'{message}. An evaluation without them would give a wrong metric: complete '
+                f'the folder, or take them out of the annotation file. {WHERE_DATA_BELONGS}'
+            )
+        if len(missing) > self.max_bad_fraction * len(images):
+            raise DatasetNotFoundError(
+                f'{message}. More than max_bad_fraction={self.max_bad_fraction} of the images: '
+                'complete the folder, correct data_prefix, or set max_bad_fraction of the data '
+                f'set. {WHERE_DATA_BELONGS}'
+            )
+        self._warn(f'{message}. They are skipped.')
+        absent = set(missing)
+        data['images'] = [image for i, image in enumerate(images) if i not in absent]
+
+    def filter_data(self) -> list[dict]:
+        """Filter by ``filter_cfg`` as mmdet does, and say what it left.
+
+        Returns:
+            list[dict]: The images kept.
+
+        Raises:
+            DatasetError: If no image is left.
+        """
+        total = len(self.data_list)
+        kept = super().filter_data()
+        if not kept:
+            raise DatasetError(
+                f"'{self.ann_file}': filter_cfg={self.filter_cfg} leaves none of its {total} images "
+                f'(found before: {self._problem_text() or "nothing wrong"}). filter_empty_gt takes out '
+                "images without boxes of the config's classes, min_size those with a shorter side."
+            )
+        if len(kept) < total:
+            self._warn(
+                f"'{self.ann_file}': {len(kept)} of {total} images kept by filter_cfg={self.filter_cfg}.", logging.INFO
+            )
+        return kept
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Run the pipeline on one image.
+
+        Args:
+            idx (int): Index of the image.
+
+        Returns:
+            dict or None: The pipeline's result; None for an unreadable image in training, upon which the base class
+            takes another random sample.
+
+        Raises:
+            DatasetError: In training, if more than ``max_bad_fraction`` of the images are unreadable.
+        """
+        data_info = self.get_data_info(idx)
+        index = data_info['sample_idx']
+        size = (int(data_info['height']), int(data_info['width']))
+        try:
+            data = self.pipeline(data_info)
+        except BadImageError as error:
+            self._count_bad_image(index, error)
+            if not self.test_mode:
+                return None
+            # again from the start, as transforms that cache or nest must run in their usual order
+            data_info = self.get_data_info(idx)
+            data_info['img_placeholder'] = size
+            return self.pipeline(data_info)
+        # loading transforms set this in the dict that they are given, whatever the later ones make of it
+        if data_info.get('ori_shape', size) != size:
+            self._count_other_size(index, data_info)
+        return data
+
+    def _count_bad_image(self, index: int, error: BadImageError) -> None:
+        is_new = not self._bad_images[index]
+        self._bad_images[index] = 1
+        count = self.num_bad_images
+        if is_new and self.test_mode:
+            self._warn(
+                f'{error}. Evaluated as a uniform grey image, so that its objects count as missed; {count} of '
+                f'{len(self)} images so far.',
+                logging.ERROR,
+            )
+        elif is_new:
+            self._warn(f'{error}. Another image is taken; {count} of {len(self)} images so far.')
+        if not self.test_mode and count > self.max_bad_fraction * len(self):
+            raise DatasetError(
+                f"{count} of {len(self)} images of '{self.ann_file}' cannot be read, more than "
+                f'max_bad_fraction={self.max_bad_fraction}; the latest: {error}. Each was logged once. '
+                'Replace the files, or set max_bad_fraction of the data set.'
+            ) from error
+
+    def _count_other_size(self, index: int, data_info: dict) -> None:
+        is_first = self.num_size_mismatches == 0
+        self._other_sizes[index] = 1
+        if not is_first:
+            return
+        height, width = data_info['ori_shape']
+        stated = (data_info['height'], data_info['width'])
+        hint = (
+            'Height and width are swapped, as by EXIF rotation: if the boxes were made on the stored pixels, set '
+            "color_type='color_ignore_orientation' of frostnet_mm.LoadImage"
+            if stated == (width, height)
+            else 'The boxes were made for another version of the image'
+        )
+        self._warn(
+            f"the image '{data_info['img_path']}' is {width}x{height} (width x height), the json says "
+            f'{stated[1]}x{stated[0]}, so its boxes may not fit. {hint}. Further ones are counted in '
+            'num_size_mismatches and not logged.'
+        )

@@ -1,0 +1,132 @@
+"""Where the files of a COCO data set are, and what to say when they are not there."""
+
+import os
+import os.path as osp
+from collections.abc import Sequence
+
+WHERE_DATA_BELONGS = (
+    'COCO belongs in data/coco/{annotations,train2017,val2017}. If it lies elsewhere, set COCO_ROOT=/path or pass '
+    "--cfg-options data_root=/path. To run without it, 'python tools/make_mini_data.py coco' generates a small "
+    'synthetic data set for configs/ssdlite_frostnet_minicoco.py.'
+)
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used as it is; the message says what is wrong and what mends it."""
+
+
+class DatasetNotFoundError(DatasetError, FileNotFoundError):
+    """The data root, the annotation file, the image folder or images of a data set do not exist."""
+
+
+def sample(values: Sequence, limit: int = 3) -> str:
+    """The first ``limit`` values as text, and how many more there are."""
+    text = ', '.join(repr(value) for value in list(values)[:limit])
+    return text + (f' and {len(values) - limit} more' if len(values) > limit else '')
+
+
+def check_paths(data_root: str | None, ann_file: str, img_dir: str) -> None:
+    """Check that the annotation file and the image folder of a data set exist.
+
+    Args:
+        data_root (str, optional): Data root as configured; paths below it are searched for near misses.
+        ann_file (str): Annotation file, already joined with ``data_root``.
+        img_dir (str): Image folder, already joined with ``data_root``. '' is the working directory.
+
+    Raises:
+        DatasetNotFoundError: If one of the three does not exist. The message lists what was found instead.
+    """
+    if data_root and not osp.isdir(data_root):
+        raise DatasetNotFoundError(not_found_message('data root', data_root, None))
+    if not osp.isfile(ann_file):
+        raise DatasetNotFoundError(not_found_message('annotation file', ann_file, data_root))
+    if not osp.isdir(img_dir or '.'):
+        raise DatasetNotFoundError(not_found_message('image folder', img_dir, data_root))
+
+
+def list_folder(folder: str, limit: int = 8) -> str:
+    """What a folder holds, in words: folders first, at most ``limit`` names.
+
+    Args:
+        folder (str): An existing folder.
+        limit (int): Number of names. Defaults to 8.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted((not entry.is_dir(), entry.name) for entry in entries)
+    if not names:
+        return f"'{folder}' is empty"
+    shown = ', '.join(name + ('' if is_file else '/') for is_file, name in names[:limit])
+    return f"'{folder}' holds {shown}" + (f' and {len(names) - limit} more' if len(names) > limit else '')
+
+
+def not_found_message(what: str, path: str, data_root: str | None) -> str:
+    """Say that a path does not exist, what lies near it, and where data belongs.
+
+    Args:
+        what (str): What the path was to be, such as 'image folder'.
+        path (str): The path.
+        data_root (str, optional): Folder in whose sub-folders the path is looked for.
+    """
+    if osp.exists(path):
+        kind = 'a folder' if osp.isdir(path) else 'a file'
+        return f"The {what} '{path}' is {kind}. {WHERE_DATA_BELONGS}"
+    parent = osp.dirname(osp.abspath(path))
+    while not osp.isdir(parent):
+        parent = osp.dirname(parent)
+    message = f"The {what} '{path}' does not exist (working directory '{os.getcwd()}'); {list_folder(parent)}. "
+    near = _one_level_deeper(data_root, path) if data_root else []
+    if near:
+        message += f"Found one level deeper: '{near[0]}'; point data_root, ann_file or data_prefix there. "
+    return message + WHERE_DATA_BELONGS
+
+
+def _one_level_deeper(data_root: str, path: str) -> list[str]:
+    relative = osp.relpath(path, data_root)
+    with os.scandir(data_root) as entries:
+        folders = sorted(entry.path for entry in entries if entry.is_dir())
+    return [osp.join(folder, relative) for folder in folders if osp.exists(osp.join(folder, relative))]
+
+
+def find_missing_images(img_dir: str, file_names: Sequence[str]) -> list[int]:
+    """Find the images that are not on disk with one directory listing a folder instead of one stat an image.
+
+    Args:
+        img_dir (str): Image folder.
+        file_names (Sequence[str]): File names below ``img_dir``, sub-folders allowed.
+
+    Returns:
+        list[int]: Positions in ``file_names`` of the missing ones.
+    """
+    listings: dict[str, set] = {}
+    missing = []
+    for position, name in enumerate(file_names):
+        folder, base = osp.split(name)
+        if folder not in listings:
+            path = osp.join(img_dir, folder) or '.'
+            listings[folder] = set(os.listdir(path)) if osp.isdir(path) else set()
+        if base not in listings[folder]:
+            missing.append(position)
+    return missing
+
+
+def missing_images_message(img_dir: str, missing: Sequence[str], total: int, ann_file: str) -> str:
+    """One sentence on missing images with the likely cause: an extra nested folder or another extension.
+
+    Args:
+        img_dir (str): Image folder.
+        missing (Sequence[str]): File names that are missing.
+        total (int): Number of images in the annotation file.
+        ann_file (str): Annotation file, for the message.
+    """
+    folder = osp.dirname(osp.join(img_dir, missing[0])) or '.'
+    message = (
+        f"{len(missing)} of {total} images ({len(missing) / total:.1%}) of '{ann_file}' are missing below "
+        f"'{img_dir or '.'}': {sample(missing)}"
+    )
+    if not osp.isdir(folder):
+        return f"{message}; '{folder}' does not exist, {list_folder(img_dir or '.')}"
+    stem = osp.splitext(osp.basename(missing[0]))[0].lower()
+    with os.scandir(folder) as entries:
+        near = [entry.path for entry in entries if osp.splitext(entry.name)[0].lower() == stem]
+    near = near or _one_level_deeper(img_dir or '.', osp.join(img_dir, missing[0]))
+    return message + (f"; similar: '{near[0]}'" if near else f'; {list_folder(folder)}')

@@ -1,0 +1,133 @@
+"""Pictures of a training: curves of losses and metrics, and sheets of images with truth beside predictions."""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import mmcv
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from ..files import write_bytes
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def read_scalars(work_dir: str | os.PathLike) -> list[dict]:
+    """All scalars that mmengine logged into a work dir, over all of its runs, oldest run first.
+
+    Where a resumed run repeats steps of an earlier one, the later values count.
+
+    Args:
+        work_dir (str | PathLike): Work dir of a training.
+
+    Returns:
+        list[dict]: One dict a log line, as in mmengine's ``scalars.json``, with ``at_iter``, the training iteration
+        that it was logged at.
+
+    Raises:
+        FileNotFoundError: Nothing was logged there.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        raise FileNotFoundError(f'{work_dir} holds no */vis_data/scalars.json: give the work dir of a training.')
+    records: list[dict] = []
+    for file in files:
+        run = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        iteration = next((r['iter'] for r in run if 'iter' in r), 0)
+        records = [r for r in records if r['at_iter'] < iteration] if iteration else records
+        for record in run:  # a metric's own 'step' is an epoch or an iteration, as the loop counts
+            iteration = record.get('iter', iteration)
+            records.append(dict(record, at_iter=iteration))
+    return records
+
+
+def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title: str = '') -> None:
+    """Draw the losses, the learning rate and the metrics of a training into a PNG.
+
+    Args:
+        work_dir (str | PathLike): Work dir of a training.
+        out_file (str | PathLike): The picture.
+        title (str): Heading, such as the name of the config.
+    """
+    records = read_scalars(work_dir)
+    training = [r for r in records if 'loss' in r and 'iter' in r]
+    metrics = [r for r in records if any('/' in key for key in r)]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), dpi=120)
+    for key in sorted({k for r in training for k in r if 'loss' in k}):
+        points = [(r['iter'], r[key]) for r in training if key in r]
+        axes[0].plot(*zip(*points, strict=True), label=key, linewidth=1.8 if key == 'loss' else 1)
+    axes[0].set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
+    axes[0].legend(loc='upper right', frameon=False)
+    names = _metric_names(metrics)
+    for key in names:
+        points = [
+            (r['at_iter'], r[key]) for r in metrics if key in r and r[key] >= 0
+        ]  # COCO says -1 for "no such object"
+        if points:
+            axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=key.split('/')[-1])
+    axes[1].set(xlabel='iteration', ylabel='validation metric', ylim=(0, None))
+    if names:
+        axes[1].legend(loc='upper left', frameon=False, fontsize=8)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(title)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    plt.close(figure)
+    write_bytes(out_file, buffer.getvalue())
+
+
+def _metric_names(metrics: Sequence[dict]) -> list[str]:
+    keys = {key for r in metrics for key, value in r.items() if '/' in key and isinstance(value, (int, float))}
+    main = [k for k in keys if k.split('/')[-1] in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'mIoU', 'mAcc', 'aAcc')]
+    return sorted(main or keys)[:8]
+
+
+def draw_sheet(
+    model: nn.Module,
+    dataset: BaseDataset,
+    visualizer: Visualizer,
+    indices: Sequence[int],
+    out_file: str | os.PathLike,
+    score_thr: float = 0.3,
+    columns: int = 2,
+) -> None:
+    """Draw images of a data set into one PNG, each with its truth on the left and the prediction on the right.
+
+    Args:
+        model (nn.Module): A trained model in eval mode.
+        dataset (BaseDataset): A data set whose pipeline loads annotations.
+        visualizer (Visualizer): mm's visualizer of the task, with ``dataset_meta`` set.
+        indices (Sequence[int]): Which images.
+        out_file (str | PathLike): The picture.
+        score_thr (float): Detections below this score are left out. Default: 0.3.
+        columns (int): Pairs in a row. Default: 2.
+    """
+    tiles = []
+    for index in indices:
+        with torch.no_grad():
+            sample = model.test_step(pseudo_collate([dataset[index]]))[0]
+        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
+        visualizer.add_datasample('sheet', image, data_sample=sample.cpu(), show=False, **options)
+        tiles.append(visualizer.get_image())
+    height, width = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
+    gap = 6
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    buffer = io.BytesIO()
+    plt.imsave(buffer, sheet, format='png')
+    write_bytes(out_file, buffer.getvalue())

@@ -1,0 +1,65 @@
+"""Small generated data and one short training, shared by the tests that need them."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from frostnet_mm.data.mini_coco import generate_mini_coco
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = (
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=1',
+    'train_dataloader.batch_size=6',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'default_hooks.logger.interval=1',
+    'model.backbone.widen_factor=0.5',
+)
+
+
+def run_tool(name, *args):
+    """Run tools/NAME.py in this process; return its exit status."""
+    argv = sys.argv
+    sys.argv = [f'tools/{name}.py', *map(str, args)]
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
+    except SystemExit as stop:
+        return stop.code or 0
+    finally:
+        sys.argv = argv
+        sys.path.remove(str(ROOT / 'tools'))
+    return 0
+
+
+@pytest.fixture(scope='session')
+def mini_coco(tmp_path_factory):
+    root = tmp_path_factory.mktemp('mini_coco') / 'data'
+    generate_mini_coco(root, num_train=24, num_val=8, progress=False)
+    return root
+
+
+@pytest.fixture(scope='session')
+def trained(mini_coco, tmp_path_factory):
+    """Work dir of a finished training of two epochs."""
+    work_dir = tmp_path_factory.mktemp('trained') / 'run'
+    assert (
+        run_tool(
+            'train',
+            ROOT / 'configs/ssdlite_frostnet_minicoco.py',
+            '--work-dir',
+            work_dir,
+            '--cfg-options',
+            f'data_root={mini_coco}',
+            *SHORT,
+        )
+        == 0
+    )
+    return work_dir

@@ -1,0 +1,113 @@
+"""How ``setup_env.py`` runs long commands: all in a log, a sign of life on the screen, none left behind by Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from _setup_checks import SetupError, tail
+
+BEAT_SECONDS = 30  # a sign of life while mmcv compiles, if the output is not a terminal
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a step and say how long it took."""
+    say(f'  ..  {title}')
+    started = time.monotonic()
+    yield
+    say(f'  ok  {time.monotonic() - started:.0f} s')
+
+
+def run_logged(command: list[str], log: Path, env: Mapping[str, str], beat: Callable[[str, float], None]) -> None:
+    """Run a command with its output in a log file.
+
+    Args:
+        command: The command.
+        log: The file to append to.
+        env: Environment variables on top of the present ones.
+        beat: Called about once a second with the last ``[n/m]`` that ninja printed (or '') and the seconds so far.
+
+    Raises:
+        SetupError: If it fails; with the first errors, the last lines and the log's path.
+    """
+    started, progress = time.monotonic(), ['']
+    begin = log.stat().st_size if log.exists() else 0
+
+    def pump() -> None:
+        with log.open('a', errors='replace') as sink:
+            sink.write(f'\n$ {shlex.join(map(str, command))}\n')
+            for line in process.stdout:
+                sink.write(line)
+                sink.flush()
+                ninja = re.match(r'\s*(\[\d+/\d+\])', line)
+                progress[0] = ninja[1] if ninja else progress[0]
+
+    # A process group of its own, so that an interrupt or a kill takes pip, ninja and the compilers along.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors='replace',
+        env={**os.environ, **env},
+        cwd=log.parent,
+        start_new_session=True,
+    )
+    reader = threading.Thread(target=pump, daemon=True)
+    reader.start()
+    try:
+        while process.poll() is None:
+            reader.join(1.0)
+            beat(progress[0], time.monotonic() - started)
+    except BaseException:
+        stop_group(process)
+        raise
+    reader.join(5)
+    if process.returncode:
+        text = log.read_bytes()[begin:].decode(errors='replace')
+        raise SetupError(f'this step failed (exit {process.returncode}).\n{explain_failure(text)}\n  full log: {log}')
+
+
+def explain_failure(text: str) -> str:
+    """Pick what a person wants to see of a failed step's log: the first errors, which are far up, and the end."""
+    errors = [line for line in text.splitlines() if re.search(r'\berror:|^\s*FAILED:|No space left', line, re.I)][:5]
+    return (f'  first errors:\n{tail(chr(10).join(errors))}\n' if errors else '') + f'  the end:\n{tail(text)}'
+
+
+def stop_group(process: subprocess.Popen) -> None:
+    """End a process and its children, gently first, so that pip removes its temporary folders."""
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def show_progress(progress: str, seconds: float, last: list[float]) -> None:
+    """Show that the compiler is alive: in place on a terminal, else a line now and then (``last`` holds when)."""
+    minutes, rest = divmod(int(seconds), 60)
+    text = f'      mmcv: {minutes} min {rest:02d} s' + (f', {progress} files compiled' if progress else '')
+    if sys.stdout.isatty():
+        print(f'\r{text}  ', end='', flush=True)
+    elif seconds - last[0] >= BEAT_SECONDS:
+        last[0] = seconds
+        say(text)
