@@ -48,8 +48,8 @@ train_pipeline = [
 ]
 train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline=train_pipeline))
 
-max_epochs = 40
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+max_epochs = 24
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(

@@ -17,9 +17,9 @@ from .textures import camera, color_against, fractal_noise, make_background, mak
 
 CLASSES = tuple(CLASS_OUTLINES)
 MIN_SIDE_IMAGE = 32  # pixels; below, nothing of the size range fits
-MIN_LEFT = 0.5  # share of an object that later shapes must leave visible
-MAX_OVER = 0.3  # share of a new object that may lie on other objects
-MIN_INSIDE = 0.6  # share of a shape that must lie inside the image
+MIN_LEFT = 0.6  # share of an object that later shapes must leave visible
+MAX_OVER = 0.15  # share of a new object that may lie on other objects
+MIN_INSIDE = 0.7  # share of a shape that must lie inside the image
 MIN_VISIBLE = 0.25  # an object less visible than this is not annotated
 MIN_SIDE = 6  # nor one whose visible box is narrower than this, in pixels
 MIN_SPECK = 8  # visible fragments of fewer pixels are left out of the mask
@@ -27,10 +27,10 @@ MIN_SIZE = 9.0  # diameter in pixels of the smallest single object
 MEAN_EXTRA = 3.4  # objects beyond the first: Poisson with this mean
 MAX_OBJECTS = 12
 # (share of the objects, least and greatest diameter over the image's short side); log-uniform
-SIZE_RANGES = ((0.12, 0.05, 0.1), (0.78, 0.12, 0.6), (0.1, 0.6, 0.9))
-MAX_TURN = 0.6  # radians either way: things have an upright, as they do in photographs
+SIZE_RANGES = ((0.12, 0.06, 0.12), (0.78, 0.15, 0.6), (0.1, 0.6, 0.85))
+MAX_TURN = 0.45  # radians either way: things have an upright, as they do in photographs
 # (least, greatest) distance in BGR between an object's mean colour and what lies around it
-CONTRAST = (95, 441)
+CONTRAST = (120, 441)
 LOW_CONTRAST = (28, 60)
 LOW_CONTRAST_SHARE = 0.1
 _TRIES = 16  # places tried for one shape
@@ -166,13 +166,13 @@ def _draw_size(rng, short):
 
 
 def _draw_pose(rng, height, width, size):
-    """Anywhere with the centre inside, turned by up to `MAX_TURN`, stretched by up to 1.4 and mildly tilted."""
+    """Anywhere with the centre inside, turned by up to `MAX_TURN`, stretched by up to 1.3 and mildly tilted."""
     return Pose(
         (rng.uniform(0, width), rng.uniform(0, height)),
         size,
         rng.uniform(-MAX_TURN, MAX_TURN),
-        _log_uniform(rng, 1 / 1.4, 1.4),
-        tuple(rng.uniform(-0.25, 0.25, 2)),
+        _log_uniform(rng, 1 / 1.3, 1.3),
+        tuple(rng.uniform(-0.18, 0.18, 2)),
     )
 
 
@@ -181,7 +181,7 @@ def _draw_fill(rng, canvas, footprint):
     surround = canvas.surround(footprint)
     low = rng.random() < LOW_CONTRAST_SHARE
     color = color_against(rng, surround, LOW_CONTRAST if low else CONTRAST)
-    fill = make_fill(rng, *footprint.alpha.shape, color, rng.uniform(6, 16 if low else 48))
+    fill = make_fill(rng, *footprint.alpha.shape, color, rng.uniform(6, 12 if low else 40))
     if rng.random() < 0.35:  # light from one side
         light = fractal_noise(rng, *footprint.alpha.shape, octaves=1, coarse=1)
         fill = np.clip(fill * (1 + 0.2 * light), 0, 255)
@@ -270,7 +270,7 @@ def render_scene(rng, height, width, empty=False, crowd=False):
             f'a scene needs at least {MIN_SIDE_IMAGE} pixels on each side, got height {height} and width {width}'
         )
     canvas = _Canvas(make_background(rng, height, width))
-    steps = [_place_distractor] * int(rng.integers(2, 7) if empty else rng.poisson(1.2))
+    steps = [_place_distractor] * int(rng.integers(2, 7) if empty else rng.poisson(0.8))
     if rng.random() < 0.25:
         steps += [_place_occluder] * int(rng.integers(1, 3))
     if not empty:

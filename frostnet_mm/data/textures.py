@@ -124,7 +124,7 @@ def make_fill(rng, height, width, color, strength):
     Returns:
         np.ndarray: float32 (H, W, 3), BGR.
     """
-    kind = rng.choice(['solid', 'solid', 'stripes', 'checks', 'noise', 'gradient'])
+    kind = rng.choice(['solid', 'solid', 'solid', 'stripes', 'checks', 'noise', 'gradient'])
     period = max(3.0, min(height, width) * rng.uniform(0.15, 0.5))
     if kind == 'stripes':
         pattern = stripes(rng, height, width, period)
@@ -159,12 +159,12 @@ def make_background(rng, height, width):
     noise = fractal_noise(rng, rows, cols, octaves=int(rng.integers(3, 6)), channels=3)
     grey = cv2.cvtColor(noise, cv2.COLOR_BGR2GRAY)[..., None]
     tint = np.float32(rng.uniform(0.2, 0.8))
-    ground += (noise * tint + grey * (1 - tint)) * np.float32(rng.uniform(10, 44))
+    ground += (noise * tint + grey * (1 - tint)) * np.float32(rng.uniform(8, 34))
     ground += ramp(rng, rows, cols)[..., None] * rng.uniform(-30, 30, 3).astype(np.float32)
     ground = cv2.resize(ground, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.3:
         wave = stripes(rng, height, width, rng.uniform(6, 50))
-        ground += wave[..., None] * rng.uniform(-18, 18, 3).astype(np.float32)
+        ground += wave[..., None] * rng.uniform(-14, 14, 3).astype(np.float32)
     _scatter_clutter(rng, ground)
     return np.clip(ground, 0, 255)
 
@@ -180,12 +180,12 @@ def _scatter_clutter(rng, ground):
         clipped = rasterise(project(blob(rng), pose)).clip(height, width)
         if clipped is not None:
             region, alpha = clipped
-            ground[region] += alpha[..., None] * rng.uniform(-36, 36, 3).astype(np.float32)
+            ground[region] += alpha[..., None] * rng.uniform(-28, 28, 3).astype(np.float32)
     for _ in range(rng.poisson(2)):
         start = np.array([rng.uniform(0, width), rng.uniform(0, height)])
         steps = rng.normal(0, short * 0.08, (int(rng.integers(2, 8)), 2))
         line = np.round(np.concatenate([start[None], start + np.cumsum(steps, axis=0)]))
-        color = np.array(cv2.mean(ground)[:3]) + rng.uniform(-60, 60, 3)
+        color = np.array(cv2.mean(ground)[:3]) + rng.uniform(-45, 45, 3)
         cv2.polylines(ground, [line.astype(np.int32)], False, color.tolist(), int(rng.integers(1, 4)), cv2.LINE_8)
 
 
@@ -208,5 +208,5 @@ def camera(rng, image):
         image = cv2.filter2D(image, -1, kernel.astype(np.float32) / length)
     elif rng.random() < 0.6:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.1))
-    image = image + np.float32(rng.uniform(1, 9)) * rng.standard_normal(image.shape, np.float32)
+    image = image + np.float32(rng.uniform(1, 8)) * rng.standard_normal(image.shape, np.float32)
     return cv2.convertScaleAbs(np.maximum(image, 0))  # rounds and saturates at 255
