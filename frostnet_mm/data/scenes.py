@@ -33,6 +33,10 @@ MAX_TURN = 0.45  # radians either way: things have an upright, as they do in pho
 CONTRAST = (120, 441)
 LOW_CONTRAST = (28, 60)
 LOW_CONTRAST_SHARE = 0.1
+# Most objects have about the hue of their class, as many things in photographs have a colour: a cue, and no more,
+# because the others, and all distractors, have any.
+TYPICAL_HUE = {name: 360.0 * number / len(CLASSES) for number, name in enumerate(CLASSES)}
+TYPICAL_HUE_SHARE = 0.7
 _TRIES = 16  # places tried for one shape
 
 
@@ -176,11 +180,11 @@ def _draw_pose(rng, height, width, size):
     )
 
 
-def _draw_fill(rng, canvas, footprint):
-    """Texture for a shape, readable or at times close to what it lies on."""
+def _draw_fill(rng, canvas, footprint, hue=None):
+    """Texture for a shape, of a hue or any, readable or at times close to what it lies on."""
     surround = canvas.surround(footprint)
     low = rng.random() < LOW_CONTRAST_SHARE
-    color = color_against(rng, surround, LOW_CONTRAST if low else CONTRAST)
+    color = color_against(rng, surround, LOW_CONTRAST if low else CONTRAST, hue)
     fill = make_fill(rng, *footprint.alpha.shape, color, rng.uniform(6, 12 if low else 40))
     if rng.random() < 0.35:  # light from one side
         light = fractal_noise(rng, *footprint.alpha.shape, octaves=1, coarse=1)
@@ -192,10 +196,11 @@ def _place_object(rng, canvas):
     name = CLASSES[rng.integers(len(CLASSES))]
     height, width = canvas.owner.shape
     outline, size = CLASS_OUTLINES[name](rng), _draw_size(rng, min(height, width))
+    hue = TYPICAL_HUE[name] if rng.random() < TYPICAL_HUE_SHARE else None
     for _ in range(_TRIES):
         footprint = rasterise(project(outline, _draw_pose(rng, height, width, size)))
         if canvas.fits(footprint, max_over=MAX_OVER):
-            fill = _draw_fill(rng, canvas, footprint)
+            fill = _draw_fill(rng, canvas, footprint, hue)
             canvas.paint(footprint, fill, canvas.add(SceneObject(name)))
             return
 

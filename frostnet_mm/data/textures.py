@@ -10,26 +10,32 @@ import numpy as np
 from .shapes import Pose, blob, project, rasterise
 
 
-def random_color(rng):
-    """A BGR colour, uniform in hue, from grey to saturated and from dark to bright.
+def random_color(rng, hue=None):
+    """A BGR colour, from grey to saturated and from dark to bright.
 
     Args:
         rng (np.random.Generator): Source of randomness.
+        hue (float | None): Hue in degrees about which the colour lies, saturated; None: any hue.
 
     Returns:
         np.ndarray: float32 (3,) in [0, 255].
     """
-    hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0, 1), rng.uniform(0.12, 1)]]], np.float32)
+    if hue is None:
+        hsv = rng.uniform(0, 360), rng.uniform(0, 1), rng.uniform(0.12, 1)
+    else:
+        hsv = (hue + rng.uniform(-12, 12)) % 360, rng.uniform(0.55, 1), rng.uniform(0.35, 1)
+    hsv = np.array([[hsv]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255
 
 
-def color_against(rng, surround, distance):
+def color_against(rng, surround, distance, hue=None):
     """A colour whose distance to the surroundings lies in a range.
 
     Args:
         rng (np.random.Generator): Source of randomness.
         surround (np.ndarray): Mean BGR colour around the object, (3,).
         distance (tuple[float, float]): Least and greatest Euclidean distance in BGR, 0 to 441.
+        hue (float | None): As for `random_color`; without effect at low contrast, where the surroundings decide.
 
     Returns:
         np.ndarray: float32 (3,); the last of 24 draws where none fits.
@@ -42,7 +48,7 @@ def color_against(rng, surround, distance):
             color = surround + step / np.linalg.norm(step) * rng.uniform(low, high)
             color = np.clip(color, 0, 255).astype(np.float32)
         else:
-            color = random_color(rng)
+            color = random_color(rng, hue)
         if low <= np.linalg.norm(color - surround) <= high:
             break
     return color

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -38,16 +39,12 @@ def load_config(
         FileNotFoundError: There is no such config.
         ConfigError: The config cannot be parsed, or an option does not fit it.
     """
-    if '::' in str(path):
-        from mmengine.hub import get_config
-
-        cfg = get_config(str(path))
-    else:
-        _require_file(Path(path))
-        try:
-            cfg = Config.fromfile(str(path))
-        except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
-            raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
+    path = _installed_config(str(path)) if '::' in str(path) else Path(path)
+    _require_file(path)
+    try:
+        cfg = Config.fromfile(str(path))
+    except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
+        raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
     options = dict(cfg_options or {})
     if 'data_root' in options:
         move_data_root(cfg, str(options.pop('data_root')))
@@ -61,6 +58,22 @@ def load_config(
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes)
     return cfg
+
+
+def _installed_config(name: str) -> Path:
+    """The file behind ``package::name``.
+
+    mmengine's own ``get_config`` looks the package up by its distribution's name, does not find the maintained forks
+    under it, and then runs ``pip install`` of the official package over them.
+    """
+    package, _, relative = name.partition('::')
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            f'Config {name}: no package {package!r} is installed; expected mmdet::NAME or mmseg::NAME.'
+        )
+    root = Path(list(spec.submodule_search_locations)[0])
+    return root / '.mim' / 'configs' / (relative if relative.endswith('.py') else f'{relative}.py')
 
 
 def _require_file(path: Path) -> None:
