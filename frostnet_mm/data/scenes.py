@@ -24,7 +24,7 @@ MIN_VISIBLE = 0.25  # an object less visible than this is not annotated
 MIN_SIDE = 6  # nor one whose visible box is narrower than this, in pixels
 MIN_SPECK = 8  # visible fragments of fewer pixels are left out of the mask
 MIN_SIZE = 9.0  # diameter in pixels of the smallest single object
-MEAN_EXTRA = 3.4  # objects beyond the first: Poisson with this mean
+MEAN_EXTRA = 4.5  # objects beyond the first: Poisson with this mean
 MAX_OBJECTS = 12
 # (share of the objects, least and greatest diameter over the image's short side); log-uniform
 SIZE_RANGES = ((0.12, 0.06, 0.12), (0.78, 0.15, 0.6), (0.1, 0.6, 0.85))
@@ -36,7 +36,7 @@ LOW_CONTRAST_SHARE = 0.1
 # Most objects have about the hue of their class, as many things in photographs have a colour: a cue, and no more,
 # because the others, and all distractors, have any.
 TYPICAL_HUE = {name: 360.0 * number / len(CLASSES) for number, name in enumerate(CLASSES)}
-TYPICAL_HUE_SHARE = 0.7
+TYPICAL_HUE_SHARE = 0.8
 _TRIES = 16  # places tried for one shape
 
 

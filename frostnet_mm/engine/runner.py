@@ -82,9 +82,9 @@ def _limit_workers(cfg: Config) -> None:
 def keep_freed_memory() -> bool:
     """Have glibc keep the memory that tensors free, in place of returning it to the system at once.
 
-    By default each large activation is mapped anew in every step, and the kernel zeroes its pages: a sixth to a fifth of
-    a training step on a CPU (docs/training.md). Left alone where the user has set ``MALLOC_...`` variables or uses
-    another allocator.
+    By default each large activation is mapped anew in every step, and the kernel zeroes its pages, which takes a sixth
+    to a fifth of a training step on a CPU (docs/training.md). Left alone where the user has set ``MALLOC_...``
+    variables or uses another allocator.
 
     Returns:
         bool: Whether the allocator was set.
@@ -105,15 +105,14 @@ def settle_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None
 
 
 def enable_amp(cfg: Config) -> None:
-    """Train with automatic mixed precision: fp16 with loss scaling on a GPU, bfloat16 on a CPU."""
+    """Train with automatic mixed precision: fp16 with dynamic loss scaling."""
+    if not torch.cuda.is_available():
+        raise ConfigError('--amp needs a GPU: mmengine refuses mixed precision on a CPU. Leave it out.')
     wrapper = cfg.optim_wrapper
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ConfigError(f'--amp does not know optim_wrapper.type={wrapper.type!r}; expected OptimWrapper.')
     wrapper.type = 'AmpOptimWrapper'
-    if torch.cuda.is_available():
-        wrapper.loss_scale = 'dynamic'
-    else:
-        raise ConfigError('--amp needs a GPU: mmengine refuses mixed precision on a CPU. Leave it out.')
+    wrapper.loss_scale = 'dynamic'
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
