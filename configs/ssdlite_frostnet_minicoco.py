@@ -43,8 +43,8 @@ test_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(data_root=data
 val_evaluator = dict(ann_file=f'{data_root}/annotations/instances_val2017.json')
 test_evaluator = dict(ann_file=f'{data_root}/annotations/instances_val2017.json')
 
-max_epochs = 12
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+max_epochs = 10
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(
