@@ -96,7 +96,8 @@ def main() -> None:
         draw_sheet(model, dataset, build_visualizer(cfg, model.dataset_meta), list(SHEET_IMAGES), sheet)
     metrics = json.loads(figures.read_text())
     print(
-        f'\nSSDLite on FrostNet small at width 0.5, from scratch, on synthetic data ({counts}); float, validation set:'
+        '\nSSDLite on FrostNet small at width 0.5, float, from scratch on '
+        f'{counts["train"]["images"]} synthetic images, evaluated on {counts["val"]["images"]} others:'
     )
     for name in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l'):
         print(f'  {name:12s} {metrics[f"coco/{name}"]:.3f}')

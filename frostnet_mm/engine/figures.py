@@ -29,8 +29,8 @@ def read_scalars(work_dir: str | os.PathLike) -> list[dict]:
         work_dir (str | PathLike): Work dir of a training.
 
     Returns:
-        list[dict]: One dict a log line, as in mmengine's ``scalars.json``, with ``at_iter``, the training iteration
-        that it was logged at.
+        list[dict]: One dict a log line, as in mmengine's ``scalars.json``, with ``at_iter``, the last training
+        iteration logged so far.
 
     Raises:
         FileNotFoundError: Nothing was logged there.
@@ -101,6 +101,7 @@ def draw_sheet(
     out_file: str | os.PathLike,
     score_thr: float = 0.3,
     columns: int = 2,
+    width: int = 512,
 ) -> None:
     """Draw images of a data set into one PNG, each with its truth on the left and the prediction on the right.
 
@@ -112,6 +113,7 @@ def draw_sheet(
         out_file (str | PathLike): The picture.
         score_thr (float): Detections below this score are left out. Default: 0.3.
         columns (int): Pairs in a row. Default: 2.
+        width (int): Width of a pair in pixels. Default: 512.
     """
     tiles = []
     for index in indices:
@@ -120,14 +122,18 @@ def draw_sheet(
         image = mmcv.imread(sample.img_path, channel_order='rgb')
         options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
         visualizer.add_datasample('sheet', image, data_sample=sample.cpu(), show=False, **options)
-        tiles.append(visualizer.get_image())
-    height, width = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
-    gap = 6
-    rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        tile = visualizer.get_image()
+        tiles.append(mmcv.imresize(tile, (width, round(tile.shape[0] * width / tile.shape[1]))))
+    gap = 8
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [max(tile.shape[0] for tile in row) for row in rows]
+    sheet = np.full((sum(heights) + gap * (len(rows) - 1), columns * (width + gap) - gap, 3), 255, np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            left = column * (width + gap)
+            sheet[top : top + tile.shape[0], left : left + width] = tile
+        top += height + gap
     buffer = io.BytesIO()
     plt.imsave(buffer, sheet, format='png')
     write_bytes(out_file, buffer.getvalue())
