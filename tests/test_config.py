@@ -108,12 +108,12 @@ def test_options_that_do_not_fit():
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')), ids=lambda p: p.stem)
 def test_every_config_names_its_packages_types(path):
     """Every type of the config resolves in the registries after one import, as in a user's own script."""
-    from mmengine.registry import MODELS, init_default_scope
+    from mmengine.registry import MODELS
 
     cfg = Config.fromfile(path)
     assert cfg.custom_imports['imports'] == ['frostnet_mm']
-    init_default_scope(cfg.default_scope)
-    for part in ('backbone', 'neck', 'bbox_head', 'rpn_head', 'roi_head'):
-        if part in cfg.model:
-            assert MODELS.get(cfg.model[part].type) is not None
+    with MODELS.switch_scope_and_registry(cfg.default_scope) as registry:
+        for part in ('backbone', 'neck', 'bbox_head', 'rpn_head', 'roi_head'):
+            if part in cfg.model:
+                assert registry.get(cfg.model[part].type) is not None
     assert Path(cfg.val_evaluator.ann_file).name == 'instances_val2017.json'
