@@ -45,7 +45,7 @@ model = dict(
                      num_classes=3, norm_cfg=norm_cfg, align_corners=False,
                      loss_decode=dict(type='CrossEntropyLoss')),
     test_cfg=dict(mode='whole'))
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+load = test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 def data(split):
     return dict(type='BaseSegDataset', data_root={str(root)!r}, pipeline=load,
                 data_prefix=dict(img_path='images/' + split, seg_map_path='labels/' + split),
@@ -57,14 +57,14 @@ val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSam
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=30, val_interval=30)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=80, val_interval=80)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.003))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.002))
 default_hooks = dict(logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-                     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=30),
+                     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=80),
                      visualization=dict(type='SegVisualizationHook'))
-visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
+visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='segmentation')
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
 """)
@@ -74,7 +74,7 @@ randomness = dict(seed=0)
 def test_train_test_and_infer_a_segmenter(config, tmp_path):
     work_dir = tmp_path / 'run'
     assert run_tool('train', config, '--work-dir', work_dir) == 0
-    checkpoint = work_dir / 'iter_30.pth'
+    checkpoint = work_dir / 'iter_80.pth'
     assert (
         run_tool(
             'test',

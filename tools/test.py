@@ -53,7 +53,9 @@ def draw_into(cfg: Config, folder: str) -> None:
     if hook.type.endswith('DetVisualizationHook'):
         hook.test_out_dir = os.path.abspath(folder)
     else:
-        cfg.visualizer.save_dir = folder
+        cfg.visualizer.update(
+            save_dir=folder, name=f'show {folder}'
+        )  # by its name, one of an earlier run would be reused
 
 
 def main() -> None:
@@ -73,7 +75,8 @@ def main() -> None:
     metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         write_text(
-            args.out, json.dumps(dict(config=args.config, checkpoint=args.checkpoint, metrics=metrics), indent=1)
+            args.out,
+            json.dumps(dict(config=args.config, checkpoint=args.checkpoint, metrics=metrics), indent=1, default=float),
         )
 
 

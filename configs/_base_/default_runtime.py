@@ -22,7 +22,7 @@ env_cfg = dict(
 # TensorBoard curves as well (pip install tensorboard):
 #   vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends)  # its name is the run's
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 
 # NHWC weights and activations: 1.4 times the training speed of NCHW for SSDLite-FrostNet on a CPU (docs/training.md)

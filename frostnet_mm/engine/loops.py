@@ -1,6 +1,7 @@
 """Epoch-based training that can be resumed in the middle of an epoch."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
@@ -18,11 +19,10 @@ class _SkippedStart:
         self.skip = skip
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = iter(self.batch_sampler)
-        for _ in range(self.skip):
-            next(batches)
-        self.skip = 0
-        return batches
+        # A generator, so that only an iteration that is begun skips: with workers, DataLoader asks for two and begins
+        # one. Persistent workers keep this sampler for the later epochs, which skip nothing.
+        skip, self.skip = self.skip, 0
+        yield from islice(self.batch_sampler, skip, None)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
