@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,12 @@ def test_interrupted_training_resumes_in_the_middle_of_an_epoch(plain_config, tm
     iteration = int(re.search(r'iter_(\d+)', saved[0].name)[1])
     per_epoch = int(re.search(r'\[2\]\[ *3/(\d+)', line)[1])
     assert per_epoch + 3 <= iteration <= 2 * per_epoch
+
+    other = tmp_path / 'other'
+    shutil.copytree(broken, other)
+    options = f'--resume {saved[0]} --cfg-options train_dataloader.batch_size=4 train_cfg.max_epochs=2'.split()
+    output = start(plain_config, other, *options).communicate()[0]
+    assert f'Epoch 2 starts anew: an epoch had {per_epoch} iterations' in output
 
     output = start(plain_config, broken, '--resume').communicate()[0]
     assert f'Epoch 2 goes on after its first {iteration - per_epoch} of {per_epoch} iterations' in output

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from ..files import write_text
 from ..registry import HOOKS
+from .loops import ResumableEpochTrainLoop
 
 DATA_BATCH = dict | tuple | list | None
 
@@ -80,6 +81,16 @@ class InterruptHook(Hook):
                 if isinstance(hook, EMAHook):
                     hook.after_val_epoch(runner)  # validation runs on the averaged weights: swap them back
             self._save_and_stop(runner, runner.epoch, runner.iter)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Note the length of an epoch, without which its middle cannot be found again."""
+        checkpoint['meta']['iterations_per_epoch'] = len(runner.train_dataloader)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Tell the loop how long an epoch was."""
+        loop = runner._train_loop
+        if isinstance(loop, ResumableEpochTrainLoop):
+            loop.saved_epoch_length = checkpoint.get('meta', {}).get('iterations_per_epoch')
 
     def _save_and_stop(self, runner, epoch: int, iteration: int) -> None:
         self._restore()

@@ -48,6 +48,7 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.saved_epoch_length: int | None = None  # set by InterruptHook when a checkpoint is read
         if len(self.dataloader) == 0:
             raise ConfigError(
                 f'The training data has {len(self.dataloader.dataset)} images, fewer than a batch of '
@@ -58,7 +59,14 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Run one epoch, or what is left of it."""
         done = self._iter - self._epoch * len(self.dataloader)
-        if not 0 < done <= len(self.dataloader):
+        saved, self.saved_epoch_length = self.saved_epoch_length, None
+        if done != 0 and saved not in (None, len(self.dataloader)):
+            print_log(
+                f'Epoch {self._epoch + 1} starts anew: an epoch had {saved} iterations when the checkpoint was '
+                f'written, and has {len(self.dataloader)} now.',
+                logger='current',
+            )
+        if saved != len(self.dataloader) or not 0 < done <= saved:
             super().run_epoch()
             return
         print_log(
