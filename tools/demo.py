@@ -17,7 +17,7 @@ from frostnet_mm.data.mini_coco import generate_mini_coco
 from frostnet_mm.engine.cli import run_tool
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.figures import draw_curves, draw_sheet
-from frostnet_mm.engine.inference import build_visualizer, load_model, load_weights
+from frostnet_mm.engine.inference import build_visualizer, load_model, load_runner_weights
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
@@ -74,8 +74,7 @@ def evaluate(cfg: Config, checkpoint: Path) -> dict:
     cfg.resume, cfg.load_from = False, None
     cfg.experiment_name = f'demo_test_{time.time_ns()}'
     runner = build_runner(cfg)
-    load_weights(runner.model, read_checkpoint(checkpoint), str(checkpoint))
-    runner._has_loaded = True
+    load_runner_weights(runner, read_checkpoint(checkpoint), str(checkpoint))
     return runner.test()
 
 

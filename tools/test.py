@@ -13,7 +13,7 @@ from mmengine.evaluator import DumpResults
 
 from frostnet_mm.engine.cli import run_tool
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.inference import classes_of, load_weights
+from frostnet_mm.engine.inference import classes_of, load_runner_weights
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
@@ -67,9 +67,7 @@ def main() -> None:
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
-    model = runner.model.module if hasattr(runner.model, 'module') else runner.model
-    load_weights(model, checkpoint, args.checkpoint)
-    runner._has_loaded = True
+    load_runner_weights(runner, checkpoint, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

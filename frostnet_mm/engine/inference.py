@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -51,6 +53,13 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
             'the checkpoint was trained with.'
         )
     model.load_state_dict(state_dict, strict=False)
+
+
+def load_runner_weights(runner: Runner, checkpoint: dict, source: str) -> None:
+    """Load a checkpoint as :func:`load_weights` does into a Runner's model, and have the Runner load nothing else."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, checkpoint, source)
+    runner._has_loaded = True
 
 
 def load_model(
