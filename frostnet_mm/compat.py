@@ -17,6 +17,7 @@ SKIP_VARIABLE = 'FROSTNET_SKIP_VERSION_GUARD'
 # The official packages import under the same names as the forks; accepted with a torch and setuptools of their time.
 SUPPORTED: dict[str, tuple[str, str, str | None]] = {
     'torch': ('2.13.0', '2.1', None),
+    'torchao': ('0.18.0', '0.18', '0.19'),  # of which parts are used that may change from one minor version to the next
     'onedl-mmengine': ('0.10.12', '0.10.8', '0.11'),
     'onedl-mmcv': ('2.3.6', '2.3', '2.4'),
     'onedl-mmdetection': ('3.5.1', '3.5', '3.6'),
@@ -27,6 +28,7 @@ SUPPORTED: dict[str, tuple[str, str, str | None]] = {
     'mmdet': ('3.3.0', '3.0.0', '3.4'),
     'mmsegmentation': ('1.2.2', '1.0.0', '1.3'),
 }
+QUANTIZATION_TORCH = '2.9'  # from here an exported graph can be had without guards on the size of the images
 PYTHON_TESTED = ((3, 10), (3, 12))
 FORK_TORCH_MIN = '2.4'  # onedl-mmcv's own lower bound
 WEIGHTS_ONLY_TORCH = (
@@ -44,7 +46,7 @@ FAMILIES = {
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
-LOOKED_UP = ('torch', 'setuptools', *OPENCV, *(name for family in FAMILIES.values() for name in family))
+LOOKED_UP = ('torch', 'torchao', 'setuptools', *OPENCV, *(name for family in FAMILIES.values() for name in family))
 
 
 class IncompatibleEnvironment(ImportError):  # noqa: N818  (a state of the environment, as the message says)
@@ -118,10 +120,14 @@ def _check_ranges(versions: Mapping[str, str | None]) -> list[Problem]:
     for name, (_, low, end) in SUPPORTED.items():
         there = versions.get(name)
         if there and (_older(there, low) or (end and not _older(there, end))):
-            mend = name if name == 'torch' or name.startswith('onedl-') else None
+            mend = name if name in ('torch', 'torchao') or name.startswith('onedl-') else None
             family = next((key for key, names in FAMILIES.items() if name in names), None)
             fix = _install(mend) if mend else _to_fork([name], [family])
             problems.append(Problem(f'{name} {there} is installed', _range(name), fix))
+    torch, torchao = versions.get('torch'), versions.get('torchao')
+    if torch and torchao and _older(torch, QUANTIZATION_TORCH):
+        why = f'torch >= {QUANTIZATION_TORCH} for quantization, or no torchao (float models then work)'
+        problems.append(Problem(f'torch {torch} with torchao {torchao}', why, 'pip uninstall -y torchao'))
     torch, mmcv = versions.get('torch'), versions.get('onedl-mmcv')
     if torch and mmcv and not _older(torch, SUPPORTED['torch'][1]) and _older(torch, FORK_TORCH_MIN):
         problems.append(

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import _path  # noqa: F401
 import mmcv
-from mmengine.config import DictAction
 from tqdm import tqdm
 
 from frostnet_mm.data import BadImageError
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.engine.cli import add_config_options, add_execution_options, run_tool
 from frostnet_mm.engine.inference import (
     build_pipeline,
     build_visualizer,
@@ -34,14 +33,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder for the pictures and results.json')
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections below are left out; default 0.3')
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add_execution_options(parser)
+    add_config_options(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     images = list_images(args.images)
-    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options)
+    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, args.execution)
     pipeline = build_pipeline(cfg)
     visualizer = build_visualizer(cfg, model.dataset_meta)
     root = Path(args.images) if Path(args.images).is_dir() else images[0].parent

@@ -8,15 +8,29 @@ import json
 import os
 
 import _path  # noqa: F401
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
 
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.engine.cli import (
+    add_config_options,
+    add_execution_options,
+    add_launcher_options,
+    run_tool,
+    set_local_rank,
+)
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.inference import classes_of, load_runner_weights
+from frostnet_mm.engine.inference import (
+    choose_execution,
+    classes_of,
+    configure_execution,
+    load_runner_weights,
+    qat_hook,
+)
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
+from frostnet_mm.quantization.names import EXECUTIONS
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,19 +40,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder of the log; default work_dirs/<config name>')
     parser.add_argument('--show-dir', help='draw the predictions (for detectors beside the truth) into this folder')
     parser.add_argument('--out', help='FILE.json: the figures; FILE.pkl: the predictions')
+    add_execution_options(parser)
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='replace values of the config, for example data_root=/path',
+        '--compare', action='store_true', help='run in float, simulated INT8 and converted; print a table'
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    add_config_options(parser)
+    add_launcher_options(parser)
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.json', '.pkl')):
         parser.error(f'--out {args.out}: expected a name ending in .json (figures) or .pkl (predictions)')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.compare and (args.execution or args.show_dir or (args.out and args.out.endswith('.pkl'))):
+        parser.error(
+            '--compare runs all three: it goes without --float, --simulated, --converted, --show-dir and --out FILE.pkl'
+        )
+    set_local_rank(args)
     return args
 
 
@@ -58,12 +73,32 @@ def draw_into(cfg: Config, folder: str) -> None:
         )  # by its name, one of an earlier run would be reused
 
 
+def compare(runner: Runner, results: dict[str, dict]) -> str:
+    """Run the other arithmetics too and put their metrics beside each other, with the difference to float."""
+    for execution in EXECUTIONS:
+        if execution not in results:
+            qat_hook(runner).execution = execution
+            results[execution] = runner.test_loop.run()
+    metrics = [name for name, value in results['float'].items() if isinstance(value, (int, float))]
+    width = max(len(name) for name in metrics)
+    lines = [' ' * width + ''.join(f'{name:>12s}{"" if name == "float" else "   (change)"}' for name in EXECUTIONS)]
+    for name in metrics:
+        base = results['float'][name]
+        cells = [f'{base:12.4f}'] + [
+            f'{results[e][name]:12.4f} ({results[e][name] - base:+.4f})' for e in EXECUTIONS[1:]
+        ]
+        lines.append(f'{name:{width}s}' + ''.join(cells))
+    return '\n'.join(lines)
+
+
 def main() -> None:
     args = parse_args()
     checkpoint = read_checkpoint(args.checkpoint)
+    execution = choose_execution(checkpoint, 'converted' if args.compare else args.execution, args.checkpoint)
     cfg = load_config(args.config, args.cfg_options, classes=classes_of(checkpoint))
     settle_work_dir(cfg, args.config, args.work_dir)
     cfg.load_from, cfg.resume = None, False
+    configure_execution(cfg, checkpoint, execution)
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
@@ -71,11 +106,15 @@ def main() -> None:
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
+    report = dict(config=args.config, checkpoint=args.checkpoint, execution=execution, metrics=metrics)
+    if args.compare:
+        report['metrics'] = {execution: metrics}
+        report['execution'] = 'compared'
+        table = compare(runner, report['metrics'])
+        if runner.rank == 0:
+            print(f'\n{table}')
     if args.out and args.out.endswith('.json') and runner.rank == 0:
-        write_text(
-            args.out,
-            json.dumps(dict(config=args.config, checkpoint=args.checkpoint, metrics=metrics), indent=1, default=float),
-        )
+        write_text(args.out, json.dumps(report, indent=1, default=float))
 
 
 if __name__ == '__main__':

@@ -5,12 +5,10 @@ python tools/train.py configs/ssdlite_frostnet_coco.py --resume
 """
 
 import argparse
-import os
 
 import _path  # noqa: F401
-from mmengine.config import DictAction
 
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.engine.cli import add_config_options, add_launcher_options, run_tool, set_local_rank
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner, enable_amp, enable_auto_scale_lr, settle_work_dir
 from frostnet_mm.models import read_checkpoint
@@ -29,17 +27,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    add_config_options(parser)
+    add_launcher_options(parser)
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    set_local_rank(args)
     return args
 
 

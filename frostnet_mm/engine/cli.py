@@ -1,13 +1,61 @@
 """What all command-line tools share: one clear line for what a user can mend, a traceback for what is our fault."""
 
+import argparse
+import os
 import sys
 from collections.abc import Callable
 
+from mmengine.config import DictAction
+
 from ..models.checkpoints import CheckpointError
+from ..models.dense import UnsupportedModelError
+from ..quantization.errors import QuantizationError
 from .config import ConfigError
 from .interrupt_hook import TrainingInterrupted
 
-USER_ERRORS = (CheckpointError, ConfigError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+USER_ERRORS = (
+    CheckpointError,
+    ConfigError,
+    QuantizationError,
+    UnsupportedModelError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
+    )
+
+
+def add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Add what distributed launchers pass; :func:`set_local_rank` reads it."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+
+
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Pass a launcher's ``--local_rank`` on by the environment, where mmengine looks for it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def add_execution_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--float``, ``--simulated`` and ``--converted``, which set ``args.execution``; None without any."""
+    group = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ('float', 'run without quantization, in float'),
+        ('simulated', 'run in simulated INT8 (the default for a quantized checkpoint)'),
+        ('converted', 'run the integer-exact reference'),
+    ):
+        group.add_argument(f'--{name}', dest='execution', action='store_const', const=name, help=text)
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

@@ -1,4 +1,7 @@
-"""Trained models on images: loading, prediction, drawing; detectors and segmenters by one code path."""
+"""Trained models on images: loading, prediction, drawing; detectors and segmenters by one code path.
+
+What runs INT8 is imported where it is needed: float models need no torchao.
+"""
 
 import copy
 import os
@@ -8,9 +11,10 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -18,9 +22,12 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..models.checkpoints import CheckpointError, check_fit, read_checkpoint, state_dict_of
+from ..models.dense import unwrap
+from ..quantization.names import META, NAME
 from .config import ConfigError, inner_dataset, load_config
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+RANGES = f'{NAME}.'  # the beginning of the ranges' names in a checkpoint
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
 
 
@@ -34,6 +41,9 @@ def classes_of(checkpoint: dict) -> tuple[str, ...] | None:
 def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
     """Load a checkpoint into the model it was trained as; everything must fit.
 
+    Activation ranges are the exception: those of a quantized checkpoint are left out of a float model, and a quantized
+    model keeps its own where a float checkpoint has none.
+
     Args:
         model (nn.Module): The model.
         checkpoint (dict): What :func:`read_checkpoint` returned.
@@ -42,8 +52,15 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
     Raises:
         CheckpointError: An entry is missing, unexpected or of another shape.
     """
-    state_dict = state_dict_of(checkpoint, source)
-    target = model.state_dict()
+    state_dict = dict(state_dict_of(checkpoint, source))
+    target = dict(model.state_dict())
+    here, there = ({key for key in entries if key.startswith(RANGES)} for entries in (target, state_dict))
+    if there and not here:
+        print_log(f'{source}: the ranges of {len(there) // 2} quantized activations are left out.', logger='current')
+        state_dict = {key: value for key, value in state_dict.items() if key not in there}
+    if here and not there:
+        print_log(f'{source} is a float checkpoint: it has no activation ranges.', logger='current')
+        target = {key: value for key, value in target.items() if key not in here}
     check_fit(target, state_dict, type(model).__name__, source)
     unexpected = [key for key in state_dict if key not in target]
     if unexpected:
@@ -56,10 +73,73 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
 
 
 def load_runner_weights(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Load a checkpoint as :func:`load_weights` does into a Runner's model, and have the Runner load nothing else."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_weights(model, checkpoint, source)
+    """Load a checkpoint as :func:`load_weights` does into a Runner's model, and have the Runner load nothing else.
+
+    Where the Runner has a QATHook, its network is captured first, and must be the one that the ranges belong to.
+    """
+    hook = qat_hook(runner)
+    if hook is not None:
+        from ..quantization.prepare import check_quantization
+
+        network = hook.prepare(runner)
+        meta = quantization_of(checkpoint)
+        if meta is not None:
+            check_quantization(meta, network, hook.settings, source)
+    load_weights(unwrap(runner.model), checkpoint, source)
     runner._has_loaded = True
+
+
+def qat_hook(runner: Runner) -> Hook | None:
+    """The QATHook of a Runner, or None."""
+    return next((hook for hook in runner.hooks if type(hook).__name__ == 'QATHook'), None)
+
+
+def quantization_of(checkpoint: dict) -> dict | None:
+    """What a checkpoint says about its quantized network, or None for a float one."""
+    return (checkpoint.get('meta') or {}).get(META)
+
+
+def choose_execution(checkpoint: dict, wanted: str | None, source: str) -> str:
+    """How a checkpoint is to be run: as wanted, else in simulated INT8 if it is a quantized one.
+
+    Args:
+        checkpoint (dict): The checkpoint.
+        wanted (str, optional): 'float', 'simulated' or 'converted'.
+        source (str): Name of the file, for messages.
+
+    Raises:
+        CheckpointError: INT8 is wanted of a checkpoint without activation ranges.
+    """
+    quantized = quantization_of(checkpoint) is not None
+    if wanted in ('simulated', 'converted') and not quantized:
+        raise CheckpointError(
+            f'{source} is a float checkpoint: it has no activation ranges, without which it cannot run in INT8. '
+            'Train it '
+            'with QATHook, or calibrate it: python tools/calibrate.py CONFIG CHECKPOINT'
+        )
+    return wanted or ('simulated' if quantized else 'float')
+
+
+def configure_execution(cfg: Config, checkpoint: dict, execution: str) -> None:
+    """Have a config's Runner evaluate a checkpoint in one arithmetic.
+
+    A config without QATHook gets one with the checkpoint's settings, as a calibrated model needs it.
+
+    Args:
+        cfg (Config): Changed in place.
+        checkpoint (dict): The checkpoint.
+        execution (str): What :func:`choose_execution` returned.
+    """
+    hooks = [*cfg.get('custom_hooks', []), *(hook for hook in cfg.get('default_hooks', {}).values() if hook)]
+    own = [hook for hook in hooks if hook['type'] in ('QATHook', 'frostnet_mm.QATHook')]
+    if not own and execution != 'float':
+        from ..quantization.hook import hook_options
+        from ..quantization.prepare import settings_of
+
+        own = [ConfigDict(type='frostnet_mm.QATHook', **hook_options(settings_of(quantization_of(checkpoint))))]
+        cfg.setdefault('default_hooks', ConfigDict())['qat'] = own[0]
+    for hook in own:
+        hook['execution'] = execution
 
 
 def load_model(
@@ -67,6 +147,7 @@ def load_model(
     checkpoint_path: str | os.PathLike,
     device: str | None = None,
     cfg_options: dict | None = None,
+    execution: str | None = None,
 ) -> tuple[nn.Module, Config]:
     """Build a config's model with trained weights, ready to predict.
 
@@ -75,18 +156,30 @@ def load_model(
         checkpoint_path (str | PathLike): The checkpoint.
         device (str, optional): A torch device. Default: 'cuda' if there is one, else 'cpu'.
         cfg_options (dict, optional): Values that replace those of the config.
+        execution (str, optional): 'float', 'simulated' (INT8) or 'converted' (integer-exact reference). Default:
+            'simulated' for a quantized checkpoint, else 'float'.
 
     Returns:
         tuple[nn.Module, Config]: The model in eval mode with ``dataset_meta`` set, and its config.
     """
     checkpoint = read_checkpoint(checkpoint_path)
+    source = str(checkpoint_path)
+    execution = choose_execution(checkpoint, execution, source)
     classes = classes_of(checkpoint)
     cfg = load_config(config, cfg_options, classes=classes)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if 'init_cfg' in cfg.model.get('backbone', {}):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings the weights
     model = MODELS.build(cfg.model)
-    load_weights(model, checkpoint, str(checkpoint_path))
+    network = None
+    if execution != 'float':
+        from ..quantization.hook import execute
+        from ..quantization.prepare import check_quantization, prepare_model, settings_of
+
+        settings = settings_of(quantization_of(checkpoint))
+        network = prepare_model(model, settings)
+        check_quantization(quantization_of(checkpoint), network, settings, source)
+    load_weights(model, checkpoint, source)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta')
     if meta is None:
         raise CheckpointError(
@@ -96,7 +189,10 @@ def load_model(
     model.dataset_meta = meta
     if cfg.get('channels_last'):
         model.to(memory_format=torch.channels_last)
-    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval(), cfg
+    model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    if network is not None:
+        execute(model, network, execution)
+    return model, cfg
 
 
 def build_pipeline(cfg: Config) -> Compose:

@@ -1,5 +1,45 @@
-"""INT8 quantization-aware training."""
+"""INT8 quantization-aware training.
 
+torchao is needed for all but the GradBoost optimizers; without it, float models work, and QATHook is not there.
+"""
+
+import logging
+from importlib.util import find_spec
+
+from .errors import QuantizationError, RangeError
 from .gradboost import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
 
-__all__ = ['GradBoostAdam', 'GradBoostAdamW', 'GradBoostRMSprop', 'GradBoostSGD']
+__all__ = [
+    'GradBoostAdam',
+    'GradBoostAdamW',
+    'GradBoostRMSprop',
+    'GradBoostSGD',
+    'QuantizationError',
+    'RangeError',
+]
+
+if find_spec('torchao') is not None:
+    # torchao and torch warn at import about kernels for GPUs that are not there, and about each other.
+    _loggers = [logging.getLogger(name) for name in ('torchao', 'torch.utils._pytree')]
+    _levels = [logger.level for logger in _loggers]
+    for _logger in _loggers:
+        _logger.setLevel(logging.ERROR)
+
+    from .convert import ConvertedNetwork, convert  # noqa: F401
+    from .hook import QATHook  # noqa: F401
+    from .network import QuantizedNetwork  # noqa: F401
+    from .prepare import QuantizationSettings, prepare_model  # noqa: F401
+    from .quantizer import DenseQuantizer  # noqa: F401
+
+    for _logger, _level in zip(_loggers, _levels, strict=True):
+        _logger.setLevel(_level)
+
+    __all__ += [
+        'ConvertedNetwork',
+        'DenseQuantizer',
+        'QATHook',
+        'QuantizationSettings',
+        'QuantizedNetwork',
+        'convert',
+        'prepare_model',
+    ]

@@ -1,0 +1,112 @@
+"""Post-training quantization: activation ranges from images, without training."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torchao.quantization.pt2e.observer import HistogramObserver
+
+from .errors import QuantizationError
+from .network import QuantizedNetwork
+
+METHODS = ('minmax', 'average', 'percentile', 'histogram')
+PERCENTILE = 99.99
+_SAMPLE = 1 << 20  # values of a tensor that a percentile is taken of
+
+
+class _Extremes(nn.Module):
+    """Collects the range of each tensor: whole or without its tails."""
+
+    def __init__(self, method: str, percentile: float) -> None:
+        super().__init__()
+        self.method = method
+        self.tail = 1 - percentile / 100
+        self.lows: list[float] = []
+        self.highs: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.method == 'percentile':
+            values = x.flatten()
+            values = values[:: max(1, math.ceil(values.numel() / _SAMPLE))].float()
+            low, high = torch.quantile(values, torch.tensor([self.tail, 1 - self.tail], device=x.device))
+        else:
+            low, high = x.amin(), x.amax()
+        self.lows.append(float(low))
+        self.highs.append(float(high))
+        return x
+
+    def range(self) -> tuple[float, float]:
+        if self.method == 'minmax':
+            return min(self.lows), max(self.highs)
+        return sum(self.lows) / len(self.lows), sum(self.highs) / len(self.highs)
+
+
+class _LeastError(HistogramObserver):
+    """torchao's histogram observer: the range that quantizes with the least squared error."""
+
+    def range(self) -> tuple[float, float]:
+        scale, zero_point = (float(value) for value in self.calculate_qparams())
+        return (self.quant_min - zero_point) * scale, (self.quant_max - zero_point) * scale
+
+
+@torch.no_grad()
+def calibrate(
+    network: QuantizedNetwork,
+    batches: Iterable[Tensor],
+    method: str = 'histogram',
+    percentile: float = PERCENTILE,
+) -> int:
+    """Set the activation ranges of a network from images; weights are quantized by their own largest magnitudes.
+
+    Args:
+        network (QuantizedNetwork): In evaluation mode.
+        batches (Iterable[Tensor]): Preprocessed images of shape (N, 3, H, W): training images, for the result is to be
+            judged on others.
+        method (str): 'minmax' (the extremes of all images), 'average' (the mean of each batch's extremes), 'percentile'
+            (the same without the outermost values) or 'histogram' (least squared error). Default: 'histogram'.
+        percentile (float): For 'percentile', in percent. Default: 99.99.
+
+    Returns:
+        int: The number of images.
+
+    Raises:
+        QuantizationError: An argument is out of its domain, or there was no image.
+        RangeError: A layer's values are constant or not finite.
+    """
+    if method not in METHODS:
+        raise QuantizationError(f'method={method!r} was given; expected one of {", ".join(map(repr, METHODS))}.')
+    if not 50 < percentile <= 100:
+        raise QuantizationError(f'percentile={percentile} was given; expected 50 < value <= 100.')
+    modules = list(network.activations())
+    for module in modules:
+        module.observer = _observer(module, method, percentile).to(module.min_val.device)
+    network.simulate(False)
+    network.observe(True, in_evaluation=True)
+    count = 0
+    try:
+        for images in batches:
+            network.flat(images)
+            count += len(images)
+        if not count:
+            raise QuantizationError('There was no image to calibrate with.')
+        for module in modules:
+            module.set_range(*module.observer.range())
+    finally:
+        for module in modules:
+            module.observer = None
+        network.observe(False)
+    network.check_ranges()
+    network.simulate(True)
+    return count
+
+
+def _observer(module: nn.Module, method: str, percentile: float) -> nn.Module:
+    if method != 'histogram':
+        return _Extremes(method, percentile)
+    return _LeastError(
+        dtype=module.dtype,
+        qscheme=torch.per_tensor_affine,
+        quant_min=module.quant_min,
+        quant_max=module.quant_max,
+    )

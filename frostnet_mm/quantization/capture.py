@@ -1,0 +1,254 @@
+"""From a dense network to a graph of ATen operators, whose parameters stay the network's own."""
+
+import inspect
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.graph import CodeGen
+from torch.utils import _pytree as pytree
+
+from ..models.dense import DenseNetwork, UnsupportedModelError
+from .quantizer import BATCH_NORM
+
+aten = torch.ops.aten
+# Batch, height and width differ from each other and from usual channel counts, so that no two of them are taken for one
+# symbol; large enough that the deepest map of a detector is not 1x1.
+EXAMPLE_SHAPE = (2, 3, 544, 736)
+CHECK_SHAPE = (1, 3, 160, 224)
+
+
+@dataclass
+class CapturedNetwork:
+    """A dense network as a graph.
+
+    Args:
+        module (GraphModule): One input, the images; a flat tuple of tensors as output.
+        spec (pytree.TreeSpec): How the outputs nest.
+        names (tuple[str, ...]): A name for each output.
+        fixed_size (tuple[int | None, ...]): The sizes of N, C, H and W that the graph is bound to; None for any.
+        constants (dict[str, Tensor]): Tensors that the network computes with, but that are neither parameter nor
+        buffer.
+    """
+
+    module: GraphModule
+    spec: pytree.TreeSpec
+    names: tuple[str, ...]
+    fixed_size: tuple[int | None, ...]
+    constants: dict[str, Tensor]
+
+
+def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE) -> CapturedNetwork:
+    """Capture a dense network in training mode, for any batch size, height and width.
+
+    Args:
+        dense (DenseNetwork): The network; it is left in the mode that it was in.
+        example_shape (tuple[int, int, int, int]): Shape of the images that it is captured with.
+
+    Returns:
+        CapturedNetwork: Its graph.
+
+    Raises:
+        UnsupportedModelError: An operation cannot be captured, or the network computes something else in evaluation
+            than in training. The message names the operation and the module.
+    """
+    modes = {module: module.training for module in dense.modules()}
+    device = next(dense.parameters()).device
+    _refuse_sync_batchnorm(dense)
+    try:
+        dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
+        example = torch.randn(example_shape, device=device)
+        module = _export(dense, example)
+        captured = _flatten(module, dense)
+        _share_state(captured, dense)
+        _check_evaluation(captured, dense, device)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return captured
+
+
+def without_sync_batchnorm(model: nn.Module) -> nn.Module:
+    """Replace synchronized batch norms by plain ones, which compute the same on one device; parameters are kept.
+
+    Args:
+        model (nn.Module): Changed in place.
+
+    Returns:
+        nn.Module: The model.
+    """
+    return revert_sync_batchnorm(model)
+
+
+def _refuse_sync_batchnorm(dense: DenseNetwork) -> None:
+    for name, module in dense.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise UnsupportedModelError(
+                f'{name} is a SyncBatchNorm, which cannot be captured; expected BatchNorm2d: set '
+                'norm_cfg=dict(type="BN") '
+                'in the config of the backbone, the neck and the heads.'
+            )
+
+
+def _export(dense: DenseNetwork, example: Tensor) -> GraphModule:
+    auto = torch.export.Dim.AUTO
+    try:
+        program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    except Exception as error:  # dynamo raises many types; each is passed on with the place it came from
+        raise UnsupportedModelError(_explain(error, dense)) from error
+    # Maps of size 1 add guards on the input's shape, which the graph does not need.
+    return program.module(check_guards=False)
+
+
+def _explain(error: Exception, dense: DenseNetwork) -> str:
+    """Name the module and the line that could not be captured."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    stack = getattr(error, 'real_stack', None) or []
+    for frame in reversed(list(stack)):
+        for name, module in dense.named_modules():
+            try:
+                lines, start = inspect.getsourcelines(type(module).forward)
+                file = inspect.getsourcefile(type(module).forward)
+            except (OSError, TypeError):
+                continue
+            if name and file == frame.filename and start <= frame.lineno < start + len(lines):
+                return (
+                    f'{name} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
+                    f'  at {frame.filename}:{frame.lineno}: {frame.line}\n'
+                    'Rewrite this line with tensor operations that do not depend on values, or leave the model in '
+                    'float '
+                    '(without QATHook).'
+                )
+    place = f'\n  at {stack[-1].filename}:{stack[-1].lineno}: {stack[-1].line}' if stack else ''
+    return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}{place}'
+
+
+def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
+    """Give a graph one input and a flat tuple of outputs, without operators that change their operands."""
+    graph = module.graph
+    spec = module._out_spec
+    graph.set_codegen(CodeGen())
+    inputs = [node for node in graph.nodes if node.op == 'placeholder']
+    if len(inputs) != 1:
+        raise UnsupportedModelError(f'The graph has {len(inputs)} inputs, expected 1: the images.')
+    (output,) = (node for node in graph.nodes if node.op == 'output')
+    output.args = (tuple(output.args[0]),)
+    _remove_in_place(module)
+    module.recompile()
+    size = tuple(None if isinstance(s, torch.SymInt) else int(s) for s in inputs[0].meta['val'].shape)
+    names = _output_names(spec, dense.head_name)
+    return CapturedNetwork(module, spec, names, size, {})
+
+
+def _remove_in_place(module: GraphModule) -> None:
+    """Replace ``relu_`` by ``relu`` and so on, except for the counters of batch norms."""
+    order = {node: index for index, node in enumerate(module.graph.nodes)}
+    for node in list(module.graph.nodes):
+        if node.op != 'call_function' or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        name = node.target._schema.name.split('::')[1]
+        changed = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+        if not name.endswith('_') or name.startswith('_') or changed is None or changed.op == 'get_attr':
+            continue
+        packet = getattr(aten, name[:-1], None)
+        if packet is None or node.target._overloadname not in packet.overloads():
+            continue
+        node.target = getattr(packet, node.target._overloadname)
+        # Who reads the changed operand later means the result.
+        for user in list(changed.users):
+            if user is not node and order.get(user, -1) > order[node]:
+                user.replace_input_with(changed, node)
+    module.graph.lint()
+
+
+def _output_names(spec: pytree.TreeSpec, head_name: str) -> tuple[str, ...]:
+    """Names such as ``bbox_head.0.3`` (the head's first list, fourth tensor) and ``feature.1``."""
+    leaves = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    names: dict[int, str] = {}
+    for path, leaf in pytree.tree_flatten_with_path(leaves)[0]:
+        keys = [str(getattr(key, 'idx', getattr(key, 'key', key))) for key in path]
+        names[leaf] = '.'.join(['feature' if keys[0] == '1' else head_name, *keys[1:]])
+    return tuple(names[index] for index in range(spec.num_leaves))
+
+
+def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
+    """Check that each parameter and buffer of the graph is the network's own; collect what is neither."""
+    own = dict(dense.named_parameters(remove_duplicate=False)) | dict(dense.named_buffers(remove_duplicate=False))
+    for node in captured.module.graph.nodes:
+        if node.op != 'get_attr':
+            continue
+        name = str(node.target)
+        value = operator.attrgetter(name)(captured.module)
+        if name not in own:
+            captured.constants[name] = value
+        elif own[name] is not value and own[name].data_ptr() != value.data_ptr():
+            raise UnsupportedModelError(f'{name} was copied by torch.export, expected the tensor of the model itself.')
+
+
+def _check_evaluation(captured: CapturedNetwork, dense: DenseNetwork, device: torch.device) -> None:
+    """Compare the graph in evaluation mode to the network in evaluation mode, on random images."""
+    if any(size is not None for index, size in enumerate(captured.fixed_size) if index != 1):
+        shape = tuple(size or other for size, other in zip(captured.fixed_size, CHECK_SHAPE, strict=True))
+    else:
+        shape = CHECK_SHAPE
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        expected = pytree.tree_leaves(dense.eval()(images))
+        found = evaluation_copy(captured.module)(images)
+    for name, one, other in zip(captured.names, expected, found, strict=True):
+        if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
+            raise UnsupportedModelError(
+                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {name} in '
+                'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
+                'stand for both. Move that step to loss_by_feat and predict_by_feat, or switch the option off.'
+            )
+
+
+def evaluation_copy(module: GraphModule) -> GraphModule:
+    """A graph with the same state in evaluation mode: batch norms with running statistics, no dropout."""
+    graph = torch.fx.Graph()
+    output = graph.graph_copy(module.graph, {})
+    graph.output(output)
+    copied = GraphModule(module, graph)
+    set_mode(copied.graph, training=False, update_norms=False)
+    copied.recompile()
+    return copied
+
+
+def set_mode(graph: torch.fx.Graph, training: bool, update_norms: bool) -> None:
+    """Set dropout and batch norms of a captured training graph; norms that were captured frozen stay so.
+
+    Args:
+        graph (torch.fx.Graph): Changed in place.
+        training (bool): Whether dropout drops.
+        update_norms (bool): Whether batch norms normalize by the batch and update their statistics.
+    """
+    for node in list(graph.nodes):
+        if node.target in BATCH_NORM and not update_norms:
+            node.args = (*node.args[:5], False, *node.args[6:])
+        elif node.target in (aten.dropout.default, aten.feature_dropout.default) and not training:
+            node.args = (*node.args[:2], False)
+        elif _counts_batches(node) and not update_norms:
+            counter = node.args[0]
+            graph.erase_node(node)
+            if not counter.users:
+                graph.erase_node(counter)
+
+
+def _counts_batches(node: Node) -> bool:
+    """Whether a node adds 1 to a batch norm's ``num_batches_tracked``."""
+    return (
+        node.target is aten.add_.Tensor
+        and isinstance(node.args[0], Node)
+        and node.args[0].op == 'get_attr'
+        and str(node.args[0].target).endswith('num_batches_tracked')
+    )
+
+
+def unflatten(captured_spec: pytree.TreeSpec, values: tuple[Tensor, ...]) -> Any:
+    """Nest a flat tuple of outputs as the network does."""
+    return pytree.tree_unflatten(list(values), captured_spec)

@@ -1,0 +1,177 @@
+"""From simulated INT8 to integers: batch norms folded into the convolutions, fake quantization replaced by Q/DQ."""
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+from .capture import set_mode, unflatten
+from .fake_quantize import WeightFakeQuantize
+from .network import QuantizedNetwork
+from .quantizer import TRANSPOSED, batch_norm_of, is_convolution
+
+aten = torch.ops.aten
+
+
+class ConvertedNetwork(nn.Module):
+    """The integer-exact reference: INT8 weights, every quantized tensor between a Quantize and a Dequantize.
+
+    It computes what an engine computes that follows the model, and is what engines are exported from.
+
+    Args:
+        module (GraphModule): The graph; one input, a flat tuple of outputs.
+        spec (pytree.TreeSpec): How the outputs nest.
+        names (tuple[str, ...]): A name for each output.
+    """
+
+    def __init__(self, module: GraphModule, spec: Any, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.spec = spec
+        self.names = names
+
+    def train(self, mode: bool = True) -> 'ConvertedNetwork':
+        """Integers are not trained: the mode does not matter."""
+        return self
+
+    def flat(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the network on images (N, 3, H, W); the outputs as a flat tuple in the order of ``names``."""
+        return self.module(images)
+
+    def forward(self, images: Tensor) -> tuple[Any, list[Tensor]]:
+        """Run the network on images (N, 3, H, W); as :meth:`frostnet_mm.DenseNetwork.forward`."""
+        return unflatten(self.spec, self.flat(images))
+
+
+@torch.no_grad()
+def convert(network: QuantizedNetwork) -> ConvertedNetwork:
+    """Convert a network with simulated INT8 to integers; the network itself is not changed.
+
+    Args:
+        network (QuantizedNetwork): With ranges, from training or calibration.
+
+    Returns:
+        ConvertedNetwork: The reference. Its outputs differ from the simulation's in evaluation mode by what float
+        rounding moves over the boundary of a quantization step.
+
+    Raises:
+        RangeError: A layer has no usable range.
+    """
+    network.check_ranges()
+    module = fold(network)
+    return ConvertedNetwork(convert_pt2e(module), network.program.spec, network.program.names)
+
+
+@torch.no_grad()
+def fold(network: QuantizedNetwork) -> GraphModule:
+    """A copy of the network in evaluation mode, with all batch norms behind convolutions folded into them.
+
+    Quantized weights are rounded before they are multiplied by the batch norm's factor, and the scale of their channel
+    is multiplied by its magnitude: the integers are those that were trained.
+
+    Args:
+        network (QuantizedNetwork): With ranges.
+
+    Returns:
+        GraphModule: With the quantizers still in it.
+    """
+    graph = network.program.copy_graph()
+    set_mode(graph, training=False, update_norms=False)
+    source = GraphModule(network.__dict__['root'], graph)
+    module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for quantizer in module.modules():
+        if hasattr(quantizer, 'rectify'):
+            quantizer.observing, quantizer.simulating = False, True
+    for node in list(module.graph.nodes):
+        if is_convolution(node):
+            _fold_one(module, node)
+    _erase_unread(module.graph)
+    module.graph.lint()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    module.meta.update(network.program.meta)
+    return module
+
+
+def _attributes(module: GraphModule) -> nn.Module:
+    """The tensors and quantizers that a graph reads, without the graph, which is too deep to be copied."""
+    root = nn.Module()
+    for name, child in module.named_children():
+        root.add_module(name, child)
+    return root
+
+
+def _fold_one(module: GraphModule, conv: Node) -> None:
+    """Fold the batch norm behind one convolution, if there is one, and fix the scales of its weight."""
+    norm = batch_norm_of(conv)
+    quantizer = _quantizer_of(module, conv.args[1])
+    weight_node = conv.args[1].args[0] if quantizer is not None else conv.args[1]
+    if weight_node.op != 'get_attr':
+        return
+    weight = _value(module, weight_node)
+    axis = 1 if conv.target in TRANSPOSED else 0
+    shape = [-1 if d == axis else 1 for d in range(weight.dim())]
+    scale = None
+    if quantizer is not None:
+        scale = quantizer.scale(weight).clone()
+        weight = quantizer(weight)  # what training has computed with
+    if norm is not None:
+        gamma, beta, mean, variance = (_value(module, argument) for argument in norm.args[1:5])
+        factor = torch.rsqrt(variance + norm.args[7])
+        factor = factor if gamma is None else factor * gamma
+        bias = _value(module, conv.args[2]) if len(conv.args) > 2 and conv.args[2] is not None else 0.0
+        folded_bias = (bias - mean) * factor + (0.0 if beta is None else beta)
+        weight = weight * factor.view(shape)
+        scale = None if scale is None else scale * factor.abs()
+        norm.replace_all_uses_with(conv)
+        module.graph.erase_node(norm)
+        _set_argument(module, conv, 2, folded_bias, f'{_plain(weight_node)}_folded_bias')
+    name = f'{_plain(weight_node)}_folded_{conv.name}'
+    if quantizer is None:
+        if norm is not None:
+            _set_argument(module, conv, 1, weight, name)
+        return
+    fixed = copy.copy(quantizer)
+    fixed.fix(scale)
+    module.add_submodule(f'quantizer_{name}', fixed)
+    _set_argument(module, conv, 1, weight, name)
+    with module.graph.inserting_before(conv):
+        call = module.graph.call_module(f'quantizer_{name}', (conv.args[1],))
+    conv.update_arg(1, call)
+
+
+def _erase_unread(graph: Graph) -> None:
+    """Remove what folding has left without readers: all operators of an inference graph are pure."""
+    for node in reversed(list(graph.nodes)):
+        if node.op not in ('placeholder', 'output') and not node.users:
+            graph.erase_node(node)
+
+
+def _quantizer_of(module: GraphModule, node: Node) -> WeightFakeQuantize | None:
+    found = module.get_submodule(str(node.target)) if node.op == 'call_module' else None
+    return found if isinstance(found, WeightFakeQuantize) else None
+
+
+def _value(module: GraphModule, node: Node | None) -> Tensor | None:
+    return None if node is None else operator.attrgetter(str(node.target))(module)
+
+
+def _plain(node: Node) -> str:
+    return str(node.target).replace('.', '_')
+
+
+def _set_argument(module: GraphModule, conv: Node, index: int, value: Tensor, name: str) -> None:
+    """Put a constant in the place of a convolution's weight or bias, and forget what stood there."""
+    module.register_buffer(name, value.contiguous())
+    with module.graph.inserting_before(conv):
+        attribute = module.graph.get_attr(name)
+    attribute.meta['val'] = value
+    args = list(conv.args) + [None] * (index + 1 - len(conv.args))
+    args[index] = attribute
+    conv.args = tuple(args)

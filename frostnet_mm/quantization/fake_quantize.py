@@ -1,0 +1,345 @@
+"""Fake quantization of activations and weights: INT8 arithmetic simulated in float32, and the ranges it needs.
+
+An activation is rounded to ``scale * (q - zero_point)`` with one scale a tensor, a weight to ``scale * q`` with one
+scale an output channel. Gradients pass where the value lies in range and are zero elsewhere (straight-through
+estimator).
+
+On a CPU the rounding runs as four in-place vector operations: torch's own operator is not vectorized there (27 ms
+against 6.6 ms for 15 MB of activations, one AVX512 thread). A rectifier before the quantizer costs nothing: it is a
+bound of the same clamp, forward and backward.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
+
+from .errors import RangeError
+
+_SMALLEST_SCALE = 1e-12
+
+
+class _FakeQuantizeTensor(torch.autograd.Function):
+    """Round to the grid ``scale * (q - zero_point)``, after clamping to [low, high] as a rectifier does.
+
+    Equals ``torch.fake_quantize_per_tensor_affine(torch.clamp(x, low, high), scale, zero_point, qmin, qmax)``.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float, zero_point: int, bounds: tuple, low: float, high: float) -> Tensor:
+        qmin, qmax = bounds[0] - zero_point, bounds[1] - zero_point
+        inverse = 1.0 / scale
+        ctx.save_for_backward(x)
+        # A value half a step beyond the last one still rounds to it, so it counts as in range.
+        ctx.limits = max(low, (qmin - 0.5) * scale), min(high, (qmax + 0.5) * scale)
+        lowest = max(qmin, round(low * inverse)) if math.isfinite(low) else qmin
+        highest = min(qmax, round(high * inverse)) if math.isfinite(high) else qmax
+        return x.mul(inverse).round_().clamp_(lowest, highest).mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, x, *ctx.limits), None, None, None, None, None
+
+
+class _RoundChannels(torch.autograd.Function):
+    """Round weights to their channel's grid; no value lies outside, so the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, scale: Tensor, qmax: int) -> Tensor:
+        return (weight / scale).round_().clamp_(-qmax, qmax).mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple:
+        return grad, None, None
+
+
+def _scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """X itself, whose gradient is multiplied by a factor."""
+    return (x - x * factor).detach() + x * factor
+
+
+def _round_through(x: Tensor) -> Tensor:
+    """Round with the gradient of the identity."""
+    return (x.round() - x).detach() + x
+
+
+class ActivationFakeQuantize(FakeQuantizeBase):
+    """Observes the range of a tensor and rounds it to 8 bits.
+
+    The range is a moving average of each batch's minimum and maximum, widened to contain 0, as in torch.
+
+    Args:
+        dtype (torch.dtype): ``torch.uint8`` or ``torch.int8``.
+        quant_min (int): Smallest quantized value.
+        quant_max (int): Largest quantized value.
+        averaging_constant (float): Weight of a new batch in the moving average. Default: 0.01.
+        learned (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153). Its
+            parameter holds 0 until :meth:`start_learning`. Default: False.
+        kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
+    """
+
+    is_dynamic = False
+    qscheme = torch.per_tensor_affine
+    ch_axis = -1
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.uint8,
+        quant_min: int = 0,
+        quant_max: int = 255,
+        averaging_constant: float = 0.01,
+        learned: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        # The phase of training belongs to the hook, not to each layer's state.
+        del self.fake_quant_enabled, self.observer_enabled
+        self.simulating = True
+        self.observing = True
+        self.observing_in_evaluation = False
+        self.dtype = dtype
+        self.quant_min, self.quant_max = quant_min, quant_max
+        self.averaging_constant = averaging_constant
+        self.low, self.high = -math.inf, math.inf
+        self.name = '?'
+        self.observer: nn.Module | None = None
+        self.register_buffer('min_val', torch.tensor([math.inf]))
+        self.register_buffer('max_val', torch.tensor([-math.inf]))
+        self.learned_scale = nn.Parameter(torch.zeros(1)) if learned else None
+
+    def rectify(self, low: float, high: float) -> None:
+        """Apply a clamp (0 and infinity for ReLU, 0 and 6 for ReLU6) to the tensor before anything else."""
+        self.low, self.high = low, high
+
+    @property
+    def rectified(self) -> bool:
+        """Whether a rectifier is part of this quantizer."""
+        return self.low > -math.inf or self.high < math.inf
+
+    @property
+    def initialized(self) -> bool:
+        """Whether a range was observed, loaded or learned."""
+        return bool((self.max_val >= self.min_val).all())
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Take a tensor into the range."""
+        if self.observer is not None:
+            self.observer(x.clamp(self.low, self.high) if self.rectified else x)
+            return
+        # amin and amax apart: five times faster than aminmax on a CPU. Behind a rectifier the minimum is known.
+        smallest = x.amin() if self.low == -math.inf else torch.zeros_like(self.min_val)
+        largest = x.amax().clamp(self.low, self.high)
+        smallest, largest = smallest.clamp(max=0.0).reshape(1), largest.clamp(min=0.0).reshape(1)
+        fresh = self.max_val < self.min_val
+        for value, new in ((self.min_val, smallest), (self.max_val, largest)):
+            value.copy_(torch.where(fresh, new, torch.lerp(value, new.to(value.dtype), self.averaging_constant)))
+
+    @torch.no_grad()
+    def set_range(self, low: float, high: float) -> None:
+        """Set the range, widened to contain 0."""
+        self.min_val.fill_(min(low, 0.0))
+        self.max_val.fill_(max(high, 0.0))
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """The scale (float32) and zero point (int32), each of shape (1,)."""
+        steps = self.quant_max - self.quant_min
+        scale = (self.max_val - self.min_val) / steps
+        scale = scale.clamp(min=_SMALLEST_SCALE)
+        zero_point = (self.quant_min - (self.min_val / scale).round()).clamp(self.quant_min, self.quant_max)
+        if self.learning:
+            scale = self.learned_scale.detach().abs().clamp(min=_SMALLEST_SCALE)
+        return scale, zero_point.to(torch.int32)
+
+    def check_range(self) -> None:
+        """Raise an error that names the layer if the range is not one to quantize with.
+
+        Raises:
+            RangeError: No range was observed, it is empty or constant, or not finite.
+        """
+        low, high = float(self.min_val), float(self.max_val)
+        if math.isnan(low) or math.isnan(high):
+            raise RangeError(
+                f'The range of {self.name} is not a number: its values were NaN. Check the loss and the learning rate, '
+                'or go back to an earlier checkpoint.'
+            )
+        if low == math.inf and high == -math.inf:
+            raise RangeError(
+                f'{self.name} has no range: no image has passed through it. Train at least one iteration of warm-up, '
+                'or calibrate with tools/calibrate.py.'
+            )
+        if math.isinf(low) or math.isinf(high):
+            raise RangeError(
+                f'The range of {self.name} is infinite ({low:g} to {high:g}): its values overflowed. Check the loss '
+                'and '
+                'the learning rate, or go back to an earlier checkpoint.'
+            )
+        if not low < high:
+            raise RangeError(
+                f'The range of {self.name} is {"constant" if low == high else "empty"} ({low:g} to {high:g}): the '
+                'layer '
+                'puts out nothing but zeros. Its weights or its batch norm died; lower the learning rate, or leave the '
+                'layer in float with float_modules.'
+            )
+
+    @property
+    def learning(self) -> bool:
+        """Whether the scale is a trained one by now."""
+        return self.learned_scale is not None and bool(self.learned_scale.detach() != 0)
+
+    @torch.no_grad()
+    def start_learning(self) -> None:
+        """Take the observed range as the first value of the learned scale."""
+        if not self.learning:
+            self.check_range()
+            self.learned_scale.copy_((self.max_val - self.min_val) / (self.quant_max - self.quant_min))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rectify, observe and round, as far as each is switched on.
+
+        Args:
+            x (Tensor): A tensor of any shape.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        if self.observing and (self.training or self.observing_in_evaluation):
+            self.observe(x.detach())
+        if not self.simulating:
+            return self._rectified(x)
+        if self.learning:
+            return self._learned(x)
+        if x.device.type != 'cpu' or x.dtype != torch.float32:
+            x = self._rectified(x)
+            scale, zero_point = self.calculate_qparams()
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, self.quant_min, self.quant_max)
+        scale, zero_point = self.calculate_qparams()
+        bounds = (self.quant_min, self.quant_max)
+        return _FakeQuantizeTensor.apply(x, float(scale), int(zero_point), bounds, self.low, self.high)
+
+    def _rectified(self, x: Tensor) -> Tensor:
+        if not self.rectified:
+            return x
+        # In place, as the layer would: x is fresh from a convolution, a batch norm or an add, and nobody else reads it.
+        inplace = not x.is_leaf
+        if self.low == 0 and self.high == math.inf:
+            return x.relu_() if inplace else x.relu()
+        return nn.functional.hardtanh(x, self.low, self.high, inplace)
+
+    def _learned(self, x: Tensor) -> Tensor:
+        x = self._rectified(x)
+        zero_point = float(self.calculate_qparams()[1])
+        scale = _scaled_gradient(self.learned_scale.abs(), 1.0 / math.sqrt(x.numel() * self.quant_max))
+        q = (x / scale).clamp(self.quant_min - zero_point, self.quant_max - zero_point)
+        return _round_through(q) * scale
+
+    def extra_repr(self) -> str:
+        """The layer and its range."""
+        return f'{self.name}, {self.dtype}, range=({float(self.min_val):g}, {float(self.max_val):g})'
+
+
+class WeightFakeQuantize(FakeQuantizeBase):
+    """Rounds a convolution's weight to 8 bits, symmetric, one scale an output channel: its largest magnitude / 127.
+
+    It has no state: the scale follows from the weight. A batch norm behind the convolution multiplies each output
+    channel by one factor, which a scale a channel takes up exactly, so the integers are those of the folded weight.
+
+    Args:
+        dtype (torch.dtype): ``torch.int8``.
+        quant_min (int): -127.
+        quant_max (int): 127.
+        ch_axis (int): The dimension of the output channels. Default: 0.
+        learned (bool): Train the scales. Default: False.
+        kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
+    """
+
+    is_dynamic = False
+    qscheme = torch.per_channel_symmetric
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.int8,
+        quant_min: int = -127,
+        quant_max: int = 127,
+        ch_axis: int | None = 0,
+        learned: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        del self.fake_quant_enabled, self.observer_enabled
+        self.simulating = True
+        self.dtype = dtype
+        self.quant_min, self.quant_max = quant_min, quant_max
+        self.ch_axis = ch_axis or 0
+        self.name = '?'
+        self.learned = learned
+        self.learned_scale: nn.Parameter | None = None  # made when the number of channels is known
+        self.fixed_scale: Tensor | None = None
+
+    def make_learnable(self, weight: Tensor) -> None:
+        """Create the parameter of a learned scale, which holds zeros until :meth:`start_learning`."""
+        self.learned_scale = nn.Parameter(torch.zeros(weight.shape[self.ch_axis], device=weight.device))
+
+    @torch.no_grad()
+    def start_learning(self, weight: Tensor) -> None:
+        """Take the largest magnitudes as the first value of the learned scales."""
+        if not self.learning:
+            self.learned_scale.copy_(self._largest(weight) / self.quant_max)
+
+    @property
+    def learning(self) -> bool:
+        """Whether the scales are trained ones by now."""
+        return self.learned_scale is not None and bool((self.learned_scale.detach() != 0).any())
+
+    def _largest(self, weight: Tensor) -> Tensor:
+        return weight.detach().abs().amax([d for d in range(weight.dim()) if d != self.ch_axis])
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """The scales of a weight, of shape (C_out,)."""
+        if self.fixed_scale is not None:
+            return self.fixed_scale
+        if self.learning:
+            return self.learned_scale.detach().abs().clamp(min=_SMALLEST_SCALE)
+        return (self._largest(weight) / self.quant_max).clamp(min=_SMALLEST_SCALE)
+
+    def fix(self, scale: Tensor) -> None:
+        """Keep these scales from now on, as conversion to integers needs it."""
+        self.fixed_scale = scale.clamp(min=_SMALLEST_SCALE)
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """The scales (float32) and zero points (all 0, int64), of shape (C_out,); :meth:`fix` comes before.
+
+        Raises:
+            RuntimeError: No scales were fixed.
+        """
+        if self.fixed_scale is None:
+            raise RuntimeError(f'{self.name}: fix() comes before calculate_qparams().')
+        return self.fixed_scale, torch.zeros_like(self.fixed_scale, dtype=torch.int64)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Round a weight.
+
+        Args:
+            weight (Tensor): Of shape (C_out, C_in / groups, K_h, K_w), or (C_in, C_out, K_h, K_w) where ``ch_axis`` is
+            1.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        if not self.simulating:
+            return weight
+        shape = [-1 if d == self.ch_axis else 1 for d in range(weight.dim())]
+        if self.learning:
+            factor = 1.0 / math.sqrt(weight.numel() / weight.shape[self.ch_axis] * self.quant_max)
+            scale = _scaled_gradient(self.learned_scale.abs().clamp(min=_SMALLEST_SCALE), factor).view(shape)
+            return _round_through((weight / scale).clamp(self.quant_min, self.quant_max)) * scale
+        return _RoundChannels.apply(weight, self.scale(weight).view(shape), self.quant_max)
+
+    def extra_repr(self) -> str:
+        """The layer."""
+        return f'{self.name}, {self.dtype}, ch_axis={self.ch_axis}'

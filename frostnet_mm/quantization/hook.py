@@ -1,0 +1,276 @@
+"""The hook that trains a model of a float config in simulated INT8, from scratch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+from ..models.dense import attach, unwrap
+from ..registry import HOOKS
+from .convert import convert
+from .errors import QuantizationError
+from .gradboost import GradBoostMixin
+from .names import EXECUTIONS, META, PHASES
+from .network import QuantizedNetwork
+from .prepare import (
+    QuantizationSettings,
+    check_quantization,
+    describe_quantization,
+    prepare_model,
+)
+from .schedule import TrainingPoint
+
+WARMUP, QAT, RANGES_FROZEN, NORMS_FROZEN = range(4)
+DATA_BATCH = dict | tuple | list | None
+
+
+@HOOKS.register_module()
+class QATHook(Hook):
+    """Quantization-aware training of any mm detector or segmenter, with StatAssist and GradBoost (arXiv 2006.09679).
+
+    The model's dense network (backbone, neck, the head's convolutions) is replaced by a graph that shares its
+    parameters and simulates INT8. Training passes through these phases, with one and the same optimizer:
+
+    1. float warm-up (StatAssist): nothing is rounded; batch norm and activation statistics and the optimizer's moments
+       are gathered;
+    2. QAT: activations and weights are rounded; GradBoost optimizers begin to boost;
+    3. activation ranges are frozen;
+    4. batch norm statistics are frozen too.
+
+    A phase is decided by absolute progress, so a resumed run is in the phase that it was in. Validation during training
+    is in the phase's arithmetic: float in the warm-up, simulated INT8 afterwards.
+
+    Args:
+        numerics (str): 'onnx' for onnxruntime, OpenVINO and TensorRT; 'executorch' for XNNPACK. Default: 'onnx'.
+        warmup (str | int): Length of the float warm-up: '1 epoch', '500 iterations', '5 %', or 0. Default: '1 epoch'.
+        freeze_observers_at (str, optional): When the activation ranges are frozen. Default: '80 %'.
+        freeze_bn_at (str, optional): When batch norm statistics are frozen. Default: '90 %'.
+        quantize_outputs (bool): Whether the network's outputs are rounded to 8 bits too. Default: False.
+        float_modules (Sequence[str]): Names of modules, or beginnings of them, that stay in float.
+        learned_scales (bool): Train the scales from the end of the warm-up on (LSQ, Esser et al. 2020), with the
+            optimizer's learning rate and no weight decay. Default: False.
+        averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
+        example_shape (Sequence[int], optional): Shape (N, 3, H, W) of the images that the network is captured with, if
+            its graph depends on the size.
+        execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).
+            Default: 'simulated'.
+
+    Raises:
+        QuantizationError: An option is out of its domain, or the config combines QAT with what it cannot be combined
+        with. UnsupportedModelError: The model cannot be captured.
+    """
+
+    priority = 'VERY_HIGH'  # the network is in its place before any other hook copies or inspects the model
+
+    def __init__(
+        self,
+        numerics: str = 'onnx',
+        warmup: str | int = '1 epoch',
+        freeze_observers_at: str | None = '80 %',
+        freeze_bn_at: str | None = '90 %',
+        quantize_outputs: bool = False,
+        float_modules: Sequence[str] = (),
+        learned_scales: bool = False,
+        averaging_constant: float = 0.01,
+        example_shape: Sequence[int] | None = None,
+        execution: str = 'simulated',
+    ) -> None:
+        options = {} if example_shape is None else dict(example_shape=tuple(example_shape))
+        self.settings = QuantizationSettings(
+            numerics, quantize_outputs, list(float_modules), learned_scales, averaging_constant, **options
+        )
+        points = (('warmup', warmup), ('freeze_observers_at', freeze_observers_at), ('freeze_bn_at', freeze_bn_at))
+        self.points = [None if text is None else TrainingPoint.parse(text, name) for name, text in points]
+        if self.points[0] is None:
+            raise QuantizationError("warmup=None was given; expected a length such as '1 epoch', or 0 for none.")
+        if execution not in EXECUTIONS:
+            raise QuantizationError(
+                f'execution={execution!r} was given; expected one of {", ".join(map(repr, EXECUTIONS))}.'
+            )
+        self.execution = execution
+        self.network: QuantizedNetwork | None = None
+        self.phase: int | None = None
+        self._saved_phase = 0
+
+    # -- into the model
+
+    def prepare(self, runner) -> QuantizedNetwork:
+        """Put the quantized network into the Runner's model; a second call returns the one that is there."""
+        if self.network is None:
+            print_log(f'Capturing the dense network for INT8 ({self.settings.numerics}) …', logger='current')
+            self.network = prepare_model(runner.model, self.settings)
+            activations, weights = len(list(self.network.activations())), len(list(self.network.weights()))
+            print_log(f'{weights} weights and {activations} activations are quantized.', logger='current')
+        return self.network
+
+    def before_run(self, runner) -> None:
+        """Prepare the model before other hooks copy it, and before a checkpoint is loaded."""
+        training = isinstance(runner.optim_wrapper, OptimWrapper)
+        if training:
+            self._refuse_what_would_be_wrong(runner)
+        self.prepare(runner)
+        if training and self.settings.learned:
+            scales = [p for name, p in self.network.named_parameters() if name.endswith('learned_scale')]
+            known = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
+            if scales and id(scales[0]) not in known:
+                runner.optim_wrapper.optimizer.add_param_group(dict(params=scales, weight_decay=0.0))
+
+    def _refuse_what_would_be_wrong(self, runner) -> None:
+        if isinstance(runner.optim_wrapper, AmpOptimWrapper):
+            raise QuantizationError(
+                'QATHook with mixed precision (--amp, AmpOptimWrapper) was given: bfloat16 has as few digits as '
+                'INT8, so '
+                'rounding would be simulated wrongly. Expected OptimWrapper: leave --amp out.'
+            )
+        wrapped = is_model_wrapper(runner.model)
+        if wrapped and not isinstance(runner.model, torch.nn.parallel.DistributedDataParallel):
+            raise QuantizationError(
+                f'QATHook with {type(runner.model).__name__} was given: it hides or shards the parameters that the '
+                'graph '
+                'reads. Expected MMDistributedDataParallel or no wrapper.'
+            )
+        if wrapped and self.settings.learned:
+            raise QuantizationError(
+                'QATHook(learned_scales=True) in distributed training was given: the wrapper was made before the '
+                'scales '
+                'existed and would not average their gradients. Train on one device, or with learned_scales=False.'
+            )
+
+    # -- phases
+
+    def phase_at(self, loop) -> int:
+        """The phase in which a loop's next iteration is."""
+        warmup, observers, norms = (point is not None and point.reached(loop) for point in self.points)
+        if not warmup:
+            return WARMUP
+        return NORMS_FROZEN if norms else RANGES_FROZEN if observers else QAT
+
+    def before_train(self, runner) -> None:
+        """Say when which phase begins."""
+        names = ('QAT', 'ranges frozen', 'batch norm frozen')
+        steps = [f'{name} at {point}' for name, point in zip(names, self.points, strict=True) if point is not None]
+        print_log(f'Float warm-up, then {", ".join(steps)}.', logger='current')
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: DATA_BATCH = None) -> None:
+        """Enter the phase of this iteration."""
+        phase = max(self.phase_at(runner.train_loop), self._saved_phase)
+        if phase != self.phase:
+            self._enter(runner, phase)
+
+    def _enter(self, runner, phase: int) -> None:
+        network = self.network
+        learned = self.settings.learned and phase >= QAT
+        if phase >= QAT and not self._first_step(network):
+            network.check_ranges()
+        if learned:
+            network.start_learning()
+        network.observe(phase < RANGES_FROZEN and not learned)
+        network.simulate(phase >= QAT)
+        network.freeze_norms = phase >= NORMS_FROZEN
+        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+        if isinstance(optimizer, GradBoostMixin):
+            optimizer.boost(phase >= QAT)
+        self.phase = phase
+        print_log(f'Iteration {runner.iter + 1}: {PHASES[phase]}.', logger='current')
+
+    def _first_step(self, network: QuantizedNetwork) -> bool:
+        """Whether nothing was observed yet, as at the start of a run without warm-up."""
+        return not any(module.initialized for module in network.activations()) and not self.settings.learned
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
+    ) -> None:
+        """Give all ranks the same ranges: the smallest minimum and the largest maximum."""
+        if get_world_size() > 1 and self.phase < RANGES_FROZEN:
+            reduce_ranges(self.network)
+
+    # -- evaluation
+
+    def before_val(self, runner) -> None:
+        """Validate in the phase's arithmetic; before any training, in that of ``execution``."""
+        if self.phase is None:
+            self._execute(runner)
+        else:
+            self.network.simulate(self.phase >= QAT)
+            arithmetic = 'simulated INT8' if self.phase >= QAT else 'float (warm-up)'
+            print_log(f'Validation in {arithmetic}.', logger='current')
+
+    def before_test(self, runner) -> None:
+        """Evaluate in the arithmetic of ``execution``."""
+        self._execute(runner)
+
+    def _execute(self, runner) -> None:
+        execute(runner.model, self.network, self.execution)
+        print_log(f'Evaluation: {describe_execution(self.execution)}.', logger='current')
+
+    # -- checkpoints
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Write down what the ranges belong to, and the phase."""
+        description = describe_quantization(self.network, self.settings, PHASES[self.phase or 0])
+        description['points'] = [None if point is None else str(point) for point in self.points]
+        checkpoint['meta'][META] = description
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Refuse ranges of another graph; a resumed run never falls back into an earlier phase."""
+        meta = checkpoint.get('meta', {}).get(META)
+        if meta is None:
+            print_log(
+                'The checkpoint is a float one: activation ranges come from the warm-up or from calibration.',
+                logger='current',
+            )
+            return
+        check_quantization(meta, self.network, self.settings, 'The checkpoint')
+        if runner._resume and meta['phase'] in PHASES[:4]:
+            self._saved_phase = PHASES.index(meta['phase'])
+            points = [None if point is None else str(point) for point in self.points]
+            if meta.get('points') != points:
+                print_log(f'Phases begin at {points}; in the checkpoint: {meta.get("points")}.', logger='current')
+
+
+def hook_options(settings: QuantizationSettings) -> dict:
+    """The arguments of a :class:`QATHook` with these settings."""
+    options = asdict(settings)
+    options['learned_scales'] = options.pop('learned')
+    return options
+
+
+def execute(model: torch.nn.Module, network: QuantizedNetwork, execution: str) -> None:
+    """Have a prepared model run its dense network in one of three ways from now on.
+
+    Args:
+        model (nn.Module): The model.
+        network (QuantizedNetwork): Its quantized network.
+        execution (str): 'float', 'simulated' or 'converted'.
+
+    Raises:
+        RangeError: A layer has no usable range, and the execution is not 'float'.
+    """
+    if execution != 'float':
+        network.check_ranges()
+    network.simulate(execution != 'float')
+    attach(unwrap(model), convert(network) if execution == 'converted' else network)
+
+
+def describe_execution(execution: str) -> str:
+    """Name an arithmetic as reports do."""
+    return {
+        'float': 'float',
+        'simulated': 'simulated INT8 (fake quantization in float32)',
+        'converted': 'converted (integer-exact reference: quantize and dequantize operators)',
+    }[execution]
+
+
+def reduce_ranges(network: QuantizedNetwork) -> None:
+    """Replace the ranges of each rank by the smallest minimum and the largest maximum of all ranks."""
+    modules = list(network.activations())
+    ends = torch.cat([torch.cat([-module.min_val, module.max_val]) for module in modules])
+    all_reduce(ends, op='max')
+    for module, (low, high) in zip(modules, ends.view(-1, 2), strict=True):
+        module.min_val.copy_(-low)
+        module.max_val.copy_(high)

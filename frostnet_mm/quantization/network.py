@@ -1,0 +1,310 @@
+"""The dense network with simulated INT8 arithmetic: trained like the network itself, converted at the end."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torchao.quantization.pt2e.prepare import prepare
+
+from ..models.dense import DenseNetwork
+from .capture import EXAMPLE_SHAPE, CapturedNetwork, capture, set_mode, unflatten
+from .errors import RangeError
+from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+from .quantizer import BATCH_NORM, DenseQuantizer, is_convolution, module_paths, rectifier_bounds
+
+
+class _Program:
+    """The graph of a network: what to compute, without the tensors. Copies of a network share it."""
+
+    def __init__(self, captured: CapturedNetwork, prepared: GraphModule, fingerprint: str) -> None:
+        self.graph = prepared.graph
+        self.meta = prepared.meta  # by which torchao knows a prepared graph
+        self.spec = captured.spec
+        self.names = captured.names
+        self.fixed_size = captured.fixed_size
+        self.fingerprint = fingerprint
+        self._forwards: dict[tuple[bool, bool], Any] = {}
+
+    def __deepcopy__(self, memo: dict) -> '_Program':
+        return self
+
+    def forward(self, root: nn.Module, training: bool, update_norms: bool) -> Any:
+        """The graph as a function of (root, images), for a mode; generated once."""
+        key = (training, update_norms)
+        if key not in self._forwards:
+            graph = self.copy_graph()
+            set_mode(graph, training, update_norms)
+            _drop_rectifiers(graph, root)
+            self._forwards[key] = type(GraphModule(root, graph)).forward
+        return self._forwards[key]
+
+    def copy_graph(self) -> Graph:
+        """A copy of the graph, to be changed."""
+        graph = Graph()
+        graph.output(graph.graph_copy(self.graph, {}))
+        return graph
+
+
+class QuantizedNetwork(nn.Module):
+    """Stands in for a model's dense network and simulates INT8 in it.
+
+    It reads parameters and batch norm statistics from the network itself: nothing is copied, so optimizers, averages of
+    weights and distributed wrappers keep working, and its own state is the activation ranges alone.
+
+    Args:
+        dense (DenseNetwork): The network.
+        quantizer (DenseQuantizer): Which tensors are quantized, and how.
+        example_shape (tuple[int, int, int, int]): Shape of the images that it is captured with.
+
+    Raises:
+        UnsupportedModelError: The network cannot be captured.
+    """
+
+    def __init__(
+        self,
+        dense: DenseNetwork,
+        quantizer: DenseQuantizer,
+        example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE,
+    ) -> None:
+        super().__init__()
+        captured = capture(dense, example_shape)
+        quantizer.annotate(captured.module)
+        quantized = prepare(captured.module, {}, is_qat=True)
+        names = _name_quantizers(quantized)
+        for name, value in captured.constants.items():
+            self.register_buffer(f'constant_{name.replace(".", "_")}', value, persistent=False)
+            for node in quantized.graph.nodes:
+                if node.op == 'get_attr' and node.target == name:
+                    node.target = f'quantization.constant_{name.replace(".", "_")}'
+        root = nn.Module()
+        for name, child in dense.named_children():
+            root.add_module(name, child)
+        root.add_module('quantization', self)
+        for name, module in names.items():
+            _add_nested(self, name, module)
+        # Not registered as a child: its modules belong to the model, and it contains this one.
+        self.__dict__['root'] = root
+        self.program = _Program(captured, quantized, _fingerprint(quantized.graph, root, quantizer))
+        self.numerics = quantizer.numerics
+        self.freeze_norms = False
+        self._fuse_rectifiers()
+        if quantizer.learned:
+            self._make_weights_learnable()
+        self.to(next(dense.parameters()).device)
+
+    # -- the quantizers
+
+    def activations(self) -> Iterator[ActivationFakeQuantize]:
+        """The quantizers of activations, in the order of the graph."""
+        return (module for module in self.modules() if isinstance(module, ActivationFakeQuantize))
+
+    def weights(self) -> Iterator[WeightFakeQuantize]:
+        """The quantizers of weights, in the order of the graph."""
+        return (module for module in self.modules() if isinstance(module, WeightFakeQuantize))
+
+    def simulate(self, enabled: bool) -> None:
+        """Round activations and weights from now on, or compute in float."""
+        for module in (*self.activations(), *self.weights()):
+            module.simulating = enabled
+
+    def observe(self, enabled: bool, in_evaluation: bool = False) -> None:
+        """Follow the ranges of activations during training (and in evaluation mode, for calibration), or keep them."""
+        for module in self.activations():
+            module.observing = enabled
+            module.observing_in_evaluation = in_evaluation
+
+    @property
+    def simulating(self) -> bool:
+        """Whether INT8 is simulated."""
+        return any(module.simulating for module in self.activations())
+
+    def start_learning(self) -> None:
+        """Begin to train the scales from the ranges observed so far (LSQ)."""
+        weights = dict(self.weight_nodes())
+        for module in self.activations():
+            if module.learned_scale is not None:
+                module.start_learning()
+        for module, weight in weights.items():
+            if module.learned_scale is not None:
+                module.start_learning(weight)
+
+    def weight_nodes(self) -> Iterator[tuple[WeightFakeQuantize, Tensor]]:
+        """Each quantizer of a weight with the weight."""
+        for node in self.program.graph.nodes:
+            module = self._module_of(node)
+            if isinstance(module, WeightFakeQuantize):
+                yield module, _get(self.__dict__['root'], str(node.args[0].target))
+
+    def check_ranges(self) -> None:
+        """Raise an error that names each layer without a usable range.
+
+        Raises:
+            RangeError: Some range is missing, constant or not finite.
+        """
+        messages = []
+        for module in self.activations():
+            try:
+                module.check_range()
+            except RangeError as error:
+                messages.append(str(error))
+        if messages:
+            more = f'\n… and {len(messages) - 5} more layers.' if len(messages) > 5 else ''
+            raise RangeError('\n'.join(messages[:5]) + more)
+
+    # -- running
+
+    def forward(self, images: Tensor) -> tuple[Any, list[Tensor]]:
+        """Run the network.
+
+        Args:
+            images (Tensor): Preprocessed images of shape (N, 3, H, W).
+
+        Returns:
+            tuple: As :meth:`frostnet_mm.DenseNetwork.forward`.
+        """
+        return unflatten(self.program.spec, self.flat(images))
+
+    def flat(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the network; the outputs as a flat tuple in the order of ``program.names``."""
+        self._check_size(images)
+        root = self.__dict__['root']
+        forward = self.program.forward(root, self.training, self.training and not self.freeze_norms)
+        return forward(root, images)
+
+    def _check_size(self, images: Tensor) -> None:
+        expected = self.program.fixed_size
+        if any(size is not None and size != found for size, found in zip(expected, images.shape, strict=True)):
+            shown = tuple(size or 'any' for size in expected)
+            raise ValueError(
+                f'Images of shape {tuple(images.shape)} were given, but this network was captured for {shown}: '
+                'something in '
+                'it depends on the size of the image. Resize the images to it, or capture with another example_shape.'
+            )
+
+    # -- building
+
+    def _module_of(self, node: Node) -> nn.Module | None:
+        if node.op != 'call_module':
+            return None
+        return self.get_submodule(str(node.target).removeprefix('quantization.'))
+
+    def _fuse_rectifiers(self) -> None:
+        """Let each quantizer do the ReLU before it, where nothing else reads that."""
+        for node in self.program.graph.nodes:
+            module = self._module_of(node)
+            bounds = rectifier_bounds(node.args[0]) if isinstance(module, ActivationFakeQuantize) else None
+            if bounds and len(node.args[0].users) == 1 and _calls(self.program.graph, node.target) == 1:
+                module.rectify(*bounds)
+
+    def _make_weights_learnable(self) -> None:
+        for module, weight in self.weight_nodes():
+            if module.learned and module.learned_scale is None:
+                module.make_learnable(weight)
+
+
+def _calls(graph: Graph, target: Any) -> int:
+    return sum(node.op == 'call_module' and node.target == target for node in graph.nodes)
+
+
+def _drop_rectifiers(graph: Graph, root: nn.Module) -> None:
+    """Remove the rectifiers that quantizers do themselves."""
+    for node in list(graph.nodes):
+        if node.op == 'call_module':
+            module = root.get_submodule(str(node.target))
+            if isinstance(module, ActivationFakeQuantize) and module.rectified:
+                rectifier = node.args[0]
+                node.args = (rectifier.args[0],)
+                graph.erase_node(rectifier)
+
+
+def _get(root: nn.Module, name: str) -> Tensor:
+    parent, _, leaf = name.rpartition('.')
+    return getattr(root.get_submodule(parent), leaf)
+
+
+def _add_nested(parent: nn.Module, name: str, module: nn.Module) -> None:
+    *path, leaf = name.split('.')
+    for part in path:
+        if part not in parent._modules:
+            parent.add_module(part, nn.Module())
+        parent = parent._modules[part]
+    parent.add_module(leaf, module)
+
+
+def _name_quantizers(model: GraphModule) -> dict[str, nn.Module]:
+    """Name each quantizer after the layer that makes its tensor, in place of a running number.
+
+    The names are part of the checkpoint; they do not depend on versions of torch or torchao.
+
+    Args:
+        model (GraphModule): A prepared graph; its calls are changed to ``quantization.<name>``.
+
+    Returns:
+        dict[str, nn.Module]: The quantizers by name, in the order of the graph.
+    """
+    modules = dict(model.named_modules())
+    names: dict[str, nn.Module] = {}
+    given: dict[int, str] = {}
+    for node in model.graph.nodes:
+        if node.op != 'call_module':
+            continue
+        module = modules[str(node.target)]
+        if id(module) not in given:
+            base = _tensor_name(node.args[0], modules)
+            name, count = base, 1
+            while name in names:
+                count += 1
+                name = f'{base}_{count}'
+            given[id(module)] = name
+            names[name] = module
+            module.name = name
+        node.target = f'quantization.{given[id(module)]}'
+    return names
+
+
+def _tensor_name(node: Node, modules: dict[str, nn.Module]) -> str:
+    """A name for the tensor that a node makes: ``<module>.<what>``."""
+    if node.op == 'placeholder':
+        return 'images'
+    if node.op == 'get_attr':
+        return str(node.target)
+    if node.op == 'call_module':  # a second quantizer behind a first: another scale for some reader
+        return f'{_tensor_name(node.args[0], modules)}_rescaled'
+    source = node
+    while source.target in BATCH_NORM or rectifier_bounds(source) is not None:
+        source = source.args[0]
+        if not isinstance(source, Node) or source.op != 'call_function':
+            break
+    else:
+        if is_convolution(source) and _conv_weight_name(source):
+            return f'{_conv_weight_name(source).rpartition(".")[0]}.output'
+    paths = module_paths(node)
+    operator = str(node.target).split('.')[1] if '.' in str(node.target) else str(node.target)
+    return '.'.join([*(paths[-1:]), operator.strip('_')])
+
+
+def _conv_weight_name(conv: Node) -> str | None:
+    weight = conv.args[1]
+    if isinstance(weight, Node) and weight.op == 'call_module':
+        weight = weight.args[0]
+    return str(weight.target) if isinstance(weight, Node) and weight.op == 'get_attr' else None
+
+
+def _fingerprint(graph: Graph, root: nn.Module, quantizer: DenseQuantizer) -> str:
+    """A digest of what is computed: operators, their order and constants, and the places of the quantizers."""
+    index = {node: str(number) for number, node in enumerate(graph.nodes)}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Node):
+            return index[value]
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return repr(value)
+
+    lines = [f'{quantizer.numerics} {quantizer.quantize_outputs}']
+    for node in graph.nodes:
+        name = '' if node.op == 'call_function' else str(node.target) if node.op != 'placeholder' else 'images'
+        lines.append(f'{node.op} {name or node.target} {plain(node.args)} {sorted(node.kwargs)}')
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]

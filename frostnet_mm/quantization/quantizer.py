@@ -1,0 +1,304 @@
+"""Which tensors of a network are quantized, for torchao's PT2E flow.
+
+The stock quantizers leave operators in float once a network is deployed: adds, concats and pools beside the
+convolutions cost a dequantization and a quantization each, which eats what INT8 gains (docs/quantization.md). This one
+covers what detectors and segmenters are made of, so that a tensor is quantized wherever an INT8 operator reads or
+writes it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+from .errors import QuantizationError
+from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+
+aten = torch.ops.aten
+KEY = 'quantization_annotation'  # torchao's
+
+CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
+TRANSPOSED = {aten.conv_transpose2d.input}
+BATCH_NORM = {aten.batch_norm.default}
+RECTIFIERS = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default}
+ADDS = {aten.add.Tensor, aten.add_.Tensor}
+MULTIPLICATIONS = {aten.mul.Tensor, aten.mul_.Tensor}
+CONCATS = {aten.cat.default}
+# The result keeps the scale of the input: its values are some of the input's, or lie between them.
+SAME_SCALE = {
+    aten.max_pool2d.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.expand.default,
+    aten.squeeze.dim,
+    aten.unsqueeze.default,
+    aten.pixel_shuffle.default,
+    aten.dropout.default,
+    aten.feature_dropout.default,
+}
+# The result has a range of its own.
+AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a family of engines computes in INT8.
+
+    Args:
+        name (str): Name of the preset.
+        activation_dtype (torch.dtype): ``torch.uint8`` or ``torch.int8``.
+        shared_concat (bool): Whether the inputs of a concat share the output's scale, so that it only moves bytes.
+        engines (tuple[str, ...]): The engines that it is meant for.
+    """
+
+    name: str
+    activation_dtype: torch.dtype
+    shared_concat: bool
+    engines: tuple[str, ...]
+
+    @property
+    def activation_range(self) -> tuple[int, int]:
+        """Smallest and largest quantized activation."""
+        info = torch.iinfo(self.activation_dtype)
+        return info.min, info.max
+
+
+PRESETS = {
+    'onnx': Numerics('onnx', torch.uint8, False, ('onnxruntime', 'openvino', 'tensorrt')),
+    'executorch': Numerics('executorch', torch.int8, True, ('executorch',)),
+}
+
+
+def numerics_of(name: str) -> Numerics:
+    """Look up a preset.
+
+    Raises:
+        QuantizationError: There is none of that name.
+    """
+    if name not in PRESETS:
+        known = '; '.join(f'{key!r} for {", ".join(value.engines)}' for key, value in PRESETS.items())
+        raise QuantizationError(f'numerics={name!r} is not known; expected {known}.')
+    return PRESETS[name]
+
+
+def weight_of(node: Node) -> str | None:
+    """The parameter name of a convolution's weight, or None where it is computed."""
+    weight = node.args[1]
+    return str(weight.target) if isinstance(weight, Node) and weight.op == 'get_attr' else None
+
+
+def is_convolution(node: Node) -> bool:
+    """Whether a node is a convolution, a transposed one, or a linear layer."""
+    return node.op == 'call_function' and (node.target in CONVOLUTIONS or node.target in TRANSPOSED)
+
+
+def rectifier_bounds(node: Node) -> tuple[float, float] | None:
+    """The clamp that a node is, if it is ReLU, ReLU6 or a hardtanh from 0; None otherwise."""
+    if node.op != 'call_function' or node.target not in RECTIFIERS:
+        return None
+    if node.target in (aten.relu.default, aten.relu_.default):
+        return 0.0, float('inf')
+    low, high = (*node.args[1:], -1.0, 1.0)[:2] if len(node.args) != 2 else (node.args[1], 1.0)
+    return (float(low), float(high)) if low == 0 else None
+
+
+def _single_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def batch_norm_of(conv: Node) -> Node | None:
+    """The batch norm that alone reads a convolution, which then folds into it."""
+    user = _single_user(conv)
+    if user is not None and user.target in BATCH_NORM and user.args[0] is conv:
+        return user
+    return None
+
+
+def _with_rectifier(node: Node) -> Node:
+    """The rectifier that alone reads a node, or the node itself."""
+    user = _single_user(node)
+    return user if user is not None and rectifier_bounds(user) is not None else node
+
+
+def _is_map(node: object) -> bool:
+    """Whether a node's value is a tensor of floats with at least 2 dimensions."""
+    value = node.meta.get('val') if isinstance(node, Node) else None
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2
+
+
+class DenseQuantizer(Quantizer):
+    """Annotates convolutions with their batch norm and rectifier, adds, products, concats, pools, resizes and views.
+
+    Args:
+        numerics (str): A preset: 'onnx' (activations u8, concat inputs with scales of their own) or 'executorch'
+            (activations s8, concat inputs sharing the output's scale). Weights are s8, symmetric, one scale an output
+            channel. Default: 'onnx'.
+        quantize_outputs (bool): Whether the network's outputs are rounded to 8 bits too. By default the last
+            convolutions compute in INT8 and put out floats. Default: False.
+        float_modules (Sequence[str]): Names of modules, or beginnings of them, that stay in float.
+        averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
+        learned (bool): Train the scales (LSQ). Default: False.
+    """
+
+    def __init__(
+        self,
+        numerics: str = 'onnx',
+        quantize_outputs: bool = False,
+        float_modules: Sequence[str] = (),
+        averaging_constant: float = 0.01,
+        learned: bool = False,
+    ) -> None:
+        super().__init__()
+        self.numerics = numerics_of(numerics)
+        self.quantize_outputs = quantize_outputs
+        self.learned = learned
+        self.float_modules = tuple(float_modules)
+        qmin, qmax = self.numerics.activation_range
+        self.activation = QuantizationSpec(
+            dtype=self.numerics.activation_dtype,
+            quant_min=qmin,
+            quant_max=qmax,
+            qscheme=torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=ActivationFakeQuantize.with_args(
+                averaging_constant=averaging_constant, learned=learned
+            ),
+        )
+        self.weight = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(learned=learned),
+        )
+
+    # -- the two methods of torchao's Quantizer
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Write the annotations into a graph's nodes."""
+        self._quantized: set[Node] = set()
+        only_output = {node for node in model.graph.nodes if self._read_only_by_output(node)}
+        skip_output = set() if self.quantize_outputs else only_output
+        for node in model.graph.nodes:
+            if node.op == 'placeholder':
+                self._quantized.add(node)
+                node.meta[KEY] = QuantizationAnnotation(output_qspec=self.activation, _annotated=True)
+            elif node.op == 'call_function' and KEY not in node.meta and not self._stays_float(node):
+                self._annotate_node(node, skip_output)
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to validate beyond what :meth:`annotate` does."""
+
+    # -- one operator
+
+    def _annotate_node(self, node: Node, skip_output: set[Node]) -> None:
+        if is_convolution(node):
+            self._annotate_convolution(node, skip_output)
+        elif node.target in ADDS and all(map(_is_map, node.args[:2])) and self._any_quantized(node.args[:2]):
+            self._annotate_inputs_and_end(node, node.args[:2], skip_output)
+        elif node.target in MULTIPLICATIONS and all(map(_is_map, node.args[:2])) and self._any_quantized(node.args[:2]):
+            self._annotate_inputs_and_end(node, node.args[:2], skip_output)
+        elif node.target in CONCATS and self._any_quantized(node.args[0]):
+            self._annotate_concat(node, skip_output)
+        elif node.target in SAME_SCALE and node.args[0] in self._quantized:
+            self._annotate_same_scale(node, skip_output)
+        elif node.target in AVERAGES and node.args[0] in self._quantized:
+            self._annotate_inputs_and_end(node, node.args[:1], skip_output)
+        elif rectifier_bounds(node) is not None and node.args[0] in self._quantized:
+            self._annotate_inputs_and_end(node, node.args[:1], skip_output)
+
+    def _annotate_convolution(self, node: Node, skip_output: set[Node]) -> None:
+        weight, axis = node.args[1], 0
+        if node.target in TRANSPOSED:
+            groups = node.args[6] if len(node.args) > 6 else 1
+            if groups != 1:
+                return  # its output channels lie in two dimensions of the weight
+            axis = 1
+        inputs = {node.args[0]: self.activation, weight: replace(self.weight, ch_axis=axis)}
+        node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
+        last = batch_norm_of(node) or node
+        last = _with_rectifier(last)
+        for inner in (batch_norm_of(node), last):
+            if inner is not None and inner is not node:
+                inner.meta[KEY] = QuantizationAnnotation(_annotated=True)
+        self._end(last, skip_output)
+
+    def _annotate_inputs_and_end(self, node: Node, inputs: Iterable[Node], skip_output: set[Node]) -> None:
+        node.meta[KEY] = QuantizationAnnotation(
+            input_qspec_map={source: self.activation for source in inputs}, _annotated=True
+        )
+        last = node if rectifier_bounds(node) is not None else _with_rectifier(node)
+        if last is not node:
+            last.meta[KEY] = QuantizationAnnotation(_annotated=True)
+        self._end(last, skip_output)
+
+    def _annotate_concat(self, node: Node, skip_output: set[Node]) -> None:
+        sources = list(node.args[0])
+        if not self.numerics.shared_concat or node in skip_output:
+            self._annotate_inputs_and_end(node, sources, skip_output)
+            return
+        first = (sources[0], node)
+        shared = SharedQuantizationSpec(first)
+        inputs = {source: shared for source in sources[1:]}
+        inputs[sources[0]] = self.activation
+        node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
+        self._quantized.add(node)
+
+    def _annotate_same_scale(self, node: Node, skip_output: set[Node]) -> None:
+        source = node.args[0]
+        annotation = QuantizationAnnotation(input_qspec_map={source: self.activation}, _annotated=True)
+        if node not in skip_output:
+            annotation.output_qspec = SharedQuantizationSpec((source, node))
+        node.meta[KEY] = annotation
+        self._quantized.add(node)
+
+    def _end(self, node: Node, skip_output: set[Node]) -> None:
+        """Quantize the result of a pattern, unless it is an output that stays float."""
+        if node not in skip_output:
+            node.meta[KEY].output_qspec = self.activation
+            self._quantized.add(node)
+
+    # -- questions
+
+    def _any_quantized(self, nodes: Iterable[Node]) -> bool:
+        return any(node in self._quantized for node in nodes)
+
+    def _stays_float(self, node: Node) -> bool:
+        names = module_paths(node)
+        if is_convolution(node) and weight_of(node):
+            names.append(weight_of(node))
+        return any(
+            name == skipped or name.startswith(f'{skipped}.') for name in names for skipped in self.float_modules
+        )
+
+    def _read_only_by_output(self, node: Node) -> bool:
+        """Whether all that happens to a node's value is that it leaves the network, perhaps reshaped."""
+        if node.op != 'call_function' or not node.users:
+            return False
+        return all(
+            user.op == 'output' or (user.target in SAME_SCALE and self._read_only_by_output(user))
+            for user in node.users
+        )
+
+
+def module_paths(node: Node) -> list[str]:
+    """The names of the modules that a node was traced in, outermost first, as ``named_modules`` gives them."""
+    return [path for path, _ in (node.meta.get('nn_module_stack') or {}).values() if path]

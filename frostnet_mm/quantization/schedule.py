@@ -1,0 +1,75 @@
+"""Points of a training run, in epochs, iterations or percent, compared with absolute progress."""
+
+import re
+from dataclasses import dataclass
+
+from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner.base_loop import BaseLoop
+
+from .errors import QuantizationError
+
+_UNITS = {'epoch': 'epochs', 'epochs': 'epochs', 'iteration': 'iterations', 'iterations': 'iterations', '%': 'percent'}
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """A point of a training run, such as '2 epochs', '500 iterations' or '80 %'.
+
+    Args:
+        amount (float): How many.
+        unit (str): 'epochs', 'iterations' or 'percent' (of the whole run).
+    """
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str | int | float, name: str) -> 'TrainingPoint':
+        """Read a point.
+
+        Args:
+            text (str | int | float): As '1 epoch', '2 epochs', '500 iterations' or '80 %'; 0 for the start.
+            name (str): Name of the option, for messages.
+
+        Returns:
+            TrainingPoint: The point.
+
+        Raises:
+            QuantizationError: The text is none of these.
+        """
+        if text == 0 and not isinstance(text, str):
+            return cls(0, 'iterations')
+        match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(epochs?|iterations?|%)\s*', str(text))
+        if not match:
+            raise QuantizationError(
+                f"{name}={text!r} was given; expected a number with its unit: '1 epoch', '2 epochs', "
+                "'500 iterations', '80 %' of the training, or 0."
+            )
+        return cls(float(match[1]), _UNITS[match[2]])
+
+    def reached(self, loop: BaseLoop) -> bool:
+        """Whether a training loop is at or beyond this point, before its next iteration.
+
+        Args:
+            loop (BaseLoop): mmengine's epoch-based or iteration-based training loop.
+        """
+        return self.progress(loop) >= self.amount
+
+    def progress(self, loop: BaseLoop) -> float:
+        """How far a loop is, in the unit of this point."""
+        if self.unit == 'iterations':
+            return loop.iter
+        length = len(loop.dataloader)
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        if by_epoch:
+            # Whole epochs count as such: they may have had another length before a resume.
+            within = (loop.iter - loop.epoch * length) / length
+            epochs = loop.epoch + (within if 0 <= within < 1 else 0)
+        else:
+            epochs = loop.iter / length
+        if self.unit == 'epochs':
+            return epochs
+        return 100 * (epochs / loop.max_epochs if by_epoch else loop.iter / loop.max_iters)
+
+    def __str__(self) -> str:
+        return f'{self.amount:g} %' if self.unit == 'percent' else f'{self.amount:g} {self.unit}'

@@ -1,0 +1,114 @@
+"""Post-training quantization: give a float checkpoint the activation ranges that INT8 needs, from training images.
+
+python tools/calibrate.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_coco/epoch_600.pth --num-images
+256
+
+The result is a checkpoint like one of quantization-aware training: tools/test.py and tools/infer.py run it in INT8.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import _path  # noqa: F401
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from frostnet_mm.data import BadImageError
+from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.engine.config import ConfigError, inner_dataset
+from frostnet_mm.engine.inference import build_pipeline, load_model
+from frostnet_mm.files import write_bytes
+from frostnet_mm.models import read_checkpoint
+from frostnet_mm.quantization.calibration import METHODS, PERCENTILE, calibrate
+from frostnet_mm.quantization.names import META, PHASES
+from frostnet_mm.quantization.prepare import QuantizationSettings, describe_quantization, prepare_model
+from frostnet_mm.quantization.quantizer import PRESETS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Calibrate a float checkpoint for INT8 on training images.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint', help='float, or with ranges, which are then replaced')
+    parser.add_argument('--out', help='default: beside the checkpoint, with _int8 in its name')
+    parser.add_argument('--num-images', type=int, default=128, help='spread over the training set; default 128')
+    parser.add_argument(
+        '--method', choices=METHODS, default='histogram', help='how ranges are chosen; default histogram'
+    )
+    parser.add_argument('--percentile', type=float, default=PERCENTILE, help=f'for percentile; default {PERCENTILE}')
+    parser.add_argument('--numerics', choices=list(PRESETS), default='onnx', help='family of engines; default onnx')
+    parser.add_argument('--quantize-outputs', action='store_true', help="round the network's outputs to 8 bits too")
+    parser.add_argument('--float-modules', nargs='+', default=[], metavar='NAME', help='modules that stay in float')
+    parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
+    add_config_options(parser)
+    args = parser.parse_args()
+    if args.num_images < 1:
+        parser.error(f'--num-images {args.num_images}: expected at least 1')
+    return args
+
+
+def training_images(cfg: Config, count: int) -> list[str]:
+    """Paths of images spread over the training set."""
+    if 'train_dataloader' not in cfg:
+        raise ConfigError(
+            'The config has no train_dataloader: calibration takes training images, never validation ones.'
+        )
+    dataset = DATASETS.build(inner_dataset(cfg.train_dataloader.dataset))
+    total = len(dataset)
+    chosen = sorted({index * total // count for index in range(min(count, total))})
+    return [dataset.get_data_info(index)['img_path'] for index in chosen]
+
+
+def batches(model: nn.Module, cfg: Config, paths: list[str]) -> Iterator[Tensor]:
+    """Preprocess images one by one as for testing; one that cannot be read is reported and left out."""
+    pipeline = build_pipeline(cfg)
+    for path in tqdm(paths, unit='image', desc='calibrating', disable=None):
+        try:
+            data = pseudo_collate([pipeline(dict(img_path=path, img_id=0))])
+        except BadImageError as error:
+            print(f'left out: {error}')
+            continue
+        inputs = model.data_preprocessor(data, False)['inputs']
+        yield inputs.contiguous(memory_format=torch.channels_last) if cfg.get('channels_last') else inputs
+
+
+def main() -> None:
+    args = parse_args()
+    checkpoint = read_checkpoint(args.checkpoint)
+    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, execution='float')
+    settings = replace(
+        QuantizationSettings(),
+        numerics=args.numerics,
+        quantize_outputs=args.quantize_outputs,
+        float_modules=args.float_modules,
+    )
+    network = prepare_model(model, settings)
+    paths = training_images(cfg, args.num_images)
+    count = calibrate(network, batches(model, cfg, paths), args.method, args.percentile)
+    source = Path(args.checkpoint)
+    out = Path(args.out or source.with_name(f'{source.stem}_int8.pth'))
+    meta = dict(checkpoint.get('meta') or {})
+    meta[META] = describe_quantization(network, settings, PHASES[-1])
+    meta[META]['calibration'] = dict(images=count, method=args.method, percentile=args.percentile)
+    write_bytes(out, _serialized(dict(meta=meta, state_dict=model.cpu().state_dict())))
+    print(
+        f'{out}: ranges of {len(list(network.activations()))} activations from {count} training images '
+        f'({args.method}, {args.numerics}). Evaluate it: python tools/test.py {args.config} {out} --compare'
+    )
+
+
+def _serialized(checkpoint: dict) -> bytes:
+
+    stream = BytesIO()
+    torch.save(checkpoint, stream)
+    return stream.getvalue()
+
+
+if __name__ == '__main__':
+    run_tool(main)
