@@ -7,27 +7,20 @@ The result is a checkpoint like one of quantization-aware training: tools/test.p
 """
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import _path  # noqa: F401
 import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS
-from torch import Tensor, nn
-from tqdm import tqdm
 
-from frostnet_mm.data import BadImageError
 from frostnet_mm.engine.cli import add_config_options, run_tool
-from frostnet_mm.engine.config import ConfigError, inner_dataset
-from frostnet_mm.engine.inference import build_pipeline, load_model
+from frostnet_mm.engine.images import preprocessed, spread_paths
+from frostnet_mm.engine.inference import load_model
 from frostnet_mm.files import write_bytes
 from frostnet_mm.models import read_checkpoint
 from frostnet_mm.quantization.calibration import METHODS, PERCENTILE, calibrate
-from frostnet_mm.quantization.names import META, PHASES
+from frostnet_mm.quantization.names import CALIBRATED, META
 from frostnet_mm.quantization.prepare import QuantizationSettings, describe_quantization, prepare_model
 from frostnet_mm.quantization.quantizer import PRESETS
 
@@ -53,31 +46,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def training_images(cfg: Config, count: int) -> list[str]:
-    """Paths of images spread over the training set."""
-    if 'train_dataloader' not in cfg:
-        raise ConfigError(
-            'The config has no train_dataloader: calibration takes training images, never validation ones.'
-        )
-    dataset = DATASETS.build(inner_dataset(cfg.train_dataloader.dataset))
-    total = len(dataset)
-    chosen = sorted({index * total // count for index in range(min(count, total))})
-    return [dataset.get_data_info(index)['img_path'] for index in chosen]
-
-
-def batches(model: nn.Module, cfg: Config, paths: list[str]) -> Iterator[Tensor]:
-    """Preprocess images one by one as for testing; one that cannot be read is reported and left out."""
-    pipeline = build_pipeline(cfg)
-    for path in tqdm(paths, unit='image', desc='calibrating', disable=None):
-        try:
-            data = pseudo_collate([pipeline(dict(img_path=path, img_id=0))])
-        except BadImageError as error:
-            print(f'left out: {error}')
-            continue
-        inputs = model.data_preprocessor(data, False)['inputs']
-        yield inputs.contiguous(memory_format=torch.channels_last) if cfg.get('channels_last') else inputs
-
-
 def main() -> None:
     args = parse_args()
     checkpoint = read_checkpoint(args.checkpoint)
@@ -89,12 +57,12 @@ def main() -> None:
         float_modules=args.float_modules,
     )
     network = prepare_model(model, settings)
-    paths = training_images(cfg, args.num_images)
-    count = calibrate(network, batches(model, cfg, paths), args.method, args.percentile)
+    images = preprocessed(model, cfg, spread_paths(cfg, args.num_images), 'calibrating')  # never validation images
+    count = calibrate(network, images, args.method, args.percentile)
     source = Path(args.checkpoint)
     out = Path(args.out or source.with_name(f'{source.stem}_int8.pth'))
     meta = dict(checkpoint.get('meta') or {})
-    meta[META] = describe_quantization(network, settings, PHASES[-1])
+    meta[META] = describe_quantization(network, settings, CALIBRATED)
     meta[META]['calibration'] = dict(images=count, method=args.method, percentile=args.percentile)
     write_bytes(out, _serialized(dict(meta=meta, state_dict=model.cpu().state_dict())))
     print(

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 import _path  # noqa: F401
+from mmengine.config import DictAction
 
 from frostnet_mm.engine.cli import run_tool
 from frostnet_mm.engine.config import ConfigError, load_config
@@ -37,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--ways', nargs='+', choices=[*WARMUPS, 'ptq'], default=[*WARMUPS, 'ptq'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])
     parser.add_argument('--warmup', default='2 epochs', help="StatAssist's float warm-up; default 2 epochs")
+    parser.add_argument('--qat-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='options of QATHook')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
     parser.add_argument('--calibration-images', type=int, default=128, help='for ptq; default 128')
     return parser.parse_args()
@@ -47,9 +49,10 @@ def write_config(args: argparse.Namespace, way: str, seed: int, folder: Path) ->
     lines = [f"_base_ = '{Path(args.config).resolve()}'", f'randomness = dict(seed={seed}, deterministic=False)']
     if way != 'float':
         warmup = WARMUPS[way] or args.warmup
-        lines.append(f"default_hooks = dict(qat=dict(type='frostnet_mm.QATHook', warmup='{warmup}'))")
+        options = dict(type='frostnet_mm.QATHook', warmup=warmup, **(args.qat_options or {}))
+        lines.append(f'default_hooks = dict(qat={options!r})')
     if way in MODES:
-        base = load_config(args.config).optim_wrapper.optimizer.type
+        base = load_config(args.config, root_option(args)).optim_wrapper.optimizer.type
         boosted = f'GradBoost{base}'
         if boosted not in ('GradBoostSGD', 'GradBoostRMSprop', 'GradBoostAdam', 'GradBoostAdamW'):
             raise ConfigError(f'{args.config} trains with {base}, of which there is no GradBoost form.')
@@ -73,7 +76,13 @@ def environment() -> dict[str, str]:
     return dict(os.environ, OMP_NUM_THREADS='1')
 
 
+def root_option(args: argparse.Namespace) -> dict | None:
+    """The data root for load_config."""
+    return {'data_root': args.data_root} if args.data_root else None
+
+
 def data_options(args: argparse.Namespace) -> list[str]:
+    """The data root for a tool's command line."""
     return ['--cfg-options', f'data_root={args.data_root}'] if args.data_root else []
 
 
@@ -151,7 +160,7 @@ def table(results: dict[tuple[str, int], dict], ways: list[str], seeds: list[int
 
 def main() -> None:
     args = parse_args()
-    load_config(args.config, {'data_root': args.data_root} if args.data_root else None)  # a wrong path is said now
+    load_config(args.config, root_option(args))  # a wrong path is said now
     root = Path(args.out or Path('work_dirs') / 'qat_study' / Path(args.config).stem)
     order = [(way, seed) for seed in args.seeds for way in sorted(args.ways, key=lambda way: way == 'ptq')]
     results: dict[tuple[str, int], dict] = {}

@@ -10,7 +10,6 @@ import os
 import _path  # noqa: F401
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
 
 from frostnet_mm.engine.cli import (
     add_config_options,
@@ -20,17 +19,11 @@ from frostnet_mm.engine.cli import (
     set_local_rank,
 )
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.inference import (
-    choose_execution,
-    classes_of,
-    configure_execution,
-    load_runner_weights,
-    qat_hook,
-)
+from frostnet_mm.engine.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
+from frostnet_mm.engine.inference import choose_execution, classes_of
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
-from frostnet_mm.quantization.names import EXECUTIONS
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,24 +66,6 @@ def draw_into(cfg: Config, folder: str) -> None:
         )  # by its name, one of an earlier run would be reused
 
 
-def compare(runner: Runner, results: dict[str, dict]) -> str:
-    """Run the other arithmetics too and put their metrics beside each other, with the difference to float."""
-    for execution in EXECUTIONS:
-        if execution not in results:
-            qat_hook(runner).execution = execution
-            results[execution] = runner.test_loop.run()
-    metrics = [name for name, value in results['float'].items() if isinstance(value, (int, float))]
-    width = max(len(name) for name in metrics)
-    lines = [' ' * width + ''.join(f'{name:>12s}{"" if name == "float" else "   (change)"}' for name in EXECUTIONS)]
-    for name in metrics:
-        base = results['float'][name]
-        cells = [f'{base:12.4f}'] + [
-            f'{results[e][name]:12.4f} ({results[e][name] - base:+.4f})' for e in EXECUTIONS[1:]
-        ]
-        lines.append(f'{name:{width}s}' + ''.join(cells))
-    return '\n'.join(lines)
-
-
 def main() -> None:
     args = parse_args()
     checkpoint = read_checkpoint(args.checkpoint)
@@ -105,15 +80,14 @@ def main() -> None:
     load_runner_weights(runner, checkpoint, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
-    report = dict(config=args.config, checkpoint=args.checkpoint, execution=execution, metrics=metrics)
     if args.compare:
-        report['metrics'] = {execution: metrics}
-        report['execution'] = 'compared'
-        table = compare(runner, report['metrics'])
+        execution, metrics = 'compared', evaluate_all(runner)
         if runner.rank == 0:
-            print(f'\n{table}')
+            print(f'\n{comparison_table(metrics)}')
+    else:
+        metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
+        report = dict(config=args.config, checkpoint=args.checkpoint, execution=execution, metrics=metrics)
         write_text(args.out, json.dumps(report, indent=1, default=float))
 
 

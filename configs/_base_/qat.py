@@ -10,7 +10,7 @@ qat_hook = dict(
     type='frostnet_mm.QATHook',
     numerics='onnx',  # onnxruntime, OpenVINO, TensorRT; 'executorch' for phones
     warmup='2 epochs',
-    freeze_observers_at='80 %',
-    freeze_bn_at='90 %',
+    freeze_bn_at='80 %',
+    freeze_observers_at='90 %',
     quantize_outputs=False,
 )

@@ -11,18 +11,15 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..models.checkpoints import CheckpointError, check_fit, read_checkpoint, state_dict_of
-from ..models.dense import unwrap
 from ..quantization.names import META, NAME
 from .config import ConfigError, inner_dataset, load_config
 
@@ -72,28 +69,6 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
     model.load_state_dict(state_dict, strict=False)
 
 
-def load_runner_weights(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Load a checkpoint as :func:`load_weights` does into a Runner's model, and have the Runner load nothing else.
-
-    Where the Runner has a QATHook, its network is captured first, and must be the one that the ranges belong to.
-    """
-    hook = qat_hook(runner)
-    if hook is not None:
-        from ..quantization.prepare import check_quantization
-
-        network = hook.prepare(runner)
-        meta = quantization_of(checkpoint)
-        if meta is not None:
-            check_quantization(meta, network, hook.settings, source)
-    load_weights(unwrap(runner.model), checkpoint, source)
-    runner._has_loaded = True
-
-
-def qat_hook(runner: Runner) -> Hook | None:
-    """The QATHook of a Runner, or None."""
-    return next((hook for hook in runner.hooks if type(hook).__name__ == 'QATHook'), None)
-
-
 def quantization_of(checkpoint: dict) -> dict | None:
     """What a checkpoint says about its quantized network, or None for a float one."""
     return (checkpoint.get('meta') or {}).get(META)
@@ -118,28 +93,6 @@ def choose_execution(checkpoint: dict, wanted: str | None, source: str) -> str:
             'with QATHook, or calibrate it: python tools/calibrate.py CONFIG CHECKPOINT'
         )
     return wanted or ('simulated' if quantized else 'float')
-
-
-def configure_execution(cfg: Config, checkpoint: dict, execution: str) -> None:
-    """Have a config's Runner evaluate a checkpoint in one arithmetic.
-
-    A config without QATHook gets one with the checkpoint's settings, as a calibrated model needs it.
-
-    Args:
-        cfg (Config): Changed in place.
-        checkpoint (dict): The checkpoint.
-        execution (str): What :func:`choose_execution` returned.
-    """
-    hooks = [*cfg.get('custom_hooks', []), *(hook for hook in cfg.get('default_hooks', {}).values() if hook)]
-    own = [hook for hook in hooks if hook['type'] in ('QATHook', 'frostnet_mm.QATHook')]
-    if not own and execution != 'float':
-        from ..quantization.hook import hook_options
-        from ..quantization.prepare import settings_of
-
-        own = [ConfigDict(type='frostnet_mm.QATHook', **hook_options(settings_of(quantization_of(checkpoint))))]
-        cfg.setdefault('default_hooks', ConfigDict())['qat'] = own[0]
-    for hook in own:
-        hook['execution'] = execution
 
 
 def load_model(

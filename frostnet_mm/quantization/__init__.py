@@ -30,6 +30,7 @@ if find_spec('torchao') is not None:
     from .network import QuantizedNetwork  # noqa: F401
     from .prepare import QuantizationSettings, prepare_model  # noqa: F401
     from .quantizer import DenseQuantizer  # noqa: F401
+    from .report import FloatOperators, float_operators, int8_share  # noqa: F401
 
     for _logger, _level in zip(_loggers, _levels, strict=True):
         _logger.setLevel(_level)
@@ -37,9 +38,12 @@ if find_spec('torchao') is not None:
     __all__ += [
         'ConvertedNetwork',
         'DenseQuantizer',
+        'FloatOperators',
         'QATHook',
         'QuantizationSettings',
         'QuantizedNetwork',
         'convert',
+        'float_operators',
+        'int8_share',
         'prepare_model',
     ]

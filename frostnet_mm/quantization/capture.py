@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, UnsupportedModelError
-from .quantizer import BATCH_NORM
+from .quantizer import BATCH_NORM, module_paths
 
 aten = torch.ops.aten
 # Batch, height and width differ from each other and from usual channel counts, so that no two of them are taken for one
@@ -96,10 +96,14 @@ def _refuse_sync_batchnorm(dense: DenseNetwork) -> None:
 
 def _export(dense: DenseNetwork, example: Tensor) -> GraphModule:
     auto = torch.export.Dim.AUTO
-    try:
-        program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=({0: auto, 2: auto, 3: auto},))
-    except Exception as error:  # dynamo raises many types; each is passed on with the place it came from
-        raise UnsupportedModelError(_explain(error, dense)) from error
+    shapes = ({0: auto, 2: auto, 3: auto},)
+    try:  # three times as fast, and what it cannot do is left to the other
+        program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
+    except Exception:  # many types, whose messages do not name a line of the model
+        try:
+            program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
+        except Exception as error:  # dynamo raises many types; each is passed on with the place it came from
+            raise UnsupportedModelError(_explain(error, dense)) from error
     # Maps of size 1 add guards on the input's shape, which the graph does not need.
     return program.module(check_guards=False)
 
@@ -137,11 +141,60 @@ def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
         raise UnsupportedModelError(f'The graph has {len(inputs)} inputs, expected 1: the images.')
     (output,) = (node for node in graph.nodes if node.op == 'output')
     output.args = (tuple(output.args[0]),)
+    _inline_regions(module)
+    _remove_assertions(graph)
     _remove_in_place(module)
+    _name_silu(graph)
     module.recompile()
     size = tuple(None if isinstance(s, torch.SymInt) else int(s) for s in inputs[0].meta['val'].shape)
     names = _output_names(spec, dense.head_name)
     return CapturedNetwork(module, spec, names, size, {})
+
+
+def _inline_regions(module: GraphModule) -> None:
+    """Put the operators of ``with torch.autocast(enabled=False)`` and ``with torch.no_grad()`` into the graph itself.
+
+    Such regions are functions of their own in an exported graph, where nothing would be quantized.
+    """
+    regions = (torch.ops.higher_order.wrap_with_autocast, torch.ops.higher_order.wrap_with_set_grad_enabled)
+    while calls := [node for node in module.graph.nodes if node.target in regions]:
+        for call in calls:
+            autocast = call.target is regions[0]
+            enabled, (inner, *arguments) = call.args[2 if autocast else 0], call.args[4 if autocast else 1 :]
+            if autocast and enabled:
+                where = ', '.join(module_paths(call)[-1:]) or 'The network'
+                raise UnsupportedModelError(
+                    f'{where} computes in reduced precision (torch.autocast), expected float32.'
+                )
+            graph = operator.attrgetter(str(inner.target))(module).graph
+            inputs = (node for node in graph.nodes if node.op == 'placeholder')
+            with module.graph.inserting_before(call):
+                results = module.graph.graph_copy(graph, dict(zip(inputs, arguments, strict=True)))
+                if not autocast and not enabled:
+                    results = [_detached(module.graph, result) for result in results]
+            for item in list(call.users):  # a region returns a tuple
+                item.replace_all_uses_with(results[item.args[1]])
+                module.graph.erase_node(item)
+            module.graph.erase_node(call)
+            if not inner.users:
+                module.graph.erase_node(inner)
+    module.delete_all_unused_submodules()
+
+
+def _detached(graph: Graph, node: Node) -> Node:
+    detached = graph.call_function(aten.detach.default, (node,))
+    detached.meta = dict(node.meta)
+    return detached
+
+
+def _remove_assertions(graph: Graph) -> None:
+    """Remove checks of a tensor's type, and conversions to the type that it has."""
+    for node in list(graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+        elif node.target is aten.to.dtype and node.args[0].meta['val'].dtype == node.args[1] and len(node.args) == 2:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def _remove_in_place(module: GraphModule) -> None:
@@ -165,6 +218,19 @@ def _remove_in_place(module: GraphModule) -> None:
     module.graph.lint()
 
 
+def _name_silu(graph: Graph) -> None:
+    """Write x * sigmoid(x) as one operator, as engines compute it: nothing is rounded within."""
+    for node in list(graph.nodes):
+        if node.target is not aten.mul.Tensor:
+            continue
+        for x, gate in (node.args, node.args[::-1]):
+            if isinstance(gate, Node) and gate.target is aten.sigmoid.default and gate.args[0] is x:
+                node.target, node.args = aten.silu.default, (x,)
+                if not gate.users:
+                    graph.erase_node(gate)
+                break
+
+
 def _output_names(spec: pytree.TreeSpec, head_name: str) -> tuple[str, ...]:
     """Names such as ``bbox_head.0.3`` (the head's first list, fourth tensor) and ``feature.1``."""
     leaves = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
@@ -183,6 +249,11 @@ def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
             continue
         name = str(node.target)
         value = operator.attrgetter(name)(captured.module)
+        if not isinstance(value, Tensor):
+            raise UnsupportedModelError(
+                f'The network has a branch or a loop that became a function of its own ({name}), expected plain '
+                'operators.'
+            )
         if name not in own:
             captured.constants[name] = value
         elif own[name] is not value and own[name].data_ptr() != value.data_ptr():
@@ -210,7 +281,7 @@ def _check_evaluation(captured: CapturedNetwork, dense: DenseNetwork, device: to
 
 def evaluation_copy(module: GraphModule) -> GraphModule:
     """A graph with the same state in evaluation mode: batch norms with running statistics, no dropout."""
-    graph = torch.fx.Graph()
+    graph = Graph()
     output = graph.graph_copy(module.graph, {})
     graph.output(output)
     copied = GraphModule(module, graph)
@@ -219,7 +290,7 @@ def evaluation_copy(module: GraphModule) -> GraphModule:
     return copied
 
 
-def set_mode(graph: torch.fx.Graph, training: bool, update_norms: bool) -> None:
+def set_mode(graph: Graph, training: bool, update_norms: bool) -> None:
     """Set dropout and batch norms of a captured training graph; norms that were captured frozen stay so.
 
     Args:

@@ -12,7 +12,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 from .capture import set_mode, unflatten
 from .fake_quantize import WeightFakeQuantize
 from .network import QuantizedNetwork
-from .quantizer import TRANSPOSED, batch_norm_of, is_convolution
+from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution
 
 aten = torch.ops.aten
 
@@ -91,6 +91,9 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
+    for node in list(module.graph.nodes):
+        if node.target in BATCH_NORM:
+            _scale_and_shift(module, node)
     _erase_unread(module.graph)
     module.graph.lint()
     module.delete_all_unused_submodules()
@@ -122,16 +125,14 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         scale = quantizer.scale(weight).clone()
         weight = quantizer(weight)  # what training has computed with
     if norm is not None:
-        gamma, beta, mean, variance = (_value(module, argument) for argument in norm.args[1:5])
-        factor = torch.rsqrt(variance + norm.args[7])
-        factor = factor if gamma is None else factor * gamma
+        factor, shift = _affine(module, norm)
         bias = _value(module, conv.args[2]) if len(conv.args) > 2 and conv.args[2] is not None else 0.0
-        folded_bias = (bias - mean) * factor + (0.0 if beta is None else beta)
+        folded_bias = bias * factor + shift
         weight = weight * factor.view(shape)
         scale = None if scale is None else scale * factor.abs()
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
-        _set_argument(module, conv, 2, folded_bias, f'{_plain(weight_node)}_folded_bias')
+        _set_argument(module, conv, 2, folded_bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
     name = f'{_plain(weight_node)}_folded_{conv.name}'
     if quantizer is None:
         if norm is not None:
@@ -144,6 +145,30 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
     with module.graph.inserting_before(conv):
         call = module.graph.call_module(f'quantizer_{name}', (conv.args[1],))
     conv.update_arg(1, call)
+
+
+def _affine(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies by and adds in evaluation mode."""
+    gamma, beta, mean, variance = (_value(module, argument) for argument in norm.args[1:5])
+    factor = torch.rsqrt(variance + norm.args[7])
+    factor = factor if gamma is None else factor * gamma
+    return factor, (0.0 if beta is None else beta) - mean * factor
+
+
+def _scale_and_shift(module: GraphModule, norm: Node) -> None:
+    """Replace a batch norm that no convolution comes before; torchao would search the graph for one for a minute."""
+    shape = [1, -1] + [1] * (norm.meta['val'].dim() - 2)
+    result = norm.args[0]
+    for function, value in zip((aten.mul.Tensor, aten.add.Tensor), _affine(module, norm), strict=True):
+        name = f'{norm.name}_{function._schema.name.split("::")[1]}'
+        module.register_buffer(name, value.view(shape).contiguous())
+        with module.graph.inserting_before(norm):
+            attribute = module.graph.get_attr(name)
+            attribute.meta['val'] = value.view(shape)
+            result = module.graph.call_function(function, (result, attribute))
+        result.meta = dict(norm.meta)
+    norm.replace_all_uses_with(result)
+    module.graph.erase_node(norm)
 
 
 def _erase_unread(graph: Graph) -> None:

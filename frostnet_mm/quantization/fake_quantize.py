@@ -79,7 +79,8 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         quant_max (int): Largest quantized value.
         averaging_constant (float): Weight of a new batch in the moving average. Default: 0.01.
         learned (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153). Its
-            parameter holds 0 until :meth:`start_learning`. Default: False.
+            parameter is the scale's logarithm, so that an optimizer's step changes a scale by a share of itself and never
+            its sign; it holds 0 until :meth:`start_learning`. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """
 
@@ -105,16 +106,24 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         self.dtype = dtype
         self.quant_min, self.quant_max = quant_min, quant_max
         self.averaging_constant = averaging_constant
-        self.low, self.high = -math.inf, math.inf
+        self.low, self.high, self.inplace = -math.inf, math.inf, False
         self.name = '?'
         self.observer: nn.Module | None = None
+        self.shared = False  # by several tensors of a network, such as the inputs of a concat
+        self._pass: tuple[Tensor, ...] | None = None  # the range before this pass, and the ends that it has seen
         self.register_buffer('min_val', torch.tensor([math.inf]))
         self.register_buffer('max_val', torch.tensor([-math.inf]))
-        self.learned_scale = nn.Parameter(torch.zeros(1)) if learned else None
+        self.log_scale = nn.Parameter(torch.zeros(1)) if learned else None
 
-    def rectify(self, low: float, high: float) -> None:
-        """Apply a clamp (0 and infinity for ReLU, 0 and 6 for ReLU6) to the tensor before anything else."""
-        self.low, self.high = low, high
+    def rectify(self, low: float, high: float, inplace: bool = False) -> None:
+        """Apply a clamp (0 and infinity for ReLU, 0 and 6 for ReLU6) to the tensor before anything else.
+
+        Args:
+            low (float): Smallest value.
+            high (float): Largest value.
+            inplace (bool): Whether the tensor may be changed, as nothing else reads it. Default: False.
+        """
+        self.low, self.high, self.inplace = low, high, inplace
 
     @property
     def rectified(self) -> bool:
@@ -136,9 +145,30 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         smallest = x.amin() if self.low == -math.inf else torch.zeros_like(self.min_val)
         largest = x.amax().clamp(self.low, self.high)
         smallest, largest = smallest.clamp(max=0.0).reshape(1), largest.clamp(min=0.0).reshape(1)
+        if self.shared:
+            smallest, largest = self._join(smallest, largest)
         fresh = self.max_val < self.min_val
         for value, new in ((self.min_val, smallest), (self.max_val, largest)):
             value.copy_(torch.where(fresh, new, torch.lerp(value, new.to(value.dtype), self.averaging_constant)))
+
+    def begin_pass(self) -> None:
+        """Count what is observed from now on as a new batch, if several tensors share the range."""
+        self._pass = None
+
+    def _join(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """Take back what this pass has added to the range so far, and return the ends of all that it has seen.
+
+        A moving average over one tensor after another would cut off the larger of them.
+        """
+        if self._pass is None:
+            before = self.min_val.clone(), self.max_val.clone()
+        else:
+            *before, lowest, highest = self._pass
+            self.min_val.copy_(before[0])
+            self.max_val.copy_(before[1])
+            smallest, largest = torch.minimum(smallest, lowest), torch.maximum(largest, highest)
+        self._pass = (*before, smallest, largest)
+        return smallest, largest
 
     @torch.no_grad()
     def set_range(self, low: float, high: float) -> None:
@@ -153,7 +183,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         scale = scale.clamp(min=_SMALLEST_SCALE)
         zero_point = (self.quant_min - (self.min_val / scale).round()).clamp(self.quant_min, self.quant_max)
         if self.learning:
-            scale = self.learned_scale.detach().abs().clamp(min=_SMALLEST_SCALE)
+            scale = self.log_scale.detach().exp()
         return scale, zero_point.to(torch.int32)
 
     def check_range(self) -> None:
@@ -190,14 +220,14 @@ class ActivationFakeQuantize(FakeQuantizeBase):
     @property
     def learning(self) -> bool:
         """Whether the scale is a trained one by now."""
-        return self.learned_scale is not None and bool(self.learned_scale.detach() != 0)
+        return self.log_scale is not None and bool(self.log_scale.detach() != 0)
 
     @torch.no_grad()
     def start_learning(self) -> None:
         """Take the observed range as the first value of the learned scale."""
         if not self.learning:
             self.check_range()
-            self.learned_scale.copy_((self.max_val - self.min_val) / (self.quant_max - self.quant_min))
+            self.log_scale.copy_(((self.max_val - self.min_val) / (self.quant_max - self.quant_min)).log())
 
     def forward(self, x: Tensor) -> Tensor:
         """Rectify, observe and round, as far as each is switched on.
@@ -212,7 +242,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
             self.observe(x.detach())
         if not self.simulating:
             return self._rectified(x)
-        if self.learning:
+        if self.training and self.learning:  # in evaluation, the very operations of the converted network
             return self._learned(x)
         if x.device.type != 'cpu' or x.dtype != torch.float32:
             x = self._rectified(x)
@@ -225,8 +255,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
     def _rectified(self, x: Tensor) -> Tensor:
         if not self.rectified:
             return x
-        # In place, as the layer would: x is fresh from a convolution, a batch norm or an add, and nobody else reads it.
-        inplace = not x.is_leaf
+        inplace = self.inplace and not x.is_leaf
         if self.low == 0 and self.high == math.inf:
             return x.relu_() if inplace else x.relu()
         return nn.functional.hardtanh(x, self.low, self.high, inplace)
@@ -234,7 +263,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
     def _learned(self, x: Tensor) -> Tensor:
         x = self._rectified(x)
         zero_point = float(self.calculate_qparams()[1])
-        scale = _scaled_gradient(self.learned_scale.abs(), 1.0 / math.sqrt(x.numel() * self.quant_max))
+        scale = _scaled_gradient(self.log_scale.exp(), 1.0 / math.sqrt(x.numel() * self.quant_max))
         q = (x / scale).clamp(self.quant_min - zero_point, self.quant_max - zero_point)
         return _round_through(q) * scale
 
@@ -254,7 +283,7 @@ class WeightFakeQuantize(FakeQuantizeBase):
         quant_min (int): -127.
         quant_max (int): 127.
         ch_axis (int): The dimension of the output channels. Default: 0.
-        learned (bool): Train the scales. Default: False.
+        learned (bool): Train the scales, by their logarithms. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """
 
@@ -278,23 +307,23 @@ class WeightFakeQuantize(FakeQuantizeBase):
         self.ch_axis = ch_axis or 0
         self.name = '?'
         self.learned = learned
-        self.learned_scale: nn.Parameter | None = None  # made when the number of channels is known
+        self.log_scale: nn.Parameter | None = None  # made when the number of channels is known
         self.fixed_scale: Tensor | None = None
 
     def make_learnable(self, weight: Tensor) -> None:
         """Create the parameter of a learned scale, which holds zeros until :meth:`start_learning`."""
-        self.learned_scale = nn.Parameter(torch.zeros(weight.shape[self.ch_axis], device=weight.device))
+        self.log_scale = nn.Parameter(torch.zeros(weight.shape[self.ch_axis], device=weight.device))
 
     @torch.no_grad()
     def start_learning(self, weight: Tensor) -> None:
         """Take the largest magnitudes as the first value of the learned scales."""
         if not self.learning:
-            self.learned_scale.copy_(self._largest(weight) / self.quant_max)
+            self.log_scale.copy_((self._largest(weight) / self.quant_max).clamp(min=_SMALLEST_SCALE).log())
 
     @property
     def learning(self) -> bool:
         """Whether the scales are trained ones by now."""
-        return self.learned_scale is not None and bool((self.learned_scale.detach() != 0).any())
+        return self.log_scale is not None and bool((self.log_scale.detach() != 0).any())
 
     def _largest(self, weight: Tensor) -> Tensor:
         return weight.detach().abs().amax([d for d in range(weight.dim()) if d != self.ch_axis])
@@ -304,7 +333,7 @@ class WeightFakeQuantize(FakeQuantizeBase):
         if self.fixed_scale is not None:
             return self.fixed_scale
         if self.learning:
-            return self.learned_scale.detach().abs().clamp(min=_SMALLEST_SCALE)
+            return self.log_scale.detach().exp()
         return (self._largest(weight) / self.quant_max).clamp(min=_SMALLEST_SCALE)
 
     def fix(self, scale: Tensor) -> None:
@@ -334,9 +363,9 @@ class WeightFakeQuantize(FakeQuantizeBase):
         if not self.simulating:
             return weight
         shape = [-1 if d == self.ch_axis else 1 for d in range(weight.dim())]
-        if self.learning:
+        if self.training and self.learning:
             factor = 1.0 / math.sqrt(weight.numel() / weight.shape[self.ch_axis] * self.quant_max)
-            scale = _scaled_gradient(self.learned_scale.abs().clamp(min=_SMALLEST_SCALE), factor).view(shape)
+            scale = _scaled_gradient(self.log_scale.exp(), factor).view(shape)
             return _round_through((weight / scale).clamp(self.quant_min, self.quant_max)) * scale
         return _RoundChannels.apply(weight, self.scale(weight).view(shape), self.quant_max)
 

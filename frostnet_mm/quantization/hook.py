@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -15,17 +15,18 @@ from ..registry import HOOKS
 from .convert import convert
 from .errors import QuantizationError
 from .gradboost import GradBoostMixin
-from .names import EXECUTIONS, META, PHASES
+from .names import EXECUTIONS, META
 from .network import QuantizedNetwork
 from .prepare import (
     QuantizationSettings,
     check_quantization,
     describe_quantization,
     prepare_model,
+    quantized_network,
 )
-from .schedule import TrainingPoint
+from .report import describe_report
+from .schedule import Phase, TrainingPoint
 
-WARMUP, QAT, RANGES_FROZEN, NORMS_FROZEN = range(4)
 DATA_BATCH = dict | tuple | list | None
 
 
@@ -39,8 +40,9 @@ class QATHook(Hook):
     1. float warm-up (StatAssist): nothing is rounded; batch norm and activation statistics and the optimizer's moments
        are gathered;
     2. QAT: activations and weights are rounded; GradBoost optimizers begin to boost;
-    3. activation ranges are frozen;
-    4. batch norm statistics are frozen too.
+    3. batch norm statistics are frozen: batch norms compute what they will compute in evaluation;
+    4. activation ranges are frozen too. (Frozen before, those of small feature maps stay too narrow: n values that are
+       normalized by their own statistics cannot exceed sqrt(n - 1).)
 
     A phase is decided by absolute progress, so a resumed run is in the phase that it was in. Validation during training
     is in the phase's arithmetic: float in the warm-up, simulated INT8 afterwards.
@@ -48,8 +50,8 @@ class QATHook(Hook):
     Args:
         numerics (str): 'onnx' for onnxruntime, OpenVINO and TensorRT; 'executorch' for XNNPACK. Default: 'onnx'.
         warmup (str | int): Length of the float warm-up: '1 epoch', '500 iterations', '5 %', or 0. Default: '1 epoch'.
-        freeze_observers_at (str, optional): When the activation ranges are frozen. Default: '80 %'.
-        freeze_bn_at (str, optional): When batch norm statistics are frozen. Default: '90 %'.
+        freeze_bn_at (str, optional): When batch norm statistics are frozen. Default: '80 %'.
+        freeze_observers_at (str, optional): When the activation ranges are frozen. Default: '90 %'.
         quantize_outputs (bool): Whether the network's outputs are rounded to 8 bits too. Default: False.
         float_modules (Sequence[str]): Names of modules, or beginnings of them, that stay in float.
         learned_scales (bool): Train the scales from the end of the warm-up on (LSQ, Esser et al. 2020), with the
@@ -71,8 +73,8 @@ class QATHook(Hook):
         self,
         numerics: str = 'onnx',
         warmup: str | int = '1 epoch',
-        freeze_observers_at: str | None = '80 %',
-        freeze_bn_at: str | None = '90 %',
+        freeze_bn_at: str | None = '80 %',
+        freeze_observers_at: str | None = '90 %',
         quantize_outputs: bool = False,
         float_modules: Sequence[str] = (),
         learned_scales: bool = False,
@@ -84,7 +86,7 @@ class QATHook(Hook):
         self.settings = QuantizationSettings(
             numerics, quantize_outputs, list(float_modules), learned_scales, averaging_constant, **options
         )
-        points = (('warmup', warmup), ('freeze_observers_at', freeze_observers_at), ('freeze_bn_at', freeze_bn_at))
+        points = (('warmup', warmup), ('freeze_bn_at', freeze_bn_at), ('freeze_observers_at', freeze_observers_at))
         self.points = [None if text is None else TrainingPoint.parse(text, name) for name, text in points]
         if self.points[0] is None:
             raise QuantizationError("warmup=None was given; expected a length such as '1 epoch', or 0 for none.")
@@ -94,8 +96,8 @@ class QATHook(Hook):
             )
         self.execution = execution
         self.network: QuantizedNetwork | None = None
-        self.phase: int | None = None
-        self._saved_phase = 0
+        self.phase: Phase | None = None
+        self._saved_phase = Phase(False)
 
     # -- into the model
 
@@ -104,8 +106,7 @@ class QATHook(Hook):
         if self.network is None:
             print_log(f'Capturing the dense network for INT8 ({self.settings.numerics}) …', logger='current')
             self.network = prepare_model(runner.model, self.settings)
-            activations, weights = len(list(self.network.activations())), len(list(self.network.weights()))
-            print_log(f'{weights} weights and {activations} activations are quantized.', logger='current')
+            print_log(describe_report(self.network), logger='current')
         return self.network
 
     def before_run(self, runner) -> None:
@@ -115,7 +116,7 @@ class QATHook(Hook):
             self._refuse_what_would_be_wrong(runner)
         self.prepare(runner)
         if training and self.settings.learned:
-            scales = [p for name, p in self.network.named_parameters() if name.endswith('learned_scale')]
+            scales = [p for name, p in self.network.named_parameters() if name.endswith('log_scale')]
             known = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
             if scales and id(scales[0]) not in known:
                 runner.optim_wrapper.optimizer.add_param_group(dict(params=scales, weight_decay=0.0))
@@ -143,40 +144,48 @@ class QATHook(Hook):
 
     # -- phases
 
-    def phase_at(self, loop) -> int:
+    def phase_at(self, loop) -> Phase:
         """The phase in which a loop's next iteration is."""
-        warmup, observers, norms = (point is not None and point.reached(loop) for point in self.points)
-        if not warmup:
-            return WARMUP
-        return NORMS_FROZEN if norms else RANGES_FROZEN if observers else QAT
+        warm, norms, ranges = (point is not None and point.reached(loop) for point in self.points)
+        return Phase(warm, warm and norms, warm and ranges)
 
     def before_train(self, runner) -> None:
         """Say when which phase begins."""
-        names = ('QAT', 'ranges frozen', 'batch norm frozen')
+        names = ('QAT', 'batch norm frozen', 'ranges frozen')
         steps = [f'{name} at {point}' for name, point in zip(names, self.points, strict=True) if point is not None]
         print_log(f'Float warm-up, then {", ".join(steps)}.', logger='current')
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: DATA_BATCH = None) -> None:
         """Enter the phase of this iteration."""
-        phase = max(self.phase_at(runner.train_loop), self._saved_phase)
+        phase = self.phase_at(runner.train_loop) | self._saved_phase
         if phase != self.phase:
             self._enter(runner, phase)
 
-    def _enter(self, runner, phase: int) -> None:
+    def _enter(self, runner, phase: Phase) -> None:
         network = self.network
-        learned = self.settings.learned and phase >= QAT
-        if phase >= QAT and not self._first_step(network):
+        learned = self.settings.learned and phase.simulating
+        if phase.simulating and not self._first_step(network):
             network.check_ranges()
         if learned:
-            network.start_learning()
-        network.observe(phase < RANGES_FROZEN and not learned)
-        network.simulate(phase >= QAT)
-        network.freeze_norms = phase >= NORMS_FROZEN
+            self._start_learning(runner)
+        network.observe(not phase.ranges_frozen and not learned)
+        network.simulate(phase.simulating)
+        network.freeze_norms = phase.norms_frozen
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         if isinstance(optimizer, GradBoostMixin):
-            optimizer.boost(phase >= QAT)
+            optimizer.boost(phase.simulating)
         self.phase = phase
-        print_log(f'Iteration {runner.iter + 1}: {PHASES[phase]}.', logger='current')
+        print_log(f'Iteration {runner.iter + 1}: {phase}.', logger='current')
+
+    def _start_learning(self, runner) -> None:
+        """Begin to train the scales, and the averages of them: until now the parameters have held no scale."""
+        if self.network.start_learning():
+            own = dict(self.network.named_parameters())
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    average = quantized_network(hook.ema_model.module)
+                    for name, value in average.named_parameters():
+                        value.data.copy_(own[name].data)
 
     def _first_step(self, network: QuantizedNetwork) -> bool:
         """Whether nothing was observed yet, as at the start of a run without warm-up."""
@@ -186,7 +195,7 @@ class QATHook(Hook):
         self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
     ) -> None:
         """Give all ranks the same ranges: the smallest minimum and the largest maximum."""
-        if get_world_size() > 1 and self.phase < RANGES_FROZEN:
+        if get_world_size() > 1 and not self.phase.ranges_frozen:
             reduce_ranges(self.network)
 
     # -- evaluation
@@ -196,8 +205,8 @@ class QATHook(Hook):
         if self.phase is None:
             self._execute(runner)
         else:
-            self.network.simulate(self.phase >= QAT)
-            arithmetic = 'simulated INT8' if self.phase >= QAT else 'float (warm-up)'
+            self.network.simulate(self.phase.simulating)
+            arithmetic = 'simulated INT8' if self.phase.simulating else 'float (warm-up)'
             print_log(f'Validation in {arithmetic}.', logger='current')
 
     def before_test(self, runner) -> None:
@@ -212,7 +221,8 @@ class QATHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Write down what the ranges belong to, and the phase."""
-        description = describe_quantization(self.network, self.settings, PHASES[self.phase or 0])
+        description = describe_quantization(self.network, self.settings, str(self.phase or Phase(False)))
+        description['reached'] = asdict(self.phase or Phase(False))
         description['points'] = [None if point is None else str(point) for point in self.points]
         checkpoint['meta'][META] = description
 
@@ -226,8 +236,8 @@ class QATHook(Hook):
             )
             return
         check_quantization(meta, self.network, self.settings, 'The checkpoint')
-        if runner._resume and meta['phase'] in PHASES[:4]:
-            self._saved_phase = PHASES.index(meta['phase'])
+        if runner._resume and 'reached' in meta:
+            self._saved_phase = Phase(**meta['reached'])
             points = [None if point is None else str(point) for point in self.points]
             if meta.get('points') != points:
                 print_log(f'Phases begin at {points}; in the checkpoint: {meta.get("points")}.', logger='current')

@@ -2,5 +2,5 @@
 
 NAME = 'quantization'  # of the network in the model; its ranges are ``quantization.<layer>.min_val`` and ``max_val``
 META = 'quantization'  # of what a checkpoint's meta says about it
-PHASES = ('float warm-up', 'QAT', 'QAT, ranges frozen', 'QAT, ranges and batch norm frozen', 'calibrated')
+CALIBRATED = 'calibrated'  # the phase of a checkpoint that was not trained with quantization
 EXECUTIONS = ('float', 'simulated', 'converted')

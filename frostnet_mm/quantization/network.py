@@ -12,7 +12,7 @@ from ..models.dense import DenseNetwork
 from .capture import EXAMPLE_SHAPE, CapturedNetwork, capture, set_mode, unflatten
 from .errors import RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
-from .quantizer import BATCH_NORM, DenseQuantizer, is_convolution, module_paths, rectifier_bounds
+from .quantizer import ADDS, BATCH_NORM, DenseQuantizer, is_convolution, module_paths, rectifier_bounds
 
 
 class _Program:
@@ -89,6 +89,8 @@ class QuantizedNetwork(nn.Module):
         self.program = _Program(captured, quantized, _fingerprint(quantized.graph, root, quantizer))
         self.numerics = quantizer.numerics
         self.freeze_norms = False
+        for module in self.activations():
+            module.shared = _calls(quantized.graph, f'quantization.{module.name}') > 1
         self._fuse_rectifiers()
         if quantizer.learned:
             self._make_weights_learnable()
@@ -120,15 +122,15 @@ class QuantizedNetwork(nn.Module):
         """Whether INT8 is simulated."""
         return any(module.simulating for module in self.activations())
 
-    def start_learning(self) -> None:
-        """Begin to train the scales from the ranges observed so far (LSQ)."""
-        weights = dict(self.weight_nodes())
-        for module in self.activations():
-            if module.learned_scale is not None:
-                module.start_learning()
-        for module, weight in weights.items():
-            if module.learned_scale is not None:
+    def start_learning(self) -> bool:
+        """Begin to train the scales from the ranges observed so far (LSQ); return whether that is new."""
+        new = [module for module in self.activations() if module.log_scale is not None and not module.learning]
+        for module in new:
+            module.start_learning()
+        for module, weight in self.weight_nodes():
+            if module.log_scale is not None:
                 module.start_learning(weight)
+        return bool(new)
 
     def weight_nodes(self) -> Iterator[tuple[WeightFakeQuantize, Tensor]]:
         """Each quantizer of a weight with the weight."""
@@ -169,6 +171,8 @@ class QuantizedNetwork(nn.Module):
     def flat(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network; the outputs as a flat tuple in the order of ``program.names``."""
         self._check_size(images)
+        for module in self.activations():
+            module.begin_pass()
         root = self.__dict__['root']
         forward = self.program.forward(root, self.training, self.training and not self.freeze_norms)
         return forward(root, images)
@@ -196,11 +200,14 @@ class QuantizedNetwork(nn.Module):
             module = self._module_of(node)
             bounds = rectifier_bounds(node.args[0]) if isinstance(module, ActivationFakeQuantize) else None
             if bounds and len(node.args[0].users) == 1 and _calls(self.program.graph, node.target) == 1:
-                module.rectify(*bounds)
+                source = node.args[0].args[0]
+                # These do not need their result for the backward pass.
+                fresh = is_convolution(source) or source.target in BATCH_NORM | ADDS
+                module.rectify(*bounds, inplace=fresh and len(source.users) == 1)
 
     def _make_weights_learnable(self) -> None:
         for module, weight in self.weight_nodes():
-            if module.learned and module.learned_scale is None:
+            if module.learned and module.log_scale is None:
                 module.make_learnable(weight)
 
 
@@ -244,7 +251,7 @@ def _name_quantizers(model: GraphModule) -> dict[str, nn.Module]:
     Returns:
         dict[str, nn.Module]: The quantizers by name, in the order of the graph.
     """
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # a scale shared by several calls has several names
     names: dict[str, nn.Module] = {}
     given: dict[int, str] = {}
     for node in model.graph.nodes:

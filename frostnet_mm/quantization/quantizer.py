@@ -6,8 +6,9 @@ covers what detectors and segmenters are made of, so that a tensor is quantized 
 writes it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,9 +29,9 @@ KEY = 'quantization_annotation'  # torchao's
 CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 TRANSPOSED = {aten.conv_transpose2d.input}
 BATCH_NORM = {aten.batch_norm.default}
-RECTIFIERS = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default}
-ADDS = {aten.add.Tensor, aten.add_.Tensor}
-MULTIPLICATIONS = {aten.mul.Tensor, aten.mul_.Tensor}
+RECTIFIERS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
+ADDS = {aten.add.Tensor}
+MULTIPLICATIONS = {aten.mul.Tensor}
 CONCATS = {aten.cat.default}
 # The result keeps the scale of the input: its values are some of the input's, or lie between them.
 SAME_SCALE = {
@@ -44,6 +45,7 @@ SAME_SCALE = {
     aten.transpose.int,
     aten.contiguous.default,
     aten.clone.default,
+    aten.detach.default,
     aten.slice.Tensor,
     aten.select.int,
     aten.expand.default,
@@ -55,6 +57,8 @@ SAME_SCALE = {
 }
 # The result has a range of its own.
 AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim}
+# What engines compute in INT8 without weights.
+INTEGER = ADDS | MULTIPLICATIONS | CONCATS | SAME_SCALE | AVERAGES
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,13 @@ def rectifier_bounds(node: Node) -> tuple[float, float] | None:
     """The clamp that a node is, if it is ReLU, ReLU6 or a hardtanh from 0; None otherwise."""
     if node.op != 'call_function' or node.target not in RECTIFIERS:
         return None
-    if node.target in (aten.relu.default, aten.relu_.default):
-        return 0.0, float('inf')
-    low, high = (*node.args[1:], -1.0, 1.0)[:2] if len(node.args) != 2 else (node.args[1], 1.0)
-    return (float(low), float(high)) if low == 0 else None
+    if node.target is aten.relu.default:
+        return 0.0, math.inf
+    if node.target is aten.relu6.default:
+        return 0.0, 6.0
+    ends = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, math.inf)
+    low, high = (*node.args[1:], *ends[len(node.args) - 1 :])
+    return (0.0, math.inf if high is None else float(high)) if low == 0 else None
 
 
 def _single_user(node: Node) -> Node | None:
@@ -135,6 +142,13 @@ def _with_rectifier(node: Node) -> Node:
     """The rectifier that alone reads a node, or the node itself."""
     user = _single_user(node)
     return user if user is not None and rectifier_bounds(user) is not None else node
+
+
+def _sources(node: Node) -> list[Node]:
+    """The tensors that an operator without weights reads."""
+    first = node.args[0] if node.args else ()
+    sources = first if isinstance(first, (list, tuple)) else node.args[:2]
+    return [source for source in sources if isinstance(source, Node)]
 
 
 def _is_map(node: object) -> bool:
@@ -180,20 +194,13 @@ class DenseQuantizer(Quantizer):
                 averaging_constant=averaging_constant, learned=learned
             ),
         )
-        self.weight = QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-127,
-            quant_max=127,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(learned=learned),
-        )
 
     # -- the two methods of torchao's Quantizer
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Write the annotations into a graph's nodes."""
         self._quantized: set[Node] = set()
+        self._feeding: dict[Node, bool] = {}
         only_output = {node for node in model.graph.nodes if self._read_only_by_output(node)}
         skip_output = set() if self.quantize_outputs else only_output
         for node in model.graph.nodes:
@@ -209,18 +216,28 @@ class DenseQuantizer(Quantizer):
 
     # -- one operator
 
+    def _weight(self, axis: int) -> QuantizationSpec:
+        return QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            # torchao passes its own ch_axis on to classes with PerChannel in their name only
+            observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(learned=self.learned, ch_axis=axis),
+        )
+
     def _annotate_node(self, node: Node, skip_output: set[Node]) -> None:
         if is_convolution(node):
             self._annotate_convolution(node, skip_output)
-        elif node.target in ADDS and all(map(_is_map, node.args[:2])) and self._any_quantized(node.args[:2]):
+        elif not self._any_quantized(_sources(node)) and not self._feeds_convolution(node):
+            return  # between operators in float, rounding would cost and gain nothing
+        elif node.target in ADDS | MULTIPLICATIONS and all(map(_is_map, node.args[:2])):
             self._annotate_inputs_and_end(node, node.args[:2], skip_output)
-        elif node.target in MULTIPLICATIONS and all(map(_is_map, node.args[:2])) and self._any_quantized(node.args[:2]):
-            self._annotate_inputs_and_end(node, node.args[:2], skip_output)
-        elif node.target in CONCATS and self._any_quantized(node.args[0]):
+        elif node.target in CONCATS:
             self._annotate_concat(node, skip_output)
-        elif node.target in SAME_SCALE and node.args[0] in self._quantized:
+        elif node.target in SAME_SCALE:
             self._annotate_same_scale(node, skip_output)
-        elif node.target in AVERAGES and node.args[0] in self._quantized:
+        elif node.target in AVERAGES:
             self._annotate_inputs_and_end(node, node.args[:1], skip_output)
         elif rectifier_bounds(node) is not None and node.args[0] in self._quantized:
             self._annotate_inputs_and_end(node, node.args[:1], skip_output)
@@ -232,7 +249,7 @@ class DenseQuantizer(Quantizer):
             if groups != 1:
                 return  # its output channels lie in two dimensions of the weight
             axis = 1
-        inputs = {node.args[0]: self.activation, weight: replace(self.weight, ch_axis=axis)}
+        inputs = {node.args[0]: self.activation, weight: self._weight(axis)}
         node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         last = batch_norm_of(node) or node
         last = _with_rectifier(last)
@@ -255,10 +272,10 @@ class DenseQuantizer(Quantizer):
         if not self.numerics.shared_concat or node in skip_output:
             self._annotate_inputs_and_end(node, sources, skip_output)
             return
-        first = (sources[0], node)
-        shared = SharedQuantizationSpec(first)
-        inputs = {source: shared for source in sources[1:]}
-        inputs[sources[0]] = self.activation
+        shared = SharedQuantizationSpec((sources[0], node))
+        inputs = {sources[0]: self.activation}  # first: torchao asks for the order, and a source may occur twice
+        for source in sources[1:]:
+            inputs.setdefault(source, shared)
         node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
         self._quantized.add(node)
 
@@ -280,6 +297,25 @@ class DenseQuantizer(Quantizer):
 
     def _any_quantized(self, nodes: Iterable[Node]) -> bool:
         return any(node in self._quantized for node in nodes)
+
+    def _feeds_convolution(self, node: Node) -> bool:
+        """Whether a convolution reads a node's value, perhaps after adds, concats, pools and views."""
+        if node not in self._feeding:
+            self._feeding[node] = False
+            both = node.target in ADDS | MULTIPLICATIONS
+            if (
+                node.target in INTEGER
+                and (not both or all(map(_is_map, node.args[:2])))
+                and not self._stays_float(node)
+            ):
+                self._feeding[node] = any(
+                    is_convolution(user)
+                    and user.args[0] is node
+                    and not self._stays_float(user)
+                    or self._feeds_convolution(user)
+                    for user in node.users
+                )
+        return self._feeding[node]
 
     def _stays_float(self, node: Node) -> bool:
         names = module_paths(node)

@@ -1,7 +1,7 @@
 """Points of a training run, in epochs, iterations or percent, compared with absolute progress."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
@@ -9,6 +9,31 @@ from mmengine.runner.base_loop import BaseLoop
 from .errors import QuantizationError
 
 _UNITS = {'epoch': 'epochs', 'epochs': 'epochs', 'iteration': 'iterations', 'iterations': 'iterations', '%': 'percent'}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is on during a training iteration.
+
+    Args:
+        simulating (bool): INT8 is simulated: the float warm-up is over.
+        norms_frozen (bool): Batch norms normalize by their running statistics, which no longer change.
+        ranges_frozen (bool): Activation ranges no longer change.
+    """
+
+    simulating: bool
+    norms_frozen: bool = False
+    ranges_frozen: bool = False
+
+    def __or__(self, other: 'Phase') -> 'Phase':
+        """All that is on in either."""
+        return Phase(*(one or two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+    def __str__(self) -> str:
+        if not self.simulating:
+            return 'float warm-up'
+        frozen = [name for name, on in (('batch norm', self.norms_frozen), ('ranges', self.ranges_frozen)) if on]
+        return f'QAT, {" and ".join(frozen)} frozen' if frozen else 'QAT'
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""What of a quantized network computes in INT8, and what stays in float."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from .network import QuantizedNetwork
+from .quantizer import (
+    ADDS,
+    BATCH_NORM,
+    INTEGER,
+    MULTIPLICATIONS,
+    SAME_SCALE,
+    TRANSPOSED,
+    is_convolution,
+    module_paths,
+    rectifier_bounds,
+)
+
+
+@dataclass(frozen=True)
+class FloatOperators:
+    """The operators of one kind that compute in float.
+
+    Args:
+        kind (str): Name of the operator in ATen, such as 'silu' or 'group_norm'.
+        count (int): How often it is called.
+        modules (tuple[str, ...]): Names of the modules that call it, in the order of the graph.
+    """
+
+    kind: str
+    count: int
+    modules: tuple[str, ...]
+
+
+def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
+    """List the operators that compute in float, each of which costs a dequantization and a quantization.
+
+    Computations on sizes, and views of an output that leaves the network, are not listed.
+
+    Args:
+        network (QuantizedNetwork): The network.
+
+    Returns:
+        list[FloatOperators]: By kind, the most frequent first.
+    """
+    found: dict[str, list[str]] = {}
+    for node in network.program.graph.nodes:
+        if _is_computation(node) and not _computes_in_integers(network, node):
+            found.setdefault(node.target._schema.name.split('::')[1].rstrip('_'), []).append(_module_name(node))
+    groups = [FloatOperators(kind, len(names), tuple(dict.fromkeys(names))) for kind, names in found.items()]
+    return sorted(groups, key=lambda group: -group.count)
+
+
+def int8_share(network: QuantizedNetwork) -> float:
+    """The share of multiply-accumulates of convolutions and linear layers whose input and weight are quantized.
+
+    Args:
+        network (QuantizedNetwork): The network.
+
+    Returns:
+        float: Between 0 and 1, for images of the size that the network was captured with.
+
+    Raises:
+        ValueError: The network has no convolution.
+    """
+    quantized = total = 0
+    for node in network.program.graph.nodes:
+        if is_convolution(node):
+            macs = _macs(node)
+            total += macs
+            quantized += macs * _reads_integers(network, node)
+    if not total:
+        raise ValueError('The network has no convolution and no linear layer, so no share of them is in INT8.')
+    return quantized / total
+
+
+def describe_report(network: QuantizedNetwork) -> str:
+    """Both in one line, for logs.
+
+    Args:
+        network (QuantizedNetwork): The network.
+
+    Returns:
+        str: Such as '92 weights and 96 activations are quantized: 100.0 % of the MACs in INT8; in float: 12 silu
+        (backbone.stage1.0.conv1, …).'
+    """
+    weights, activations = len(list(network.weights())), len(list(network.activations()))
+    groups = [
+        f'{group.count} {group.kind} ({group.modules[0]}{", …" if len(group.modules) > 1 else ""})'
+        for group in float_operators(network)
+    ]
+    return (
+        f'{weights} weights and {activations} activations are quantized: {int8_share(network):.1%} of the MACs in '
+        f'INT8; in float: {", ".join(groups) or "nothing"}.'
+    ).replace('%', ' %', 1)
+
+
+def _is_computation(node: Node) -> bool:
+    """Whether a node computes values of a feature map, other than reshaping what leaves the network."""
+    value = node.meta.get('val')
+    return (
+        node.op == 'call_function'
+        and isinstance(node.target, torch._ops.OpOverload)
+        and isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not (node.target in SAME_SCALE and _only_leaves(node))
+    )
+
+
+def _only_leaves(node: Node) -> bool:
+    return all(user.op == 'output' or (user.target in SAME_SCALE and _only_leaves(user)) for user in node.users)
+
+
+def _computes_in_integers(network: QuantizedNetwork, node: Node) -> bool:
+    """Whether an engine has all it needs to compute a node with integers, alone or as part of the operator before."""
+    if is_convolution(node):
+        return _reads_integers(network, node)
+    source = node.args[0] if isinstance(node.args[0], Node) else None
+    if source is not None and len(source.users) == 1:
+        if node.target in BATCH_NORM:
+            return is_convolution(source) and _reads_integers(network, source)
+        if rectifier_bounds(node) is not None and not _is_quantizer(network, source):
+            return _is_computation(source) and _computes_in_integers(network, source)
+    if node.target not in INTEGER and rectifier_bounds(node) is None:
+        return False
+    tensors = _tensors(node.args)
+    if node.target in ADDS | MULTIPLICATIONS and len(tensors) < 2:
+        return False  # with a number, which is not quantized
+    return all(_is_quantizer(network, tensor) for tensor in tensors)
+
+
+def _reads_integers(network: QuantizedNetwork, conv: Node) -> bool:
+    return all(_is_quantizer(network, argument) for argument in conv.args[:2])
+
+
+def _is_quantizer(network: QuantizedNetwork, node: Node) -> bool:
+    return node.op == 'call_module' and network._module_of(node) is not None
+
+
+def _tensors(arguments: Sequence) -> list[Node]:
+    """The feature maps and parameters among the arguments of a node."""
+    first = arguments[0]
+    candidates = first if isinstance(first, (list, tuple)) else arguments[:2]
+    return [node for node in candidates if isinstance(node, Node) and _has_values(node)]
+
+
+def _has_values(node: Node) -> bool:
+    return node.op == 'call_module' or isinstance(node.meta.get('val'), Tensor)
+
+
+def _macs(conv: Node) -> int:
+    """Multiply-accumulates of a convolution, transposed convolution or linear layer, for the captured size."""
+    weight = conv.args[1]
+    while weight.op == 'call_module':
+        weight = weight.args[0]
+    shape = weight.meta['val'].shape
+    if conv.target in TRANSPOSED:  # every value of the input meets the whole kernel of its channel
+        source = conv.args[0]
+        while source.op == 'call_module':
+            source = source.args[0]
+        positions, per_position = source.meta['val'], shape[1:]
+        return _size(positions) * int(torch.Size(per_position).numel())
+    return _size(conv.meta['val']) * int(torch.Size(shape[1:]).numel())
+
+
+def _size(value: Tensor) -> int:
+    """Number of elements of one image, with the sizes that the network was captured with."""
+    total = 1
+    for size in value.shape[1:]:
+        total *= int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+    return total
+
+
+def _module_name(node: Node) -> str:
+    return (module_paths(node) or [node.name])[-1]
