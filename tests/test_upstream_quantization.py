@@ -9,7 +9,6 @@ from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from tiny_segmenter import HEAD, PREPROCESSOR, segmenter
 from torch import nn
-from torch.fx import GraphModule, Interpreter
 from torch.utils import _pytree as pytree
 from upstream_models import (
     CLASSES,
@@ -25,8 +24,6 @@ from upstream_models import (
 
 from frostnet_mm.models.dense import DenseNetwork, UnsupportedModelError
 from frostnet_mm.quantization import QuantizationSettings, convert, float_operators, int8_share, prepare_model
-from frostnet_mm.quantization.capture import set_mode
-from frostnet_mm.quantization.quantizer import batch_norm_of, is_convolution
 
 # Upstream's SSDHead has no loss_cls, which its predict asks for.
 WITHOUT_PREDICT = {'ssdlite'}
@@ -162,70 +159,21 @@ def test_simulated_predictions_have_the_form_of_the_float_ones(ranged):
         assert one.shape[-1] == other.shape[-1] and one.dim() == other.dim() and torch.isfinite(one).all()
 
 
-class Recorder(Interpreter):
-    """Runs a graph and keeps the value of each operator."""
-
-    def run_node(self, node):
-        value = super().run_node(node)
-        if node.op == 'call_function' and isinstance(value, torch.Tensor):
-            self.values[node.name] = value
-        return value
-
-
-class Follower(Interpreter):
-    """Runs a converted graph, compares each operator to the simulation, and goes on with the simulation's value."""
-
-    def run_node(self, node):
-        value = super().run_node(node)
-        expected = self.values.get(node.name)
-        if expected is None or node.op != 'call_function' or not isinstance(value, torch.Tensor):
-            return value
-        self.compared.add(node.name)
-        step = expected.abs().max() / 255
-        off = (value - expected).abs()
-        if off.max() > step or (off > 0.01 * step).float().mean() > 1e-3:
-            self.wrong.append(f'{node.name}: {float(off.max() / step):.3g} steps')
-        return expected
-
-
-def assert_each_operator_equal(network, converted, images):
-    """One different rounding spreads through a deep network, so the operators are compared one by one."""
-    graph = network.program.copy_graph()
-    set_mode(graph, training=False, update_norms=False)
-    recorder = Recorder(GraphModule(network.__dict__['root'], graph))
-    recorder.values = {}
-    recorder.run(images)
-    convolutions = [node for node in graph.nodes if is_convolution(node)]
-    for node in convolutions:
-        norm = batch_norm_of(node)
-        if norm is not None:  # folded into the convolution
-            recorder.values[node.name] = recorder.values.pop(norm.name)
-    follower = Follower(converted.module)
-    follower.values, follower.compared, follower.wrong = recorder.values, set(), []
-    follower.run(images)
-    assert follower.wrong == []
-    assert {node.name for node in convolutions} <= follower.compared
-    assert len(follower.compared) >= 0.9 * len(recorder.values)
-
-
 def assert_converted_equals_simulated(case):
+    """At most one step, on at most 0.1 % of the elements of each output; a float output counts as 256 steps."""
     network = case.network.eval()
     network.simulate(True)
     with torch.no_grad():
         converted = convert(network)
-        assert_each_operator_equal(network, converted, case.images[SIZE])
         for images in case.images.values():
             simulated, integers = network.flat(images), converted.flat(images)
             network.simulate(False)
             floats = network.flat(images)
             network.simulate(True)
-            rounding = difference = 0.0
             for name, one, two, plain in zip(network.program.names, simulated, integers, floats, strict=True):
                 assert not torch.equal(one, plain), name
-                scale = plain.square().mean()
-                rounding += float((one - plain).square().mean() / scale)
-                difference += float((one - two).square().mean() / scale)
-            assert difference <= 1.2 * rounding
+                step, off = one.abs().max() / 255, (one - two).abs()
+                assert off.max() <= step and (off > 0.01 * step).float().mean() <= 1e-3, name
 
 
 def test_converted_equals_simulated(ranged):

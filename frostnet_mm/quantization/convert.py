@@ -11,6 +11,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from .capture import set_mode, unflatten
 from .fake_quantize import WeightFakeQuantize
+from .folding import affine_of, folded_weight
 from .network import QuantizedNetwork
 from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution
 
@@ -118,21 +119,15 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
     if weight_node.op != 'get_attr':
         return
     weight = _value(module, weight_node)
-    axis = 1 if conv.target in TRANSPOSED else 0
-    shape = [-1 if d == axis else 1 for d in range(weight.dim())]
-    scale = None
-    if quantizer is not None:
-        scale = quantizer.scale(weight).clone()
-        weight = quantizer(weight)  # what training has computed with
     if norm is not None:
         factor, shift = _affine(module, norm)
         bias = _value(module, conv.args[2]) if len(conv.args) > 2 and conv.args[2] is not None else 0.0
-        folded_bias = bias * factor + shift
-        weight = weight * factor.view(shape)
-        scale = None if scale is None else scale * factor.abs()
+        weight, scale = folded_weight(weight, factor, 1 if conv.target in TRANSPOSED else 0, quantizer)
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
-        _set_argument(module, conv, 2, folded_bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
+        _set_argument(module, conv, 2, bias * factor + shift, f'{_plain(weight_node)}_folded_bias_{conv.name}')
+    elif quantizer is not None:
+        scale, weight = quantizer.scale(weight).clone(), quantizer(weight)
     name = f'{_plain(weight_node)}_folded_{conv.name}'
     if quantizer is None:
         if norm is not None:
@@ -148,11 +143,7 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
 
 
 def _affine(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
-    """What a batch norm multiplies by and adds in evaluation mode."""
-    gamma, beta, mean, variance = (_value(module, argument) for argument in norm.args[1:5])
-    factor = torch.rsqrt(variance + norm.args[7])
-    factor = factor if gamma is None else factor * gamma
-    return factor, (0.0 if beta is None else beta) - mean * factor
+    return affine_of(*(_value(module, argument) for argument in norm.args[1:5]), norm.args[7])
 
 
 def _scale_and_shift(module: GraphModule, norm: Node) -> None:

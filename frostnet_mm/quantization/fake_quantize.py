@@ -79,8 +79,8 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         quant_max (int): Largest quantized value.
         averaging_constant (float): Weight of a new batch in the moving average. Default: 0.01.
         learned (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153). Its
-            parameter is the scale's logarithm, so that an optimizer's step changes a scale by a share of itself and never
-            its sign; it holds 0 until :meth:`start_learning`. Default: False.
+            parameter is the scale's logarithm, so that an optimizer's step changes a scale by a share of itself, never its
+            sign; it holds 0 until :meth:`start_learning`. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """
 
@@ -336,6 +336,11 @@ class WeightFakeQuantize(FakeQuantizeBase):
             return self.log_scale.detach().exp()
         return (self._largest(weight) / self.quant_max).clamp(min=_SMALLEST_SCALE)
 
+    def with_scale(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Round a weight to other scales than its own, of shape (C_out,)."""
+        shape = [-1 if d == self.ch_axis else 1 for d in range(weight.dim())]
+        return _RoundChannels.apply(weight, scale.clamp(min=_SMALLEST_SCALE).view(shape), self.quant_max)
+
     def fix(self, scale: Tensor) -> None:
         """Keep these scales from now on, as conversion to integers needs it."""
         self.fixed_scale = scale.clamp(min=_SMALLEST_SCALE)
@@ -362,12 +367,12 @@ class WeightFakeQuantize(FakeQuantizeBase):
         """
         if not self.simulating:
             return weight
-        shape = [-1 if d == self.ch_axis else 1 for d in range(weight.dim())]
         if self.training and self.learning:
+            shape = [-1 if d == self.ch_axis else 1 for d in range(weight.dim())]
             factor = 1.0 / math.sqrt(weight.numel() / weight.shape[self.ch_axis] * self.quant_max)
             scale = _scaled_gradient(self.log_scale.exp(), factor).view(shape)
             return _round_through((weight / scale).clamp(self.quant_min, self.quant_max)) * scale
-        return _RoundChannels.apply(weight, self.scale(weight).view(shape), self.quant_max)
+        return self.with_scale(weight, self.scale(weight))
 
     def extra_repr(self) -> str:
         """The layer."""

@@ -12,6 +12,7 @@ from ..models.dense import DenseNetwork
 from .capture import EXAMPLE_SHAPE, CapturedNetwork, capture, set_mode, unflatten
 from .errors import RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+from .folding import fold_norms
 from .quantizer import ADDS, BATCH_NORM, DenseQuantizer, is_convolution, module_paths, rectifier_bounds
 
 
@@ -25,17 +26,20 @@ class _Program:
         self.names = captured.names
         self.fixed_size = captured.fixed_size
         self.fingerprint = fingerprint
-        self._forwards: dict[tuple[bool, bool], Any] = {}
+        self._forwards: dict[tuple[bool, bool, bool], Any] = {}
 
     def __deepcopy__(self, memo: dict) -> '_Program':
         return self
 
-    def forward(self, root: nn.Module, training: bool, update_norms: bool) -> Any:
+    def forward(self, root: nn.Module, training: bool, update_norms: bool, folded: bool) -> Any:
         """The graph as a function of (root, images), for a mode; generated once."""
-        key = (training, update_norms)
+        key = (training, update_norms, folded)
         if key not in self._forwards:
             graph = self.copy_graph()
             set_mode(graph, training, update_norms)
+            if folded:
+                weights = {f'quantization.{module.name}': module for module in root.quantization.weights()}
+                fold_norms(graph, weights)
             _drop_rectifiers(graph, root)
             self._forwards[key] = type(GraphModule(root, graph)).forward
         return self._forwards[key]
@@ -174,7 +178,9 @@ class QuantizedNetwork(nn.Module):
         for module in self.activations():
             module.begin_pass()
         root = self.__dict__['root']
-        forward = self.program.forward(root, self.training, self.training and not self.freeze_norms)
+        # Evaluation computes what the converted network does, to the last digit; training needs the norms themselves.
+        folded = self.simulating and not self.training
+        forward = self.program.forward(root, self.training, self.training and not self.freeze_norms, folded)
         return forward(root, images)
 
     def _check_size(self, images: Tensor) -> None:
