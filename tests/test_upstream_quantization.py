@@ -223,6 +223,22 @@ def test_a_branch_on_values_is_refused_by_line_and_module():
     assert f'{__file__}:{line}: if x.mean() > 0' in str(error.value)
 
 
+class Mismatch(Plain):
+    """Its second convolution, of a class that the first has too, does not fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Conv2d(5, 8, 1)
+
+    def forward(self, x):
+        return (self.other(self.conv(x)),)
+
+
+def test_a_layer_that_does_not_fit_is_named():
+    with pytest.raises(UnsupportedModelError, match=r'backbone\.other \(Conv2d\) cannot be captured.*channels'):
+        prepare_model(segmenter(Mismatch))
+
+
 def test_a_head_that_computes_something_else_in_evaluation_is_refused():
     preprocessor = dict(type='DetDataPreprocessor')
     neck = dict(type='FPN', in_channels=[8], out_channels=8, num_outs=5)

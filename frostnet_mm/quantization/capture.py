@@ -1,7 +1,8 @@
 """From a dense network to a graph of ATen operators, whose parameters stay the network's own."""
 
-import inspect
+import linecache
 import operator
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,36 +100,33 @@ def _export(dense: DenseNetwork, example: Tensor) -> GraphModule:
     shapes = ({0: auto, 2: auto, 3: auto},)
     try:  # three times as fast, and what it cannot do is left to the other
         program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
-    except Exception:  # many types, whose messages do not name a line of the model
+    except Exception as error:  # many types; each is passed on with the place it came from
         try:
             program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
-        except Exception as error:  # dynamo raises many types; each is passed on with the place it came from
+        except Exception:
             raise UnsupportedModelError(_explain(error, dense)) from error
     # Maps of size 1 add guards on the input's shape, which the graph does not need.
     return program.module(check_guards=False)
 
 
 def _explain(error: Exception, dense: DenseNetwork) -> str:
-    """Name the module and the line that could not be captured."""
+    """Name the innermost module that could not be captured, and its line."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    stack = getattr(error, 'real_stack', None) or []
-    for frame in reversed(list(stack)):
-        for name, module in dense.named_modules():
-            try:
-                lines, start = inspect.getsourcelines(type(module).forward)
-                file = inspect.getsourcefile(type(module).forward)
-            except (OSError, TypeError):
-                continue
-            if name and file == frame.filename and start <= frame.lineno < start + len(lines):
-                return (
-                    f'{name} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
-                    f'  at {frame.filename}:{frame.lineno}: {frame.line}\n'
-                    'Rewrite this line with tensor operations that do not depend on values, or leave the model in '
-                    'float '
-                    '(without QATHook).'
-                )
-    place = f'\n  at {stack[-1].filename}:{stack[-1].lineno}: {stack[-1].line}' if stack else ''
-    return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}{place}'
+    names = {id(module): name for name, module in dense.named_modules() if name}
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_locals.get('self')
+        if id(module) in names:
+            found = module, frame.f_code.co_filename, line
+    if found is None:
+        return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}'
+    module, file, line = found
+    return (
+        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
+        f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
+        'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
+        'QATHook).'
+    )
 
 
 def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
