@@ -57,7 +57,7 @@ def test_mmdet_and_mmseg_may_each_be_missing(missing):
 
 def test_supported_versions_are_the_pinned_ones():
     pins = dict(re.findall(r'^([\w-]+)==([\w.]+)', (ROOT / 'requirements.txt').read_text(), re.M))
-    for name in ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation'):
+    for name in ('torch', 'torchao', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation'):
         tested, low, end = compat.SUPPORTED[name]
         assert tested == pins[name]
         assert compat._release(low) <= compat._release(tested)
@@ -182,12 +182,20 @@ def test_fork_and_official_package_at_once(changes, pair, reinstall):
         ({'onedl_mmcv': '2.4.0'}, True),
         ({'onedl_mmdetection': '3.4.0'}, True),
         ({'onedl_mmsegmentation': '1.5.0'}, True),
+        ({'torchao': '0.17.0'}, True),
+        ({'torchao': '0.19.0'}, True),
         ({'python': '3.13.0'}, False),
     ],
 )
 def test_versions_outside_the_ranges(changes, fatal):
     problem = only(problems(FORKS, **changes), fatal)
     assert list(changes.values())[0] in problem.found
+
+
+def test_float_models_need_no_torchao_and_quantization_a_newer_torch():
+    assert problems(FORKS, torchao=None) == problems(FORKS, torchao='0.18.0') == []
+    problem = only(problems(FORKS, torchao='0.18.0', torch='2.8.0'), fatal=True)
+    assert problem.fix == 'pip uninstall -y torchao' and 'torch >= 2.9' in problem.supported
 
 
 def test_two_opencv_of_different_versions_are_a_warning():

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from frostnet_mm.models import UnsupportedModelError
 from frostnet_mm.quantization import DenseQuantizer, QuantizationError, QuantizedNetwork, RangeError, convert
 from frostnet_mm.quantization.calibration import calibrate
+from frostnet_mm.quantization.capture import capture, without_sync_batchnorm
 from frostnet_mm.quantization.convert import fold
 from frostnet_mm.quantization.fake_quantize import ActivationFakeQuantize
 from frostnet_mm.quantization.hook import reduce_ranges
@@ -331,6 +333,15 @@ def test_ranks_take_the_smallest_minimum_and_the_largest_maximum(pair, monkeypat
     for module in network.activations():
         (low, high), (other_low, other_high) = own[module.name], other[module.name]
         assert (float(module.min_val), float(module.max_val)) == (min(low, other_low), max(high, other_high))
+
+
+def test_synchronized_batch_norm_is_refused_or_replaced():
+    dense = Dense()
+    norm = dense.head.stem_bn = nn.SyncBatchNorm(8)
+    with pytest.raises(UnsupportedModelError, match='head.stem_bn is a SyncBatchNorm.*expected BatchNorm2d'):
+        capture(dense)
+    without_sync_batchnorm(dense)  # on one device; the optimizer knows the parameters by identity
+    assert not isinstance(dense.head.stem_bn, nn.SyncBatchNorm) and dense.head.stem_bn.weight is norm.weight
 
 
 def test_an_image_size_that_the_graph_is_bound_to_is_named(pair):

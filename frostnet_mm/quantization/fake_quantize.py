@@ -79,8 +79,8 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         quant_max (int): Largest quantized value.
         averaging_constant (float): Weight of a new batch in the moving average. Default: 0.01.
         learned (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153). Its
-            parameter is the scale's logarithm, so that an optimizer's step changes a scale by a share of itself, not its
-            sign; it holds 0 until :meth:`start_learning`. Default: False.
+            parameter is the logarithm of the scale, so that a step of the optimizer changes a scale by a share of
+            itself and never its sign; it holds 0 until :meth:`start_learning`. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """
 
