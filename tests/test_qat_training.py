@@ -211,6 +211,9 @@ def test_averaged_weights_accumulation_clipping_and_learned_scales(mini_coco, tm
     ema = next(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))
     averages = [p for name, p in quantized_network(ema.module).named_parameters()]
     assert all(((a - p).abs() < 0.1).all() for a, p in zip(averages, scales, strict=True))  # none is still 0
+    rates = [group['lr'] for group in runner.optim_wrapper.optimizer.param_groups]
+    assert rates[-1] == pytest.approx(rates[0])  # the scales' group was added behind the schedulers' back
+    assert 0 < rates[0] < 0.0015
     checkpoint = read_checkpoint(f'{cfg.work_dir}/epoch_4.pth')
     assert 'ema_state_dict' in checkpoint
     options = ['--cfg-options', f'data_root={mini_coco}', *SHORT[:-1]]

@@ -206,15 +206,13 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         if math.isinf(low) or math.isinf(high):
             raise RangeError(
                 f'The range of {self.name} is infinite ({low:g} to {high:g}): its values overflowed. Check the loss '
-                'and '
-                'the learning rate, or go back to an earlier checkpoint.'
+                'and the learning rate, or go back to an earlier checkpoint.'
             )
         if not low < high:
             raise RangeError(
                 f'The range of {self.name} is {"constant" if low == high else "empty"} ({low:g} to {high:g}): the '
-                'layer '
-                'puts out nothing but zeros. Its weights or its batch norm died; lower the learning rate, or leave the '
-                'layer in float with float_modules.'
+                'layer puts out nothing but zeros. Its weights or its batch norm died; lower the learning rate, or '
+                'leave the layer in float with float_modules.'
             )
 
     @property

@@ -119,27 +119,25 @@ class QATHook(Hook):
             scales = [p for name, p in self.network.named_parameters() if name.endswith('log_scale')]
             known = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
             if scales and id(scales[0]) not in known:
-                runner.optim_wrapper.optimizer.add_param_group(dict(params=scales, weight_decay=0.0))
+                add_parameters(runner.optim_wrapper.optimizer, scales, runner.param_schedulers)
 
     def _refuse_what_would_be_wrong(self, runner) -> None:
         if isinstance(runner.optim_wrapper, AmpOptimWrapper):
             raise QuantizationError(
-                'QATHook with mixed precision (--amp, AmpOptimWrapper) was given: bfloat16 has as few digits as '
-                'INT8, so '
-                'rounding would be simulated wrongly. Expected OptimWrapper: leave --amp out.'
+                'QATHook with mixed precision (--amp, AmpOptimWrapper) was given: bfloat16 has as few digits as INT8, '
+                'so rounding would be simulated wrongly. Expected OptimWrapper: leave --amp out.'
             )
         wrapped = is_model_wrapper(runner.model)
         if wrapped and not isinstance(runner.model, torch.nn.parallel.DistributedDataParallel):
             raise QuantizationError(
                 f'QATHook with {type(runner.model).__name__} was given: it hides or shards the parameters that the '
-                'graph '
-                'reads. Expected MMDistributedDataParallel or no wrapper.'
+                'graph reads. Expected MMDistributedDataParallel or no wrapper.'
             )
         if wrapped and self.settings.learned:
             raise QuantizationError(
                 'QATHook(learned_scales=True) in distributed training was given: the wrapper was made before the '
-                'scales '
-                'existed and would not average their gradients. Train on one device, or with learned_scales=False.'
+                'scales existed and would not average their gradients. Train on one device, or with '
+                'learned_scales=False.'
             )
 
     # -- phases
@@ -241,6 +239,32 @@ class QATHook(Hook):
             points = [None if point is None else str(point) for point in self.points]
             if meta.get('points') != points:
                 print_log(f'Phases begin at {points}; in the checkpoint: {meta.get("points")}.', logger='current')
+
+
+def add_parameters(optimizer: torch.optim.Optimizer, parameters: list, schedulers: list | dict | None) -> None:
+    """Give an optimizer parameters that did not exist when it and its schedulers were built.
+
+    They get the optimizer's own learning rate, no weight decay, and the course of the schedulers, which multiply what
+    they find and count on as many groups as there were.
+
+    Args:
+        optimizer (Optimizer): Changed in place.
+        parameters (list[Parameter]): What to add.
+        schedulers (list | dict | None): mmengine's parameter schedulers, which have taken their first step already.
+    """
+    first = optimizer.param_groups[0]
+    added = dict(params=parameters, weight_decay=0.0)
+    flat = schedulers or []
+    flat = flat if isinstance(flat, list) else [item for items in flat.values() for item in items]
+    for name in {scheduler.param_name for scheduler in flat}:
+        if name in optimizer.defaults:
+            initial = optimizer.defaults[name]
+            added[f'initial_{name}'] = initial
+            added[name] = initial * first[name] / first[f'initial_{name}']
+    optimizer.add_param_group(added)
+    for scheduler in flat:
+        group = optimizer.param_groups[-1]
+        scheduler.base_values.append(group.setdefault(f'initial_{scheduler.param_name}', group[scheduler.param_name]))
 
 
 def hook_options(settings: QuantizationSettings) -> dict:

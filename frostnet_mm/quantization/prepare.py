@@ -135,11 +135,11 @@ def check_quantization(
     for name in ('numerics', 'quantize_outputs', 'float_modules', 'learned'):
         own = getattr(settings, name)
         if saved.get(name) != own:
+            option = 'learned_scales' if name == 'learned' else name
             raise CheckpointError(
-                f'{source} was trained with QATHook({name}={saved.get(name)!r}), this config has {name}={own!r}: the '
-                'ranges '
-                f'would belong to other tensors. Set {name}={saved.get(name)!r}, or train anew from its weights with '
-                'load_from, having removed the ranges: tools/test.py --float evaluates them.'
+                f'{source} was made with QATHook({option}={saved.get(name)!r}), this config has {option}={own!r}: the '
+                f'ranges would belong to other tensors. Set {option}={saved.get(name)!r}, or give the weights new '
+                'ranges: python tools/calibrate.py CONFIG CHECKPOINT.'
             )
     own_torchao = version('torchao')
     if _minor(meta['torchao']) != _minor(own_torchao):
@@ -152,8 +152,7 @@ def check_quantization(
             f'{source} was made with another graph ({meta["graph"]}) than this model has '
             f'({network.program.fingerprint}): '
             'the model of the config, or a package that it comes from, has changed. Use the config and the versions '
-            'that '
-            'the checkpoint was trained with.'
+            'that the checkpoint was trained with.'
         )
 
 
