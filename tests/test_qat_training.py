@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, SHORT, run_tool
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from test_segmentation import config  # noqa: F401  (a fixture)
 
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.inference import load_model
@@ -264,3 +265,35 @@ def test_two_processes_share_weights_and_ranges(mini_coco, tmp_path):
     assert sum(name.startswith('quantization.') for name in names) > 100
     for name in names:
         assert torch.equal(one['state'][name], two['state'][name]), name
+
+
+def test_a_segmenter_in_an_iteration_based_loop_resumes_in_every_phase(config, tmp_path):  # noqa: F811
+    """Bitwise as without the stop; and the converted network segments as the simulated one does."""
+    quantized = tmp_path / 'quantized.py'
+    quantized.write_text(f"""
+_base_ = {str(config)!r}
+default_hooks = dict(
+    qat=dict(type='frostnet_mm.QATHook', warmup='4 iterations', freeze_bn_at='75 %',
+             freeze_observers_at='11 iterations'),
+    checkpoint=dict(interval=2, max_keep_ckpts=9))
+train_cfg = dict(max_iters=12, val_interval=12)
+model = dict(decode_head=dict(dropout_ratio=0.0))  # mmengine does not save the generators' state
+optim_wrapper = dict(optimizer=dict(type='frostnet_mm.GradBoostAdamW'))
+""")
+    straight = tmp_path / 'straight'
+    assert run_tool('train', quantized, '--work-dir', straight) == 0
+    last = read_checkpoint(straight / 'iter_12.pth')
+    assert last['meta']['quantization']['phase'] == 'QAT, batch norm and ranges frozen'
+    phases = [read_checkpoint(straight / f'iter_{i}.pth')['meta']['quantization']['phase'] for i in (2, 4, 6, 10)]
+    assert phases == ['float warm-up', 'float warm-up', 'QAT', 'QAT, batch norm frozen']
+    for start in (4, 10):
+        resumed = tmp_path / f'from_{start}'
+        assert run_tool('train', quantized, '--work-dir', resumed, '--resume', straight / f'iter_{start}.pth') == 0
+        state = read_checkpoint(resumed / 'iter_12.pth')['state_dict']
+        assert set(state) == set(last['state_dict'])
+        for name, value in last['state_dict'].items():
+            assert torch.equal(value, state[name]), (start, name)
+    out = tmp_path / 'compared.json'
+    assert run_tool('test', quantized, straight / 'iter_12.pth', '--work-dir', tmp_path, '--compare', '--out', out) == 0
+    metrics = json.loads(out.read_text())['metrics']
+    assert metrics['converted']['mIoU'] == pytest.approx(metrics['simulated']['mIoU'], abs=0.5)

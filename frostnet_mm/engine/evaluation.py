@@ -3,6 +3,7 @@
 What runs INT8 is imported where it is needed: float models need no torchao.
 """
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -74,7 +75,7 @@ def evaluate_all(runner: Runner) -> dict[str, dict]:
 
 def comparison_table(results: dict[str, dict]) -> str:
     """The metrics of :func:`evaluate_all` beside each other, with the difference to float."""
-    metrics = [name for name, value in results['float'].items() if isinstance(value, int | float)]
+    metrics = [name for name, value in results['float'].items() if isinstance(value, int | float | np.number)]
     width = max(len(name) for name in metrics)
     lines = [' ' * width + ''.join(f'{name:>12s}{"" if name == "float" else "   (change)"}' for name in EXECUTIONS)]
     for name in metrics:
