@@ -23,11 +23,15 @@ from mmengine.config import DictAction
 from frostnet_mm.engine.cli import run_tool
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.files import write_text
+from frostnet_mm.quantization.names import EXECUTIONS
 
 TOOLS = Path(__file__).resolve().parent
 WARMUPS = {'float': None, 'qat': '0 epochs', 'statassist': None, 'gradboost': None, 'gradboost-ref': None}
 MODES = {'gradboost': 'paper', 'gradboost-ref': 'reference'}
-EXECUTIONS = ('float', 'simulated', 'converted')
+
+
+class StudyError(ConfigError):
+    """One of the runs failed; the message names its log."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,7 +72,7 @@ def run(command: list[str], log: Path) -> None:
     with log.open('a') as stream:
         code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment()).returncode
     if code:
-        raise RuntimeError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
+        raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
 
 
 def environment() -> dict[str, str]:
@@ -101,25 +105,19 @@ def train(args: argparse.Namespace, way: str, seed: int, folder: Path) -> Path:
     return Path(done.read_text())
 
 
-def evaluate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: Path, execution: str) -> dict:
-    """Evaluate a checkpoint in one arithmetic; return its metrics."""
-    out = folder / f'{execution}.json'
+def evaluate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: Path, quantized: bool) -> dict:
+    """Evaluate a checkpoint, a quantized one in every arithmetic; return the metrics by arithmetic."""
+    out = folder / 'metrics.json'
     if not out.is_file():
-        command = [
-            sys.executable,
-            str(TOOLS / 'test.py'),
-            str(config),
-            str(checkpoint),
-            '--work-dir',
-            str(folder / 'test'),
-        ]
-        command += ['--out', str(out)] + ([] if execution == 'simulated' else [f'--{execution}'])
+        command = [sys.executable, str(TOOLS / 'test.py'), str(config), str(checkpoint), '--out', str(out)]
+        command += ['--work-dir', str(folder / 'test')] + ['--compare'] * quantized
         run(command + data_options(args), folder / 'test.out')
-    return json.loads(out.read_text())['metrics']
+    metrics = json.loads(out.read_text())['metrics']
+    return metrics if quantized else {'float': metrics}
 
 
 def one_run(args: argparse.Namespace, way: str, seed: int, root: Path) -> dict[str, dict]:
-    """Train (for ptq: calibrate) and evaluate in every arithmetic."""
+    """Train (for ptq: calibrate) and evaluate."""
     folder = root / f'{way}_seed{seed}'
     if way == 'ptq':
         float_folder = root / f'float_seed{seed}'
@@ -131,8 +129,7 @@ def one_run(args: argparse.Namespace, way: str, seed: int, root: Path) -> dict[s
             run(command + data_options(args), folder / 'calibrate.out')
     else:
         checkpoint, config = train(args, way, seed, folder), folder / 'config.py'
-    executions = EXECUTIONS[:1] if way == 'float' else EXECUTIONS
-    return {execution: evaluate(args, config, checkpoint, folder, execution) for execution in executions}
+    return evaluate(args, config, checkpoint, folder, quantized=way != 'float')
 
 
 def table(results: dict[tuple[str, int], dict], ways: list[str], seeds: list[int]) -> Iterator[str]:
