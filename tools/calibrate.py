@@ -72,7 +72,6 @@ def main() -> None:
 
 
 def _serialized(checkpoint: dict) -> bytes:
-
     stream = BytesIO()
     torch.save(checkpoint, stream)
     return stream.getvalue()

@@ -103,7 +103,7 @@ def _export(dense: DenseNetwork, example: Tensor) -> GraphModule:
     except Exception as error:  # many types; each is passed on with the place it came from
         try:
             program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
-        except Exception:
+        except Exception:  # of the two failures the first is raised: its traceback runs through the model's own lines
             raise UnsupportedModelError(_explain(error, dense)) from error
     # Maps of size 1 add guards on the input's shape, which the graph does not need.
     return program.module(check_guards=False)

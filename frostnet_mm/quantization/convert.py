@@ -56,8 +56,7 @@ def convert(network: QuantizedNetwork) -> ConvertedNetwork:
         network (QuantizedNetwork): With ranges, from training or calibration.
 
     Returns:
-        ConvertedNetwork: The reference. Its outputs differ from the simulation's in evaluation mode by what float
-        rounding moves over the boundary of a quantization step.
+        ConvertedNetwork: The reference. It folds as the simulation in evaluation mode does, so that the two agree.
 
     Raises:
         RangeError: A layer has no usable range.
