@@ -10,8 +10,8 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from .capture import set_mode, unflatten
-from .fake_quantize import WeightFakeQuantize
-from .folding import affine_of, folded_weight
+from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+from .folding import affine_of, folded_weight, rounded_bias
 from .network import QuantizedNetwork
 from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution
 
@@ -113,20 +113,25 @@ def _attributes(module: GraphModule) -> nn.Module:
 def _fold_one(module: GraphModule, conv: Node) -> None:
     """Fold the batch norm behind one convolution, if there is one, and fix the scales of its weight."""
     norm = batch_norm_of(conv)
-    quantizer = _quantizer_of(module, conv.args[1])
+    quantizer = _quantizer_of(module, conv.args[1], WeightFakeQuantize)
     weight_node = conv.args[1].args[0] if quantizer is not None else conv.args[1]
     if weight_node.op != 'get_attr':
         return
     weight = _value(module, weight_node)
+    bias = _value(module, conv.args[2]) if len(conv.args) > 2 else None
     if norm is not None:
         factor, shift = _affine(module, norm)
-        bias = _value(module, conv.args[2]) if len(conv.args) > 2 and conv.args[2] is not None else 0.0
         weight, scale = folded_weight(weight, factor, 1 if conv.target in TRANSPOSED else 0, quantizer)
+        bias = (0.0 if bias is None else bias) * factor + shift
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
-        _set_argument(module, conv, 2, bias * factor + shift, f'{_plain(weight_node)}_folded_bias_{conv.name}')
     elif quantizer is not None:
         scale, weight = quantizer.scale(weight).clone(), quantizer(weight)
+    inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
+    if quantizer is not None and inputs is not None:
+        bias = rounded_bias(bias, inputs, scale)
+    if bias is not None and (quantizer is not None or norm is not None):
+        _set_argument(module, conv, 2, bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
     name = f'{_plain(weight_node)}_folded_{conv.name}'
     if quantizer is None:
         if norm is not None:
@@ -168,9 +173,10 @@ def _erase_unread(graph: Graph) -> None:
             graph.erase_node(node)
 
 
-def _quantizer_of(module: GraphModule, node: Node) -> WeightFakeQuantize | None:
+def _quantizer_of(module: GraphModule, node: Node, kind: type) -> Any:
+    """The quantizer of a kind that is called at a node, or None."""
     found = module.get_submodule(str(node.target)) if node.op == 'call_module' else None
-    return found if isinstance(found, WeightFakeQuantize) else None
+    return found if isinstance(found, kind) else None
 
 
 def _value(module: GraphModule, node: Node | None) -> Tensor | None:

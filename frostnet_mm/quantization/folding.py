@@ -5,12 +5,13 @@ there, and each such step grows from layer to layer.
 """
 
 import operator
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.fx import Graph
+from torch import Tensor, nn
+from torch.fx import Graph, Node
 
-from .fake_quantize import WeightFakeQuantize
+from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution
 
 
@@ -47,23 +48,50 @@ def folded_weight(
     return quantizer(weight) * factor.view(shape), scale
 
 
+def rounded_bias(bias: Tensor | None, inputs: ActivationFakeQuantize, scale: Tensor) -> Tensor | None:
+    """A bias on the grid of the 32 bit accumulator that it is added to, as integer engines need it.
+
+    Args:
+        bias (Tensor, optional): Of shape (C_out,).
+        inputs (ActivationFakeQuantize): The quantizer of the convolution's input.
+        scale (Tensor): The scales of its weight, of shape (C_out,).
+    """
+    if bias is None:
+        return None
+    step = inputs.calculate_qparams()[0].to(scale.device) * scale
+    return (bias / step).round().clamp(-(2.0**31), 2.0**31 - 128) * step  # the largest float32 below 2^31
+
+
 def fold_in_passing(
     weight: Tensor,
     bias: Tensor | None,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
+    norm: tuple | None,
     axis: int,
     quantizer: WeightFakeQuantize | None,
-) -> tuple[Tensor, Tensor]:
-    """The weight and the bias that a convolution has once its batch norm is folded, from their present values."""
-    factor, shift = affine_of(gamma, beta, mean, variance, eps)
-    weight, scale = folded_weight(weight, factor, axis, quantizer)
+    inputs: ActivationFakeQuantize | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The weight and the bias that a convolution is converted to, from their present values.
+
+    Args:
+        weight (Tensor): The weight.
+        bias (Tensor, optional): Of shape (C_out,).
+        norm (tuple, optional): The batch norm behind it: weight, bias, mean, variance and eps.
+        axis (int): The dimension of the weight's output channels.
+        quantizer (WeightFakeQuantize, optional): That of the weight.
+        inputs (ActivationFakeQuantize, optional): That of the input.
+
+    Returns:
+        tuple[Tensor, Tensor | None]: Rounded where they are quantized.
+    """
+    scale = None if quantizer is None else quantizer.scale(weight)
+    if norm is not None:
+        factor, shift = affine_of(*norm)
+        weight, scale = folded_weight(weight, factor, axis, quantizer)
+        bias = (0.0 if bias is None else bias) * factor + shift
     if scale is not None:
         weight = quantizer.with_scale(weight, scale)
-    return weight, (0.0 if bias is None else bias) * factor + shift
+        bias = bias if inputs is None else rounded_bias(bias, inputs, scale)
+    return weight, bias
 
 
 def norm_in_passing(
@@ -75,30 +103,46 @@ def norm_in_passing(
     return x * factor.view(shape) + shift.view(shape)
 
 
-def fold_norms(graph: Graph, weight_quantizers: dict[str, WeightFakeQuantize]) -> None:
-    """Change a graph in evaluation mode so that it folds its batch norms in passing.
+def fold_norms(graph: Graph, root: nn.Module) -> None:
+    """Change a graph in evaluation mode so that it folds its batch norms, and rounds its biases, in passing.
 
     Args:
         graph (Graph): Changed in place.
-        weight_quantizers (dict[str, WeightFakeQuantize]): By the target of their calls.
+        root (nn.Module): What the graph reads.
     """
+
+    def quantizer_at(node: Any, kind: type) -> Node | None:
+        """The quantizer that is called at a node, as a value of the graph."""
+        calls = isinstance(node, Node) and node.op == 'call_module'
+        if calls and isinstance(root.get_submodule(str(node.target)), kind):
+            return graph.get_attr(str(node.target))
+        return None
+
     for conv in [node for node in graph.nodes if is_convolution(node)]:
-        norm, weight, quantizer = batch_norm_of(conv), conv.args[1], None
-        if norm is None:
-            continue
-        with graph.inserting_before(norm):
-            if weight.op == 'call_module' and weight.target in weight_quantizers:
-                quantizer, weight = graph.get_attr(str(weight.target)), weight.args[0]
+        norm, weight = batch_norm_of(conv), conv.args[1]
+        last = conv if norm is None else norm
+        with graph.inserting_before(last):
+            quantizer = quantizer_at(weight, WeightFakeQuantize)
+            weight = weight if quantizer is None else weight.args[0]
             bias = conv.args[2] if len(conv.args) > 2 else None
-            axis = 1 if conv.target in TRANSPOSED else 0
-            arguments = (weight, bias, *norm.args[1:5], norm.args[7], axis, quantizer)
+            if norm is None and (quantizer is None or bias is None):
+                continue
+            arguments = (
+                weight,
+                bias,
+                None if norm is None else (*norm.args[1:5], norm.args[7]),
+                1 if conv.target in TRANSPOSED else 0,
+                quantizer,
+                quantizer_at(conv.args[0], ActivationFakeQuantize),
+            )
             pair = graph.call_function(fold_in_passing, arguments)
             parts = [graph.call_function(operator.getitem, (pair, index)) for index in (0, 1)]
             folded = graph.call_function(conv.target, (conv.args[0], *parts, *conv.args[3:]))
-        folded.meta = dict(norm.meta)
-        norm.replace_all_uses_with(folded)
-        graph.erase_node(norm)
-        graph.erase_node(conv)
+        folded.meta = dict(last.meta)
+        last.replace_all_uses_with(folded)
+        graph.erase_node(last)
+        if norm is not None:
+            graph.erase_node(conv)
     for norm in [node for node in graph.nodes if node.target in BATCH_NORM]:
         with graph.inserting_before(norm):
             result = graph.call_function(norm_in_passing, (*norm.args[:5], norm.args[7]))

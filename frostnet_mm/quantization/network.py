@@ -38,8 +38,7 @@ class _Program:
             graph = self.copy_graph()
             set_mode(graph, training, update_norms)
             if folded:
-                weights = {f'quantization.{module.name}': module for module in root.quantization.weights()}
-                fold_norms(graph, weights)
+                fold_norms(graph, root)
             _drop_rectifiers(graph, root)
             self._forwards[key] = type(GraphModule(root, graph)).forward
         return self._forwards[key]
