@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on the config's test data.
 
 python tools/test.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_coco/epoch_600.pth
+python tools/test.py configs/ssdlite_frostnet_qat_coco.py CHECKPOINT --compare --engine openvino,onnxruntime
 """
 
 import argparse
@@ -10,6 +11,7 @@ import os
 import _path  # noqa: F401
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
 
 from frostnet_mm.engine.cli import (
     add_config_options,
@@ -20,7 +22,7 @@ from frostnet_mm.engine.cli import (
 )
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-from frostnet_mm.engine.inference import choose_execution, classes_of
+from frostnet_mm.engine.inference import choose_execution, classes_of, quantization_of
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
@@ -35,7 +37,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='FILE.json: the figures; FILE.pkl: the predictions')
     add_execution_options(parser)
     parser.add_argument(
-        '--compare', action='store_true', help='run in float, simulated INT8 and converted; print a table'
+        '--engine',
+        type=lambda text: text.split(','),
+        default=[],
+        metavar='NAME[,NAME]',
+        help='run in engines: openvino, onnxruntime, executorch, inductor; with --float in float',
+    )
+    parser.add_argument(
+        '--compare',
+        action='store_true',
+        help='run in float, simulated INT8, converted and in the engines of --engine; print a table',
     )
     add_config_options(parser)
     add_launcher_options(parser)
@@ -46,6 +57,10 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             '--compare runs all three: it goes without --float, --simulated, --converted, --show-dir and --out FILE.pkl'
         )
+    if args.engine and (args.launcher != 'none' or args.show_dir or (args.out and args.out.endswith('.pkl'))):
+        parser.error('--engine goes without --launcher, --show-dir and --out FILE.pkl')
+    if args.engine and args.execution in ('simulated', 'converted'):
+        parser.error('--engine goes with --float or --compare, not with --simulated and --converted')
     set_local_rank(args)
     return args
 
@@ -66,6 +81,20 @@ def draw_into(cfg: Config, folder: str) -> None:
         )  # by its name, one of an earlier run would be reused
 
 
+def execution_of_engines(args: argparse.Namespace, checkpoint: dict) -> str:
+    """The precision that engines run in: INT8 for a quantized checkpoint, unless float is asked for."""
+    return 'float' if args.execution == 'float' or quantization_of(checkpoint) is None else 'int8'
+
+
+def engine_metrics(runner: Runner, args: argparse.Namespace, precision: str) -> dict[str, dict]:
+    """Metrics by engine; imported here, as engines are optional."""
+    from frostnet_mm.runtimes.evaluation import evaluate_engines
+
+    if not args.compare:
+        runner.call_hook('before_run')
+    return dict(evaluate_engines(runner, args.config, args.checkpoint, args.engine, precision, args.cfg_options))
+
+
 def main() -> None:
     args = parse_args()
     checkpoint = read_checkpoint(args.checkpoint)
@@ -80,8 +109,10 @@ def main() -> None:
     load_runner_weights(runner, checkpoint, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    if args.compare:
-        execution, metrics = 'compared', evaluate_all(runner)
+    if args.compare or args.engine:
+        execution, metrics = 'compared', evaluate_all(runner) if args.compare else {}
+        if args.engine:
+            metrics |= engine_metrics(runner, args, execution_of_engines(args, checkpoint))
         if runner.rank == 0:
             print(f'\n{comparison_table(metrics)}')
     else:

@@ -61,10 +61,11 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
     from ..data import DatasetError
+    from ..runtimes.predictor import DeploymentError, ImageError
 
     try:
         code = main()
-    except (*USER_ERRORS, DatasetError) as error:
+    except (*USER_ERRORS, DatasetError, DeploymentError, ImageError) as error:
         print(f'\nerror: {error}', file=sys.stderr)
         code = 2
     except TrainingInterrupted:

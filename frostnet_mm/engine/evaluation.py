@@ -3,6 +3,8 @@
 What runs INT8 is imported where it is needed: float models need no torchao.
 """
 
+import time
+
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
@@ -64,22 +66,39 @@ def evaluate_all(runner: Runner) -> dict[str, dict]:
         runner (Runner): With a QATHook, and weights by :func:`load_runner_weights`.
 
     Returns:
-        dict[str, dict]: The metrics of 'float', 'simulated' and 'converted'.
+        dict[str, dict]: The metrics of 'float', 'simulated' and 'converted', each with its 'images/s'.
     """
     hook, results = qat_hook(runner), {}
     for execution in EXECUTIONS:
         hook.execution = execution
-        results[execution] = runner.test() if not results else runner.test_loop.run()
+        start = time.perf_counter()
+        metrics = dict(runner.test() if not results else runner.test_loop.run())
+        metrics['images/s'] = len(runner.test_loop.dataloader.dataset) / (time.perf_counter() - start)
+        results[execution] = metrics
     return results
 
 
 def comparison_table(results: dict[str, dict]) -> str:
-    """The metrics of :func:`evaluate_all` beside each other, with the difference to float."""
-    metrics = [name for name, value in results['float'].items() if isinstance(value, int | float | np.number)]
+    """Metrics beside each other, with the difference to the first column.
+
+    Args:
+        results (dict[str, dict]): By arithmetic or engine, as :func:`evaluate_all` returns them.
+    """
+    names = list(results)
+    first = results[names[0]]
+    metrics = [
+        name
+        for name in dict.fromkeys(key for values in results.values() for key in values)
+        if any(isinstance(values.get(name), int | float | np.number) for values in results.values())
+    ]
     width = max(len(name) for name in metrics)
-    lines = [' ' * width + ''.join(f'{name:>12s}{"" if name == "float" else "   (change)"}' for name in EXECUTIONS)]
-    for name in metrics:
-        base = results['float'][name]
-        others = (results[execution][name] for execution in EXECUTIONS[1:])
-        lines.append(f'{name:{width}s}{base:12.4f}' + ''.join(f'{v:12.4f} ({v - base:+.4f})' for v in others))
+    lines = [' ' * width + ''.join(f'{name:>12s}{"" if name == names[0] else "   (change)"}' for name in names)]
+    for metric in metrics:
+        line = f'{metric:{width}s}'
+        for name in names:
+            value, base = results[name].get(metric), first.get(metric)
+            line += f'{"-":>12s}' if value is None else f'{value:12.4f}'
+            if name != names[0]:
+                line += ' ' * 10 if value is None or base is None else f' ({value - base:+.4f})'
+        lines.append(line)
     return '\n'.join(lines)

@@ -145,7 +145,7 @@ def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
     _name_silu(graph)
     module.recompile()
     size = tuple(None if isinstance(s, torch.SymInt) else int(s) for s in inputs[0].meta['val'].shape)
-    names = _output_names(spec, dense.head_name)
+    names = output_names(spec, dense.head_name)
     return CapturedNetwork(module, spec, names, size, {})
 
 
@@ -229,7 +229,7 @@ def _name_silu(graph: Graph) -> None:
                 break
 
 
-def _output_names(spec: pytree.TreeSpec, head_name: str) -> tuple[str, ...]:
+def output_names(spec: pytree.TreeSpec, head_name: str) -> tuple[str, ...]:
     """Names such as ``bbox_head.0.3`` (the head's first list, fourth tensor) and ``feature.1``."""
     leaves = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
     names: dict[int, str] = {}

@@ -1,0 +1,114 @@
+"""What every engine offers: to write a network, to say what it computes in which precision, and to time it by layer."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from .flat import FlatNetwork, Normalization
+from .predictor import ENGINES, DeploymentError, Network, open_network
+
+PRECISIONS = {
+    'u8': 'int8',
+    'i8': 'int8',
+    'uint8': 'int8',
+    'int8': 'int8',
+    'f32': 'float32',
+    'float': 'float32',
+    'f16': 'float16',
+    'float16': 'float16',
+    'bf16': 'bfloat16',
+    'bfloat16': 'bfloat16',
+}
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One operator as an engine runs it.
+
+    Args:
+        name (str): Name of the node; ``<module>/<operator>`` where the engine keeps it.
+        kind (str): The engine's operator, such as 'Convolution' or 'QLinearConv'.
+        precision (str): 'int8', 'float32', 'bfloat16' or another type that it computes in.
+        milliseconds (float): Median time of one run.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    milliseconds: float
+
+
+class Engine(ABC):
+    """One engine.
+
+    Attributes:
+        name (str): Name on command lines and in ``deploy.json``.
+        numerics (str): The preset of quantization that it is meant for.
+    """
+
+    name = ''
+    numerics = 'onnx'
+
+    def require(self) -> None:
+        """Check that the engine is installed.
+
+        Raises:
+            DeploymentError: It is not; the message has the command that installs it.
+        """
+        module, package = ENGINES[self.name][:2]
+        if find_spec(module.partition('.')[0]) is None:
+            raise DeploymentError(
+                f'The engine {self.name} is not installed. Install it: pip install {package} (or the extra: '
+                f"pip install 'frostnet-mm[{self.name}]')"
+            )
+
+    @abstractmethod
+    def write(
+        self,
+        network: FlatNetwork,
+        example: Tensor,
+        folder: Path,
+        dynamic: bool = False,
+        baked: Normalization | None = None,
+    ) -> list[str]:
+        """Write a network.
+
+        Args:
+            network (FlatNetwork): The network.
+            example (Tensor): Images of the shape that it is for.
+            folder (Path): Where to.
+            dynamic (bool): Leave batch size, height and width open. Default: False.
+            baked (Normalization, optional): Put the normalization in front.
+
+        Returns:
+            list[str]: Names of the files in the folder; the one to open comes first.
+        """
+
+    @abstractmethod
+    def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
+        """Run a deployment on images and time each operator.
+
+        Args:
+            folder (Path): The deployment.
+            images (Sequence[ndarray]): Inputs of the network; the median over them is taken.
+            threads (int, optional): Threads of the engine.
+
+        Returns:
+            list[LayerTime]: In the order in which they run; what takes part in no computation is left out.
+        """
+
+    def open(self, folder: Path, threads: int | None = None, **options) -> Network:
+        """Open a deployment."""
+        return open_network(folder, threads=threads, **options)
+
+
+def count_operators(layers: Sequence[LayerTime]) -> dict[str, int]:
+    """How many operators of which kind run in which precision, such as {'Convolution int8': 85}."""
+    counts = Counter(f'{layer.kind} {layer.precision}' for layer in layers)
+    return dict(counts.most_common())

@@ -1,0 +1,77 @@
+"""What a network costs: parameters, multiply-accumulates, and how many of them an engine does in INT8."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .base import LayerTime
+
+_MATRIX = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+
+
+@torch.no_grad()
+def count_macs(network: nn.Module, images: Tensor) -> int:
+    """Multiply-accumulates of one pass, those of convolutions and matrix products.
+
+    Args:
+        network (nn.Module): Takes images.
+        images (Tensor): Of shape (N, 3, H, W).
+    """
+    with FlopCounterMode(display=False) as counter:
+        network(images)
+    return counter.get_total_flops() // 2
+
+
+def engine_int8_share(model: Any, layers: Sequence[LayerTime]) -> float | None:
+    """The share of multiply-accumulates that an engine does in INT8.
+
+    Args:
+        model (onnx.ModelProto): The network that the engine was given, with a fixed input shape.
+        layers (Sequence[LayerTime]): What the engine runs, named after the nodes of the network.
+
+    Returns:
+        float | None: Between 0 and 1; None if the sizes of the network are open, or nothing in it is multiplied.
+    """
+    integers = {_plain(layer.name) for layer in layers if layer.precision == 'int8'}
+    macs = macs_by_node(model)
+    if not macs or not sum(macs.values()):
+        return None
+    return sum(value for name, value in macs.items() if name in integers) / sum(macs.values())
+
+
+def macs_by_node(model: Any) -> dict[str, int] | None:
+    """Multiply-accumulates of each convolution and matrix product; None where a size is open."""
+    from onnx import shape_inference
+
+    inferred = shape_inference.infer_shapes(model)
+    shapes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+    } | {value.name: list(value.dims) for value in model.graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == 'DequantizeLinear'}
+    result = {}
+    for node in model.graph.node:
+        if node.op_type not in _MATRIX:
+            continue
+        weight = shapes.get(sources.get(node.input[1], node.input[1]))
+        output = shapes.get(node.output[0])
+        if not weight or not output or 0 in output:
+            return None
+        if node.op_type == 'Conv':
+            result[node.name] = prod(output) * prod(weight[1:])
+        elif node.op_type == 'ConvTranspose':
+            result[node.name] = prod(shapes[node.input[0]]) * prod(weight[1:])
+        else:
+            result[node.name] = prod(output) * shapes[node.input[0]][-1]
+    return result
+
+
+def _plain(name: str) -> str:
+    """The node of the network that an engine's operator comes from: engines add endings to the name."""
+    for ending in ('/WithoutBiases', '_token_', '_nchwc', '_quant'):
+        name = name.partition(ending)[0]
+    return name

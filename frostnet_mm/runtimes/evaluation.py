@@ -1,0 +1,65 @@
+"""mm's evaluators with an engine at the seam."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..engine.evaluation import qat_hook
+from .deploy import DeployOptions, deploy_source, engine_of
+from .predictor import open_network
+from .seam import attach_engine
+from .sources import load_source
+
+
+def evaluate_engines(
+    runner: Runner,
+    config: str,
+    checkpoint: str,
+    engines: Sequence[str],
+    precision: str,
+    cfg_options: dict | None = None,
+) -> Iterator[tuple[str, dict]]:
+    """Evaluate a checkpoint in engines: deployed, verified, and run on the test data.
+
+    Args:
+        runner (Runner): For evaluation, with its work_dir; the deployments go into ``deploy/`` there.
+        config (str): The config.
+        checkpoint (str): The checkpoint.
+        engines (Sequence[str]): Names of engines.
+        precision (str): 'int8' or 'float'.
+        cfg_options (dict, optional): Values that replace those of the config.
+
+    Yields:
+        tuple[str, dict]: The engine, and the metrics with 'images/s' and 'rms steps', the largest difference of an
+        output to the reference in steps of that output's range / 255.
+
+    Raises:
+        DeploymentError: An engine is missing, or does not compute what was trained.
+    """
+    for name in engines:
+        engine_of(name).require()
+    # QATHook would put its own network at the seam again whenever an evaluation begins.
+    runner._hooks[:] = [hook for hook in runner._hooks if hook is not qat_hook(runner)]
+    sources = {}
+    for name in engines:
+        engine = engine_of(name)
+        if engine.numerics not in sources:
+            sources[engine.numerics] = load_source(
+                config, checkpoint, precision, cfg_options, numerics=engine.numerics
+            )
+        source = sources[engine.numerics]
+        folder = Path(runner.work_dir) / 'deploy' / f'{name}_{precision}'
+        options = DeployOptions(precision=precision, dynamic=not source.has_fixed_size)
+        print_log(f'Deploying to {name} ({precision}) …', logger='current')
+        description = deploy_source(source, engine, folder, options)
+        attach_engine(runner.model, open_network(folder, description), source.network)
+        print_log(f'Evaluation: {name} ({precision}), {folder}.', logger='current')
+        start = time.perf_counter()
+        metrics = dict(runner.test_loop.run())
+        metrics['images/s'] = len(runner.test_loop.dataloader.dataset) / (time.perf_counter() - start)
+        outputs = description['verification']['outputs']
+        metrics['rms steps'] = max(output['rms_steps'] for output in outputs)
+        yield name, metrics

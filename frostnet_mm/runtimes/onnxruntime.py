@@ -1,0 +1,90 @@
+"""onnxruntime: QDQ ONNX on CPUs of any kind."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from torch import Tensor
+
+from ..files import write_bytes
+from .base import PRECISIONS, Engine, LayerTime
+from .export import export_onnx
+from .flat import FlatNetwork, Normalization, traceable
+from .predictor import read_deployment
+
+FILE = 'network.onnx'
+
+
+class OnnxRuntimeEngine(Engine):
+    """QDQ ONNX, which onnxruntime fuses into integer operators when it opens the file."""
+
+    name = 'onnxruntime'
+
+    def write(
+        self,
+        network: FlatNetwork,
+        example: Tensor,
+        folder: Path,
+        dynamic: bool = False,
+        baked: Normalization | None = None,
+    ) -> list[str]:
+        """See :meth:`Engine.write`."""
+        self.require()
+        model = export_onnx(traceable(network, baked), network.names, example, dynamic)
+        write_bytes(folder / FILE, model.SerializeToString())
+        return [FILE]
+
+    def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
+        """See :meth:`Engine.profile`."""
+        path = Path(folder) / read_deployment(folder)['network']
+        return profile_model(str(path), images, threads)
+
+
+def profile_model(model: str | bytes, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
+    """Time each operator of an ONNX model in onnxruntime.
+
+    Args:
+        model (str | bytes): A file or its content.
+        images (Sequence[ndarray]): Inputs; the first run is left out of the times if there are several.
+        threads (int, optional): Threads. Default: onnxruntime's.
+
+    Returns:
+        list[LayerTime]: In the order in which they run.
+    """
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as scratch:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(scratch) / 'profile')
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+        name = session.get_inputs()[0].name
+        for image in images:
+            session.run(None, {name: image})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times: dict[str, list[float]] = {}
+    described: dict[str, tuple[str, str]] = {}
+    for event in events:
+        arguments = event.get('args', {})
+        if event.get('cat') != 'Node' or not event['name'].endswith('_kernel_time'):
+            continue
+        node = event['name'].removesuffix('_kernel_time')
+        times.setdefault(node, []).append(event['dur'] / 1000)
+        described[node] = arguments['op_name'], _precision(arguments)
+    skip = 1 if len(images) > 1 else 0
+    return [LayerTime(node, *described[node], median(values[skip:])) for node, values in times.items()]
+
+
+def _precision(arguments: dict) -> str:
+    """The type that an operator reads; its first input is the feature map."""
+    types = [next(iter(entry)) for entry in arguments.get('input_type_shape', []) if entry]
+    if arguments['op_name'] in ('QuantizeLinear', 'DequantizeLinear'):
+        return 'conversion'
+    if arguments['op_name'].startswith('QLinearConcat'):  # scale and zero point of the output come first
+        types = types[2:]
+    return PRECISIONS.get(types[0], types[0]) if types else 'none'

@@ -1,0 +1,224 @@
+"""Models as they are deployed and benchmarked: from a checkpoint, or with random weights."""
+
+import copy
+import os
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..data import DatasetError
+from ..engine.config import ConfigError, inner_dataset, load_config
+from ..engine.images import spread_paths
+from ..engine.inference import choose_execution, load_model, quantization_of
+from ..models.checkpoints import read_checkpoint
+from ..models.dense import DenseNetwork, detach
+from ..quantization.calibration import calibrate
+from ..quantization.convert import convert
+from ..quantization.network import QuantizedNetwork
+from ..quantization.prepare import QuantizationSettings, prepare_model, quantized_network, settings_of
+from ..quantization.report import float_operators, int8_share
+from .description import describe_model
+from .flat import FlatNetwork, converted_network, float_network
+from .predictor import DeploymentError
+
+_RANDOM_PASSES = 4
+
+
+@dataclass
+class Source:
+    """A model to be deployed.
+
+    Args:
+        model (nn.Module): In evaluation mode, with its own dense network at work.
+        cfg (Config): Its config.
+        precision (str): 'int8' or 'float'.
+        network (FlatNetwork): What is deployed.
+        exact (FlatNetwork): The same in float.
+        quantized (QuantizedNetwork, optional): For INT8, the simulation.
+        settings (QuantizationSettings, optional): For INT8.
+        facts (dict): What ``deploy.json`` says about the model.
+    """
+
+    model: nn.Module
+    cfg: Config
+    precision: str
+    network: FlatNetwork
+    exact: FlatNetwork
+    quantized: QuantizedNetwork | None
+    settings: QuantizationSettings | None
+    facts: dict = field(default_factory=dict)
+    has_data: bool = False
+
+    @property
+    def numerics(self) -> dict | None:
+        """The settings of quantization as plain data."""
+        return (
+            None
+            if self.settings is None
+            else asdict(self.settings) | dict(example_shape=list(self.settings.example_shape))
+        )
+
+    @property
+    def int8_share(self) -> float:
+        """The share of the MACs that the numerics compute in INT8."""
+        return 0.0 if self.quantized is None else int8_share(self.quantized)
+
+    @property
+    def float_operators(self) -> dict[str, int]:
+        """The operators that stay in float, by kind."""
+        return {} if self.quantized is None else {g.kind: g.count for g in float_operators(self.quantized)}
+
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether the test pipeline makes all images the same size."""
+        settings = describe_model(self.model, self.cfg)['preprocessing']
+        return settings['pad'] is not None or bool(settings['resize'] and not settings['resize']['keep_ratio'])
+
+    def test_paths(self, count: int) -> list[str]:
+        """Images of the test data, or none where the config's data are not on this machine."""
+        try:
+            paths = spread_paths(self.cfg, count, 'test') if count else []
+        except (ConfigError, DatasetError, FileNotFoundError):
+            return []
+        self.has_data = bool(paths)
+        return paths
+
+
+def load_source(
+    config: str | os.PathLike,
+    checkpoint: str | os.PathLike | None,
+    precision: str,
+    cfg_options: dict | None = None,
+    size: tuple[int, int] | None = None,
+    numerics: str = 'onnx',
+) -> Source:
+    """Load a model to be deployed.
+
+    Args:
+        config (str | PathLike): The config.
+        checkpoint (str | PathLike, optional): The checkpoint; None for random weights.
+        precision (str): 'int8' or 'float'.
+        cfg_options (dict, optional): Values that replace those of the config.
+        size (tuple[int, int], optional): Height and width that the test pipeline is set to.
+        numerics (str): The preset that the engine is meant for.
+
+    Raises:
+        DeploymentError: The checkpoint was quantized for another kind of engine.
+        CheckpointError: INT8 of a checkpoint without ranges.
+    """
+    if precision not in ('int8', 'float'):
+        raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
+    execution = 'converted' if precision == 'int8' else 'float'
+    if checkpoint is None:
+        model, cfg, settings = _random_model(config, cfg_options, precision, size, numerics)
+    else:
+        content = read_checkpoint(checkpoint)
+        choose_execution(content, execution, str(checkpoint))
+        settings = settings_of(quantization_of(content)) if precision == 'int8' else None
+        _check_numerics(settings, numerics, str(checkpoint))
+        model, cfg = load_model(config, checkpoint, 'cpu', cfg_options, execution)
+        model.to(memory_format=torch.contiguous_format)
+        if size is not None:
+            set_input_size(cfg, size)
+    quantized = quantized_network(model)
+    detach(model)
+    exact = float_network(model)
+    network = exact if quantized is None else converted_network(model, convert(quantized))
+    return Source(model, cfg, precision, network, exact, quantized, settings, _facts(model, cfg, config, checkpoint))
+
+
+def _check_numerics(settings: QuantizationSettings | None, wanted: str, source: str) -> None:
+    if settings is not None and settings.numerics != wanted and wanted == 'executorch':
+        raise DeploymentError(
+            f'{source} was quantized with numerics={settings.numerics!r} (unsigned activations), which ExecuTorch does '
+            "not run; expected numerics='executorch'. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT "
+            '--numerics executorch, or train with default_hooks.qat.numerics=executorch.'
+        )
+
+
+def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
+    """Have the test pipeline resize (and pad) to another size, (height, width)."""
+    height, width = size
+    for name in ('test_dataloader', 'val_dataloader'):
+        if not cfg.get(name):
+            continue
+        for step in inner_dataset(cfg[name].dataset).pipeline:
+            kind = str(step['type']).split('.')[-1]
+            if kind == 'Resize':
+                step['scale'] = (width, height)
+            elif kind == 'Pad' and 'size' in step:
+                step['size'] = (width, height) if 'pad_to_square' not in step else (width, height)
+
+
+def _facts(model: nn.Module, cfg: Config, config: str | os.PathLike, checkpoint: str | os.PathLike | None) -> dict:
+    backbone = model.backbone
+    return dict(
+        name=Path(str(config)).stem,
+        detector=type(model).__name__,
+        backbone=type(backbone).__name__,
+        params=sum(p.numel() for p in DenseNetwork(model).parameters()),
+        checkpoint=None if checkpoint is None else Path(checkpoint).name,
+        checkpoint_sha256=None if checkpoint is None else sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        random_weights=checkpoint is None,
+    )
+
+
+def _random_model(
+    config: str | os.PathLike,
+    cfg_options: dict | None,
+    precision: str,
+    size: tuple[int, int] | None,
+    numerics: str,
+) -> tuple[nn.Module, Config, QuantizationSettings | None]:
+    """A model with random weights whose batch norms and ranges fit noise, so that no layer is dead."""
+    cfg = load_config(config, cfg_options, classes=None)
+    cfg = copy.deepcopy(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    _without_pretrained(cfg.model)
+    if size is not None:
+        set_input_size(cfg, size)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.dataset_meta = dict(classes=_class_names(model))
+    dense = DenseNetwork(model)
+    height, width = size or (320, 320)
+    batches = [torch.randn(2, 3, height, width) for _ in range(_RANDOM_PASSES)]
+    settings = None
+    model.train()
+    with torch.no_grad():
+        for images in batches:
+            dense(images)
+    model.eval()
+    if precision == 'int8':
+        settings = QuantizationSettings(numerics=numerics)
+        calibrate(prepare_model(model, settings), batches, 'minmax')
+    return model, cfg, settings
+
+
+def _without_pretrained(node: object) -> None:
+    """Remove initializations from checkpoints, which need not be reachable."""
+    if isinstance(node, (dict, ConfigDict)):
+        init = node.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        if node.get('pretrained') is not None:
+            node['pretrained'] = None
+        for value in node.values():
+            _without_pretrained(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _without_pretrained(value)
+
+
+def _class_names(model: nn.Module) -> tuple[str, ...]:
+    head = getattr(model, 'bbox_head', None) or getattr(model, 'decode_head', None)
+    count = getattr(head, 'num_classes', None)
+    if count is None:  # two-stage
+        count = model.roi_head.bbox_head.num_classes
+    return tuple(f'class {index}' for index in range(count))

@@ -1,0 +1,69 @@
+"""Write a model for an engine: a folder that runs by itself, verified on images.
+
+python tools/deploy.py configs/ssdlite_frostnet_coco.py work_dirs/ssdlite_frostnet_qat_coco/epoch_600.pth
+    --engine openvino --out deploy/openvino
+python deploy/openvino/predictor.py street.jpg --out found.png
+"""
+
+import argparse
+
+import _path  # noqa: F401
+
+from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.runtimes.deploy import ENGINE_CLASSES, DeployOptions, deploy
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Write a model for an engine, and verify it there.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint', help="'random' for random weights, to measure times with")
+    parser.add_argument('--engine', required=True, choices=list(ENGINE_CLASSES))
+    parser.add_argument('--out', required=True, help='folder; a deployment that is there is replaced')
+    parser.add_argument('--float', action='store_true', help='deploy in float, to compare INT8 with')
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument('--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='default: of the test pipeline')
+    size.add_argument('--dynamic', action='store_true', help='leave batch size, height and width open')
+    parser.add_argument('--batch', type=int, default=1, help='images in a batch; default 1')
+    parser.add_argument(
+        '--bake', action='store_true', help='normalize in the network, which then takes (N, H, W, 3) uint8 BGR images'
+    )
+    parser.add_argument('--images', nargs='+', default=[], metavar='FILE', help='verify with these')
+    parser.add_argument('--num-images', type=int, default=4, help='test images to verify with; default 4')
+    parser.add_argument('--no-verify', action='store_true', help='do not compare with the model')
+    add_config_options(parser)
+    args = parser.parse_args()
+    if args.batch < 1 or (args.shape and min(args.shape) < 1):
+        parser.error('--batch and --shape: expected at least 1')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    options = DeployOptions(
+        precision='float' if args.float else 'int8',
+        shape=tuple(args.shape) if args.shape else None,
+        batch=args.batch,
+        dynamic=args.dynamic,
+        bake=args.bake,
+        images=args.images,
+        num_images=args.num_images,
+        check=not args.no_verify,
+        cfg_options=args.cfg_options or {},
+    )
+    checkpoint = None if args.checkpoint == 'random' else args.checkpoint
+    description = deploy(args.config, checkpoint, args.engine, args.out, options)
+    width = max(len(name) for name in description['operators'])
+    print(f'\n{"operators in " + args.engine:{width}s}')
+    for name, count in description['operators'].items():
+        print(f'{name:{width}s} {count:5d}')
+    share = description['engine_int8_share']
+    print(
+        f'{args.out}: {description["model"]["macs"] / 1e6:.0f} M MACs, '
+        f'{description["int8_share"]:.1%} of them in INT8 by its numerics'
+        + ('' if share is None else f', {share:.1%} as {args.engine} runs it')
+        + f'. Try it: python {args.out}/predictor.py IMAGE --out found.png'
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main)
