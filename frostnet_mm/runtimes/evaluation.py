@@ -47,9 +47,7 @@ def evaluate_engines(
     for name in engines:
         engine = engine_of(name)
         if engine.numerics not in sources:
-            sources[engine.numerics] = load_source(
-                config, checkpoint, precision, cfg_options, numerics=engine.numerics
-            )
+            sources[engine.numerics] = load_source(config, checkpoint, precision, cfg_options, numerics=engine.numerics)
         source = sources[engine.numerics]
         folder = Path(runner.work_dir) / 'deploy' / f'{name}_{precision}'
         options = DeployOptions(precision=precision, dynamic=not source.has_fixed_size)

@@ -1,0 +1,299 @@
+"""The predictor of deployments: folders, engines, threads, drawing, command line."""
+
+import copy
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from frostnet_mm.runtimes import predictor
+from frostnet_mm.runtimes.predictor import (
+    DeploymentError,
+    Detections,
+    LabelMap,
+    Network,
+    Predictor,
+    open_network,
+    read_deployment,
+)
+
+CLASSES, SIZE = 3, 96
+
+
+# -- folders
+
+
+def write_network(path):
+    """Scores and boxes by a convolution each, on cells of 16 pixels."""
+    rng = np.random.default_rng(0)
+    weights = {'w0': rng.normal(0, 0.08, (CLASSES, 3, 16, 16)), 'w1': rng.normal(0, 0.05, (4, 3, 16, 16))}
+    nodes = [
+        helper.make_node('Conv', ['images', f'w{i}'], [f'bbox_head.{i}.0'], kernel_shape=[16, 16], strides=[16, 16])
+        for i in range(2)
+    ]
+    shapes = [('images', 3, SIZE), ('bbox_head.0.0', CLASSES, SIZE // 16), ('bbox_head.1.0', 4, SIZE // 16)]
+    first, *others = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, s, s]) for n, c, s in shapes)
+    values = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, 'network', [first], others, values)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9), path)
+    return weights
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('made')
+    write_network(folder / 'network.onnx')
+    save(folder, 'onnxruntime', 'network.onnx')
+    return folder
+
+
+def save(folder, engine, network, *more):
+    level = dict(stride=[16, 16], base_anchors=[[-8, -8, 24, 24]])
+    coder = dict(type='delta_xywh', means=[0] * 4, stds=[0.2] * 4, wh_ratio_clip=0.016, ctr_clamp=None)
+    decoding = dict(kind='anchors', levels=[level], coder=coder, scores='sigmoid', num_classes=CLASSES)
+    decoding |= dict(outputs=dict(scores=['bbox_head.0.0'], boxes=['bbox_head.1.0']), score_threshold=0.05, nms_pre=100)
+    decoding |= dict(iou_threshold=0.5, max_per_image=50, min_size=-1, class_agnostic=False, clip=True)
+    description = dict(
+        format=1,
+        engine=engine,
+        network=network,
+        files={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (network, *more)},
+        task='detection',
+        classes=['cat', 'dog', 'cow'],
+        palette=[],
+        input=dict(name='images', shape=[1, 3, SIZE, SIZE], dtype='float32'),
+        outputs=[dict(name='bbox_head.0.0'), dict(name='bbox_head.1.0')],
+        preprocessing=dict(
+            resize=dict(width=SIZE, height=SIZE, keep_ratio=False),
+            pad=None,
+            size_divisor=1,
+            bgr_to_rgb=True,
+            mean=[120.0] * 3,
+            std=[60.0] * 3,
+            baked=False,
+        ),
+        decoding=decoding,
+    )
+    (folder / 'deploy.json').write_text(json.dumps(description))
+
+
+@pytest.fixture
+def deployment(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / 'deployment'))
+
+
+def change(folder, **values):
+    path = folder / 'deploy.json'
+    description = json.loads(path.read_text())
+    for key, value in values.items():
+        if value is None:
+            del description[key]
+        else:
+            description[key] = value
+    path.write_text(json.dumps(description))
+
+
+BROKEN = [
+    (dict(format=2), 'has format 2, this predictor reads 1: use the predictor.py of the deployment itself'),
+    (dict(format=None), 'does not describe a deployment: expected an object with "format"'),
+    (dict(classes=None), 'has no "classes": it is truncated or foreign'),
+    (dict(classes='cat'), '"classes" is \'cat\', not of the type expected'),
+    (dict(preprocessing=dict(resize=None)), '"preprocessing" has no "pad"'),
+    (dict(engine='tensorrt'), '"engine" is \'tensorrt\', expected one of onnxruntime, openvino, executorch, inductor'),
+    (dict(outputs=[]), r'"outputs" is \[\], expected names'),
+    (dict(outputs=[dict(name='bbox_head.0.0')]), r"\"decoding\" reads \['bbox_head.1.0'\], the network has"),
+    (
+        dict(decoding=dict(kind='heatmap')),
+        r'"decoding" is of kind \'heatmap\', expected one of anchors, points, logits',
+    ),
+    (dict(decoding=dict(kind='logits', output='x')), r'"decoding" has no align_corners, num_classes\.'),
+    (dict(network='other.onnx'), '"files" lacks the network other.onnx'),
+    (dict(files={'network.onnx': '0', '../x': '0'}), r'network.onnx is not the file that was deployed: its sha256 is'),
+    (dict(files={'../x': '0', 'network.onnx': '0'}), r'the file \.\./x lies outside'),
+]
+
+
+@pytest.mark.parametrize('values, message', BROKEN)
+def test_broken_descriptions_are_refused(deployment, values, message):
+    assert read_deployment(deployment)['engine'] == 'onnxruntime'
+    change(deployment, **values)
+    with pytest.raises(DeploymentError, match=message):
+        read_deployment(deployment)
+
+
+def test_broken_folders_are_refused(deployment, tmp_path):
+    with pytest.raises(DeploymentError, match=r'is no deployment: expected a file deploy\.json'):
+        read_deployment(tmp_path)
+    path = deployment / 'network.onnx'
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DeploymentError, match=r'network\.onnx is not the file that was deployed'):
+        Predictor(deployment)
+    assert read_deployment(deployment, verify=False)
+    path.unlink()
+    with pytest.raises(DeploymentError, match=r'network\.onnx is missing'):
+        read_deployment(deployment, verify=False)
+    text = (deployment / 'deploy.json').read_text()
+    for broken in (text[: len(text) // 2], '', '[]', '\0\xff'):
+        (deployment / 'deploy.json').write_text(broken)
+        with pytest.raises(DeploymentError, match=r'deploy\.json (cannot be read as JSON|does not describe)'):
+            read_deployment(deployment)
+
+
+# -- engines
+
+
+@pytest.fixture(scope='module')
+def openvino_deployment(made, tmp_path_factory):
+    openvino = pytest.importorskip('openvino')
+    folder = tmp_path_factory.mktemp('openvino')
+    model = openvino.Core().read_model(made / 'network.onnx')
+    openvino.save_model(model, folder / 'network.xml', compress_to_fp16=False)
+    save(folder, 'openvino', 'network.xml', 'network.bin')
+    return folder
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino'])
+def test_engines_compute_the_network_from_eight_threads(made, request, engine, tmp_path):
+    folder = made if engine == 'onnxruntime' else request.getfixturevalue('openvino_deployment')
+    network = open_network(folder, threads=1)
+    assert isinstance(network, Network) and network.description['engine'] == engine
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(1, 3, SIZE, SIZE)).astype(np.float32) for _ in range(24)]
+    weights = write_network(tmp_path / 'again.onnx').values()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(network, batches))
+    for images, outputs in zip(batches, found, strict=True):
+        for output, weight in zip(outputs, weights, strict=True):
+            expected = torch.conv2d(torch.from_numpy(images), torch.from_numpy(weight).float(), stride=16)
+            np.testing.assert_allclose(output, expected.numpy(), atol=1e-3)
+    network.close()
+    with pytest.raises(DeploymentError, match='closed'):
+        network(batches[0])
+
+
+def test_predictions_from_eight_threads(made):
+    images = [np.random.default_rng(i).integers(0, 256, (80 + i, 120, 3), dtype=np.uint8) for i in range(16)]
+    model = Predictor(made, threads=1)
+    expected = [model.predict(image) for image in images]
+    assert min(len(result.scores) for result in expected) >= 5
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(model.predict, images))
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one.boxes, other.boxes) and np.array_equal(one.labels, other.labels)
+
+
+def test_wrong_inputs_and_options_are_named(made, monkeypatch):
+    network = open_network(made)
+    with pytest.raises(DeploymentError, match=r'given float32 of shape \(1, 3, 96, 97\), it expects float32 of shape'):
+        network(np.zeros((1, 3, SIZE, SIZE + 1), np.float32))
+    with pytest.raises(DeploymentError, match=r'given float64 of shape .*expects float32'):
+        network(np.zeros((1, 3, SIZE, SIZE)))
+    with pytest.raises(DeploymentError, match=r"onnxruntime has no option \['precision_hint'\], expected one of"):
+        open_network(made, precision_hint='bf16')
+    with pytest.raises(DeploymentError, match='threads=0, expected None or a whole number'):
+        open_network(made, threads=0)
+    with pytest.raises(DeploymentError, match='score_threshold=2, expected'):
+        Predictor(made, score_threshold=2)
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(
+        DeploymentError, match='needs onnxruntime, which cannot be imported .*: pip install onnxruntime'
+    ):
+        open_network(made)
+
+
+def test_a_network_that_the_engine_cannot_load_is_named(deployment):
+    (deployment / 'network.onnx').write_bytes(b'no network')
+    change(deployment, files={'network.onnx': hashlib.sha256(b'no network').hexdigest()})
+    with pytest.raises(DeploymentError, match=r'onnxruntime cannot load .*network\.onnx'):
+        Predictor(deployment)
+
+
+def test_outputs_that_are_wrong_are_named(made):
+    outputs = [np.zeros((1, CLASSES, 6, 6), np.float32), np.zeros((1, 4, 6, 6), np.float32)]
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    assert len(Predictor(made, network=lambda _: outputs).predict(image).scores) == 50
+    spoiled = copy.deepcopy(outputs)
+    spoiled[1][0, 2, 3, 4] = np.nan
+    with pytest.raises(DeploymentError, match=r'bbox_head\.1\.0 holds NaN'):
+        Predictor(made, network=lambda _: spoiled).predict(image)
+    with pytest.raises(DeploymentError, match=r'bbox_head\.0\.0 has shape \(1, 2, 6, 6\), expected \(1, 3, height'):
+        Predictor(made, network=lambda _: [outputs[0][:, :2], outputs[1]]).predict(image)
+    none = [np.full_like(outputs[0], -9), outputs[1]]
+    result = Predictor(made, network=lambda _: none).predict(image)
+    assert result.boxes.shape == (0, 4) and result.boxes.dtype == np.float32 and result.to_dict() == dict(detections=[])
+
+
+# -- drawing, command line
+
+
+@pytest.fixture
+def pixels():
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(noise, (64, 48), interpolation=cv2.INTER_LINEAR)
+
+
+@pytest.mark.parametrize('opencv', [False, True])
+def test_drawing(made, monkeypatch, opencv):
+    if not opencv:
+        monkeypatch.setitem(sys.modules, 'cv2', None)
+    model = Predictor(made, network=lambda images: [])
+    image = np.full((60, 80, 3), 200, np.uint8)
+    boxes = np.array([[10, 20, 50, 50]], np.float32)
+    drawn = model.draw(image, Detections(boxes, np.array([0.5], np.float32), np.array([1]), ('cat', 'dog', 'cow')))
+    assert (image == 200).all() and drawn.shape == image.shape
+    assert drawn[35, 10].tolist() == drawn[50, 30].tolist() == [0, 128, 0]  # the second colour of PASCAL VOC, green
+    assert drawn[35, 30].tolist() == [200] * 3
+    labels = np.zeros((60, 80), np.uint8)
+    labels[:30] = 1
+    assert model.draw(image, LabelMap(labels))[[0, 59], 0].tolist() == [[100, 164, 100], [100, 100, 164]]
+
+
+def test_command_line_needs_nothing_of_ours(deployment, tmp_path, pixels):
+    shutil.copy(predictor.__file__, deployment)
+    cv2.imwrite(str(tmp_path / 'one.png'), pixels)
+    cv2.imwrite(str(tmp_path / 'two.jpg'), pixels[:, ::-1])
+    code = (
+        'import runpy, sys\n'
+        f'sys.argv = ["predictor.py", "one.png", "two.jpg", "--out", "out", "--json", "found.json", "--threads", "1"]\n'
+        f'try: runpy.run_path({str(deployment / "predictor.py")!r}, run_name="__main__")\n'
+        'except SystemExit as stop: assert stop.code == 0, stop\n'
+        'foreign = {"torch", "mmcv", "mmengine", "mmdet", "frostnet_mm", "PIL"} & set(sys.modules)\n'
+        'assert foreign <= {"PIL"}, foreign\n'
+    )
+    result = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / 'found.json').read_text())
+    assert [Path(entry['image']).name for entry in found] == ['one.png', 'two.jpg']
+    expected = Predictor(deployment, score_threshold=0.3).predict(pixels).to_dict()
+    assert found[0] == dict(image='one.png', height=48, width=64, **expected) and len(found[0]['detections']) > 2
+    assert {'label', 'class', 'score', 'bbox'} == set(found[0]['detections'][0])
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one.png.png', 'two.jpg.png']
+
+
+def test_command_line_names_what_is_wrong(made, tmp_path, pixels, capsys):
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / 'one.png'), pixels)
+    images = [str(tmp_path / folder / 'one.png') for folder in ('a', 'b')]
+    for arguments, message in [
+        ([str(tmp_path / 'absent.png')], 'No such file'),
+        ([*images, '--out', str(tmp_path / 'one.png')], 'is one picture for 2 images: give a folder'),
+        ([*images, '--out', str(tmp_path / 'out')], 'Several images would be drawn to one.png.png'),
+    ]:
+        assert predictor.main([*arguments, '--folder', str(made)]) == 1
+        assert message in capsys.readouterr().err
+    assert predictor.main([images[0], '--folder', str(made), '--out', str(tmp_path / 'x.png')]) == 0
+    assert cv2.imread(str(tmp_path / 'x.png')).shape == pixels.shape
+    assert 'detections (' in capsys.readouterr().out
