@@ -1,0 +1,4 @@
+"""Latency, throughput, memory and end-to-end time of networks on engines, and reports of them.
+
+This file imports nothing: the processes that measure must not load torch for an engine that does without it.
+"""

@@ -1,0 +1,132 @@
+"""Measure models on engines, in float, INT8 and bf16: latency, throughput, memory and the time from image to result.
+
+python tools/benchmark.py configs/ssdlite_frostnet_coco.py configs/ssdlite_mobilenetv2_coco.py --shape 320 320
+    --engines torch,onnxruntime,openvino --precisions float,int8,bf16 --threads 1 --out work_dirs/benchmark
+
+Without --checkpoints the weights are random, which times do not mind. Each cell of the table runs in a process of its
+own, in turns with the others. Open report.html in the folder of --out; report.md, cells.csv, results.json and figures
+lie beside it. The command can be stopped and repeated: what is measured already is not measured again.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import _path  # noqa: F401
+
+from frostnet_mm.benchmark.cells import ENGINES, PRECISIONS, Cell, plan
+from frostnet_mm.benchmark.machine import describe_line, describe_machine
+from frostnet_mm.benchmark.operator_table import (
+    HEADINGS,
+    OperatorEffort,
+    OperatorStore,
+    measure_operators,
+    operator_tables,
+)
+from frostnet_mm.benchmark.operators import CASES
+from frostnet_mm.benchmark.publish import profile_table
+from frostnet_mm.benchmark.report import make_rows, markdown_table, read_metrics, settings, table
+from frostnet_mm.benchmark.runs import Benchmark
+from frostnet_mm.benchmark.scheduler import Effort
+from frostnet_mm.benchmark.timing import Limits
+from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.engine.config import load_config
+from frostnet_mm.files import write_text
+
+EFFORT = Effort()
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Measure models on engines, in float, INT8 and bf16.')
+    parser.add_argument('configs', nargs='*', help='configs, or package::name of an installed package')
+    parser.add_argument('--checkpoints', nargs='+', default=[], help='one for each config, "none" for random weights')
+    parser.add_argument('--engines', type=names, default=['torch', 'onnxruntime', 'openvino'], help=', '.join(ENGINES))
+    parser.add_argument('--precisions', type=names, default=list(PRECISIONS), help=', '.join(PRECISIONS))
+    parser.add_argument('--threads', type=numbers, default=[1], help='such as 1,2; default 1')
+    parser.add_argument('--batch', type=numbers, default=[1], help='such as 1,8; default 1')
+    parser.add_argument('--shape', type=int, nargs=2, default=[320, 320], metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--out', default='work_dirs/benchmark', help='folder; default work_dirs/benchmark')
+    parser.add_argument('--rounds', type=int, default=EFFORT.rounds, help=f'turns of a cell; default {EFFORT.rounds}')
+    parser.add_argument('--seconds', type=float, default=EFFORT.seconds, help='length of a turn; default 1')
+    parser.add_argument('--image', help='for the end-to-end time; default a generated one')
+    parser.add_argument('--metrics', nargs='+', default=[], metavar='FILE.json', help='of tools/test.py --out')
+    parser.add_argument('--profile', action='store_true', help='print the time by layer in the engines')
+    parser.add_argument('--by-operator', action='store_true', help='measure each kind and shape of operator')
+    parser.add_argument('--zero-point', type=int, default=0, help='of activations in --by-operator; default 0')
+    parser.add_argument('--allow-busy', action='store_true', help='let times of a busy machine count, marked')
+    parser.add_argument('--again', action='store_true', help='measure what was measured already')
+    add_config_options(parser)
+    args = parser.parse_args()
+    if not args.configs and not args.by_operator:
+        parser.error('expected configs, or --by-operator')
+    if args.rounds < 1 or args.seconds <= 0:
+        parser.error(f'--rounds {args.rounds} --seconds {args.seconds}: expected numbers above 0')
+    if not 0 <= args.zero_point <= 255:
+        parser.error(f'--zero-point {args.zero_point}: expected 0 to 255')
+    return args
+
+
+def names(text: str) -> list[str]:
+    """Words between commas."""
+    return [word for word in text.split(',') if word]
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    return [int(word) for word in names(text)]
+
+
+def with_options(args: argparse.Namespace, config: str) -> str:
+    """A config file with ``--cfg-options`` in it, which the processes that measure can read."""
+    cfg = load_config(config, args.cfg_options)  # a wrong path is said now
+    if not args.cfg_options:
+        return config
+    path = Path(args.out) / 'configs' / f'{Path(config.split("::")[-1]).stem}.py'
+    write_text(path, cfg.pretty_text)
+    return str(path)
+
+
+def by_operator(args: argparse.Namespace, machine: dict) -> None:
+    """Measure and print what operators cost."""
+    store = OperatorStore(args.out, machine)
+    cases = [replace(case, zero_point=args.zero_point) for case in CASES]
+    options = (OperatorEffort(), Limits(), args.allow_busy, args.again, cases, say)
+    found = measure_operators(store, args.engines, args.threads, *options)
+    for heading, lines in operator_tables(found, args.allow_busy):
+        print(f'\n{heading}\n\n{markdown_table(HEADINGS, lines)}')
+
+
+def by_cell(args: argparse.Namespace, machine: dict, cells: list[Cell]) -> None:
+    """Measure and print the cells of the table."""
+    effort = Effort(rounds=args.rounds, seconds=args.seconds)
+    metrics = read_metrics(args.metrics)
+    options = dict(allow_busy=args.allow_busy, again=args.again, image=args.image, metrics=metrics, say=say)
+    benchmark = Benchmark(Path(args.out), machine, effort, Limits(), **options)
+    results = benchmark.measure(cells, args.profile)
+    for heading, group in settings(make_rows(results, args.allow_busy, metrics)):
+        print(f'\n{heading}\n\n{markdown_table(*table(group))}')
+    if args.profile:
+        for result in (result for result in results if result.profile):
+            heading, headings, lines, _ = profile_table(result)
+            print(f'\n{heading}\n\n{markdown_table(headings, lines)}')
+    print(f'\n{args.out}/report.html')
+
+
+def say(line: str) -> None:
+    """Print at once, to a file too."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    args = parse_args()
+    machine = describe_machine()
+    say(describe_line(machine))
+    if args.by_operator:
+        by_operator(args, machine)
+    configs = [with_options(args, config) for config in args.configs]
+    options = (args.engines, args.precisions, args.threads, args.batch, tuple(args.shape))
+    by_cell(args, machine, plan(configs, args.checkpoints, *options) if configs else [])
+
+
+if __name__ == '__main__':
+    run_tool(main)
