@@ -40,7 +40,8 @@ def engine_int8_share(model: Any, layers: Sequence[LayerTime]) -> float | None:
     macs = macs_by_node(model)
     if not macs or not sum(macs.values()):
         return None
-    return sum(value for name, value in macs.items() if name in integers) / sum(macs.values())
+    done = {node.name for node in model.graph.node if node.name in integers or node.output[0] in integers}
+    return sum(value for name, value in macs.items() if name in done) / sum(macs.values())
 
 
 def macs_by_node(model: Any) -> dict[str, int] | None:
@@ -71,7 +72,7 @@ def macs_by_node(model: Any) -> dict[str, int] | None:
 
 
 def _plain(name: str) -> str:
-    """The node of the network that an engine's operator comes from: engines add endings to the name."""
-    for ending in ('/WithoutBiases', '_token_', '_nchwc', '_quant'):
+    """The node, or the output, that an engine's operator makes: engines add endings to the name."""
+    for ending in ('_original', '/WithoutBiases', '_token_', '_nchwc', '_quant'):
         name = name.partition(ending)[0]
     return name

@@ -23,7 +23,7 @@ from . import verify
 from .base import Engine, LayerTime, count_operators
 from .cost import count_macs, engine_int8_share
 from .description import describe_model
-from .flat import Normalization
+from .flat import Normalization, traceable
 from .predictor import DESCRIPTION, FORMAT, DeploymentError, open_network, read_deployment
 from .sources import Source, load_source
 
@@ -125,7 +125,7 @@ def deploy_source(source: Source, engine: Engine, out: Path, options: DeployOpti
         pairs = _verification_images(source, options, example, dynamic)
         description |= _measure(source, engine, folder, [raw if baked else image for raw, image in pairs])
         if options.check:
-            description['verification'] = _verify(source, engine, folder, pairs, baked is not None, options)
+            description['verification'] = _verify(source, engine, folder, pairs, baked, options)
         _save(description, folder)
         _replace(folder, out)
     except BaseException:
@@ -284,7 +284,7 @@ def _verify(
     engine: Engine,
     folder: Path,
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    baked: bool,
+    baked: Normalization | None,
     options: DeployOptions,
 ) -> dict:
     """Run the deployment on the images and compare.
@@ -301,8 +301,9 @@ def _verify(
     )
     outputs = verify.compare_outputs(source.network.names, found, expected, exact)
     model = _onnx_of(folder)
-    first = pairs[0][0 if baked else 1]
-    layers = verify.check_layers(engine.name, model, first) if model is not None else []
+    layers = []
+    if model is not None:
+        layers = verify.check_layers(engine.name, model, traceable(source.network, baked), pairs[0][0 if baked else 1])
     print(verify.describe(outputs, layers))
     verify.require_agreement(outputs, layers, engine.name)
     return verify.summarize(outputs, layers, len(pairs), 'images' if source.has_data or options.images else 'noise')

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..models.dense import UnsupportedModelError
+from .flat import FlatNetwork, Normalization, traceable
 
 OPSET = 21  # the first with 16 bit and blocked quantization; onnxruntime >= 1.20 and OpenVINO >= 2024.4 read it
 INPUT = 'images'
@@ -75,6 +76,22 @@ def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, 
     _name_nodes(model.graph)
     _forget_origin(model)
     return model
+
+
+def onnx_of(network: FlatNetwork, example: torch.Tensor, dynamic: bool, baked: Normalization | None) -> bytes:
+    """A network as ONNX; engines that read the same file share one export, which takes many seconds.
+
+    Args:
+        network (FlatNetwork): The network; it keeps the file.
+        example (Tensor): Images of the shape that it is for.
+        dynamic (bool): Leave batch size, height and width open.
+        baked (Normalization, optional): Put the normalization in front.
+    """
+    key = (tuple(example.shape), dynamic, baked)
+    if key not in network.exports:
+        model = export_onnx(traceable(network, baked), network.names, example, dynamic)
+        network.exports[key] = model.SerializeToString()
+    return network.exports[key]
 
 
 @contextlib.contextmanager

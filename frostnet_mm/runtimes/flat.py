@@ -32,6 +32,7 @@ class FlatNetwork(nn.Module):
         self.spec = spec
         self.indices = [i for i, name in enumerate(names) if keep_features or not name.startswith('feature')]
         self.names = tuple(names[i] for i in self.indices)
+        self.exports: dict[tuple, bytes] = {}  # files made of it, see export.onnx_of
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network on images (N, 3, H, W)."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch.fx import GraphModule, Interpreter, Node
 
 RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
 
@@ -128,6 +130,39 @@ def run_openvino(model: bytes, images: np.ndarray, names: Sequence[str]) -> list
     results = compiled(images)
     positions = {name: index for index, output in enumerate(compiled.outputs) for name in output.get_names()}
     return [np.asarray(results[positions[name]]) for name in names]
+
+
+class _Collector(Interpreter):
+    """Runs a converted network and keeps what its quantizers put out."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.integers: list[np.ndarray] = []
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.op == 'call_function' and n.target is torch.ops.quantized_decomposed.quantize_per_tensor.default:
+            self.integers.append(value.numpy())
+        return value
+
+
+@torch.no_grad()
+def reference_runner(module: GraphModule) -> RunModel:
+    """The converted network itself as an engine: shows whether an ONNX file is that network.
+
+    Args:
+        module (GraphModule): What was exported.
+    """
+
+    def run(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        collector = _Collector(module)
+        collector.run(torch.from_numpy(images))
+        if len(collector.integers) != len(names):
+            found = len(collector.integers)
+            raise ValueError(f'The file quantizes {len(names)} tensors, the network {found}: it is another network.')
+        return collector.integers
+
+    return run
 
 
 RUNNERS: dict[str, RunModel] = {'onnxruntime': run_onnxruntime, 'openvino': run_openvino}

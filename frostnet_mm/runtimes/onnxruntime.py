@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..files import write_bytes
 from .base import PRECISIONS, Engine, LayerTime
-from .export import export_onnx
-from .flat import FlatNetwork, Normalization, traceable
+from .export import onnx_of
+from .flat import FlatNetwork, Normalization
 from .predictor import read_deployment
 
 FILE = 'network.onnx'
@@ -33,8 +33,7 @@ class OnnxRuntimeEngine(Engine):
     ) -> list[str]:
         """See :meth:`Engine.write`."""
         self.require()
-        model = export_onnx(traceable(network, baked), network.names, example, dynamic)
-        write_bytes(folder / FILE, model.SerializeToString())
+        write_bytes(folder / FILE, onnx_of(network, example, dynamic, baked))
         return [FILE]
 
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:

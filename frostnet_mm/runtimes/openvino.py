@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..files import write_bytes
 from .base import PRECISIONS, Engine, LayerTime
-from .export import export_onnx
-from .flat import FlatNetwork, Normalization, traceable
+from .export import onnx_of
+from .flat import FlatNetwork, Normalization
 from .predictor import read_deployment
 
 SOURCE, FILE, WEIGHTS = 'network.onnx', 'network.xml', 'network.bin'
@@ -35,7 +35,7 @@ class OpenVINOEngine(Engine):
         self.require()
         import openvino
 
-        content = export_onnx(traceable(network, baked), network.names, example, dynamic).SerializeToString()
+        content = onnx_of(network, example, dynamic, baked)
         write_bytes(folder / SOURCE, content)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / FILE

@@ -187,6 +187,7 @@ def _random_model(
     model.init_weights()
     model.dataset_meta = dict(classes=_class_names(model))
     dense = DenseNetwork(model)
+    _enliven(dense)
     height, width = size or (320, 320)
     batches = [torch.randn(2, 3, height, width) for _ in range(_RANDOM_PASSES)]
     settings = None
@@ -199,6 +200,15 @@ def _random_model(
         settings = QuantizationSettings(numerics=numerics)
         calibrate(prepare_model(model, settings), batches, 'minmax')
     return model, cfg, settings
+
+
+def _enliven(dense: nn.Module) -> None:
+    """Give convolutions that begin near zero, as those of heads do, weights that put out values of every size."""
+    for module in dense.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            if module.weight.std() < 0.25 / fan_in**0.5:
+                nn.init.normal_(module.weight, 0, 0.25 / fan_in**0.5)
 
 
 def _without_pretrained(node: object) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .layers import RUNNERS, LayerDifference, compare_layers
+from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
 from .predictor import DeploymentError
 
 # The engine's INT8 may be as far from float as the reference's INT8 is, give or take the noise of rounding: measured
@@ -100,11 +100,27 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def check_layers(engine: str, model: Any, images: np.ndarray) -> list[LayerDifference]:
-    """Compare an engine layer by layer; an empty list where it reads no ONNX, or nothing is quantized."""
+def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
+    """Compare layer by layer: first the network with the file that was written, then the engine with the file.
+
+    Args:
+        engine (str): Its name.
+        model (onnx.ModelProto): The file.
+        module (GraphModule): The network that was exported.
+        images (ndarray): Its input.
+
+    Returns:
+        list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
+        nothing is quantized.
+    """
     if engine not in RUNNERS or not any(node.op_type == 'QuantizeLinear' for node in model.graph.node):
         return []
-    return compare_layers(model, images, RUNNERS[engine])
+    pairs = zip(
+        compare_layers(model, images, reference_runner(module)),
+        compare_layers(model, images, RUNNERS[engine]),
+        strict=True,
+    )
+    return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
 
 
 def failed_layers(layers: Sequence[LayerDifference]) -> list[LayerDifference]:

@@ -1,0 +1,264 @@
+"""Deployments: what the engines run, that they compute what was trained, and what is refused."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ROOT, run_tool
+from mmengine.dataset import pseudo_collate
+from onnx import numpy_helper
+from torch import nn
+
+from frostnet_mm.engine.inference import build_pipeline
+from frostnet_mm.models.dense import DenseNetwork, detach
+from frostnet_mm.runtimes import base, verify
+from frostnet_mm.runtimes.cost import engine_int8_share, macs_by_node
+from frostnet_mm.runtimes.deploy import DeployOptions, deploy, deploy_source, engine_of
+from frostnet_mm.runtimes.export import export_onnx, onnx_of
+from frostnet_mm.runtimes.flat import Normalization, traceable
+from frostnet_mm.runtimes.layers import RUNNERS, compare_layers
+from frostnet_mm.runtimes.predictor import DeploymentError, Predictor, open_network
+from frostnet_mm.runtimes.seam import attach_engine
+from frostnet_mm.runtimes.sources import load_source, set_input_size
+
+CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
+CLASSES = {'model.bbox_head.num_classes': 4}
+ENGINES = ('onnxruntime', 'openvino')
+
+
+@pytest.fixture(scope='module')
+def source():
+    """SSDLite on FrostNet small, 320x320, random weights, ranges of noise."""
+    return load_source(CONFIG, None, 'int8', CLASSES)
+
+
+@pytest.fixture(scope='module')
+def picture(tmp_path_factory):
+    """A picture of rectangles, 90x130."""
+    import cv2
+
+    generator = np.random.default_rng(0)
+    image = np.full((90, 130, 3), 90, np.uint8)
+    for _ in range(12):
+        x, y, colour = generator.integers(0, 100), generator.integers(0, 70), generator.integers(0, 256, 3)
+        image[y : y + 20, x : x + 30] = colour
+    path = tmp_path_factory.mktemp('picture') / 'picture.png'
+    cv2.imwrite(str(path), image)
+    return path
+
+
+@pytest.fixture(scope='module')
+def deployed(source, picture, tmp_path_factory):
+    """The same network in both engines: folder and description by engine."""
+    root = tmp_path_factory.mktemp('deployed')
+    options = DeployOptions(images=[str(picture)])
+    return {name: (root / name, deploy_source(source, engine_of(name), root / name, options)) for name in ENGINES}
+
+
+def kinds(description, *names):
+    return {key: count for key, count in description['operators'].items() if key.split()[0] in names}
+
+
+def test_onnxruntime_runs_all_but_the_outputs_in_integers(source, deployed):
+    """All convolutions but the 12 that put out floats; 7 residual adds, 10 concats of feature reuse (SPECS, small)."""
+    _, description = deployed['onnxruntime']
+    count = sum(isinstance(module, nn.Conv2d) for module in DenseNetwork(source.model).modules())
+    assert count == 88
+    assert kinds(description, 'QLinearConv', 'QLinearAdd', 'QLinearConcat', 'Conv', 'Add', 'Concat') == {
+        'QLinearConv int8': count - 12,
+        'QLinearConcat int8': 10,
+        'QLinearAdd int8': 7,
+        'Conv float32': 12,
+    }
+    assert description['operators']['QuantizeLinear conversion'] == 1  # the images
+    folder = deployed['onnxruntime'][0]
+    layers = engine_of('onnxruntime').profile(folder, [np.zeros((1, 3, 320, 320), np.float32)])
+    floats = {layer.name.split('/')[0] for layer in layers if layer.kind == 'Conv'}
+    assert floats == {f'bbox_head.{kind}_convs.{level}.1' for kind in ('cls', 'reg') for level in range(6)}
+
+
+def test_openvino_runs_all_convolutions_in_integers(deployed):
+    _, description = deployed['openvino']
+    assert kinds(description, 'Convolution', 'Concatenation', 'Eltwise', 'Pooling', 'Add') == {
+        'Convolution int8': 88,
+        'Concatenation int8': 10,
+    }
+    assert description['engine_int8_share'] == description['int8_share'] == 1.0
+
+
+def test_shares_of_macs_by_hand(deployed):
+    """The twelve last convolutions: 1x1 from the head's depthwise channels to 6 priors of 5 scores or 4 numbers."""
+    folder, description = deployed['onnxruntime']
+    model = onnx.load(folder / 'network.onnx')
+    macs = macs_by_node(model)
+    assert sum(macs.values()) == description['model']['macs']
+    channels, sizes = (96, 320, 512, 256, 256, 128), (20, 10, 5, 3, 2, 1)
+    last = sum(c * s * s * 6 * (5 + 4) for c, s in zip(channels, sizes, strict=True))
+    assert sum(value for name, value in macs.items() if name.startswith('bbox_head') and '.1/' in name) == last
+    assert description['engine_int8_share'] == pytest.approx(1 - last / sum(macs.values()), abs=1e-9)
+    assert engine_int8_share(model, []) == 0
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_every_layer_is_computed_exactly(deployed, name):
+    """Within one step of the unfused operators, nearly everywhere; the file records the check."""
+    folder, description = deployed[name]
+    images = np.random.default_rng(1).normal(size=(1, 3, 320, 320)).astype(np.float32)
+    layers = compare_layers(onnx.load(folder / 'network.onnx'), images, RUNNERS[name])
+    assert len(layers) == 94
+    assert max(layer.steps for layer in layers) <= 1
+    assert all(layer.share <= 1e-3 or layer.count <= 2 for layer in layers)
+    checked = description['verification']
+    assert checked['layers']['count'] == 94 and checked['source'] == 'images' and len(checked['outputs']) == 12
+    assert json.loads((folder / 'deploy.json').read_text()) == description
+
+
+def test_an_engine_that_is_wrong_in_one_layer_is_found(deployed):
+    model = onnx.load(deployed['onnxruntime'][0] / 'network.onnx')
+    wrong = 'backbone.stages.1.0.depthwise.activate/QuantizeLinear'
+
+    def broken(content, images, names):
+        values = RUNNERS['onnxruntime'](content, images, names)
+        values[names.index(wrong)] = values[names.index(wrong)] ^ 8
+        return values
+
+    images = np.random.default_rng(1).normal(size=(1, 3, 320, 320)).astype(np.float32)
+    layers = compare_layers(model, images, broken)
+    assert verify.failed_layers(layers)[0].name == wrong
+    with pytest.raises(DeploymentError, match='first layer that differs is backbone.stages.1.0.depthwise.activate'):
+        verify.require_agreement([], layers, 'onnxruntime')
+
+
+def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_path, monkeypatch):
+    """One weight tensor of the exported file is negated: outputs deviate, and the layer is named."""
+    wrong = 'backbone.stages.3.0.expand.conv.weight'
+    export = onnx_of
+
+    def broken(*args):
+        model = onnx.load_from_string(export(*args))
+        weight = next(value for value in model.graph.initializer if value.name == wrong)
+        weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), wrong))
+        return model.SerializeToString()
+
+    monkeypatch.setattr('frostnet_mm.runtimes.onnxruntime.onnx_of', broken)
+    with pytest.raises(DeploymentError, match=r'first layer that differs is backbone.stages.3.0.expand.activate'):
+        deploy_source(source, engine_of('onnxruntime'), tmp_path / 'out', DeployOptions(images=[str(picture)]))
+    assert not list(tmp_path.iterdir())  # nothing half-finished stays
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_mm_and_the_predictor_agree_on_an_engine(source, deployed, picture, name):
+    """Boxes of mm's pipeline and decoding with the engine at the seam, and of the folder by itself."""
+    folder, description = deployed[name]
+    predictor = Predictor(folder, score_threshold=0.0)
+    alone = predictor.predict(picture)
+    attach_engine(source.model, open_network(folder), source.network)
+    try:
+        data = build_pipeline(source.cfg)(dict(img_path=str(picture), img_id=0))
+        with torch.no_grad():
+            (sample,) = source.model.test_step(pseudo_collate([data]))
+    finally:
+        detach(source.model)
+    found = sample.pred_instances
+    assert len(found) == len(alone.boxes) > 0
+    np.testing.assert_allclose(alone.scores, found.scores.numpy(), atol=1e-5)
+    assert Counter(alone.labels.tolist()) == Counter(found.labels.tolist())
+    order, other = (
+        np.lexsort((*boxes.round(2).T, scores.round(4)))
+        for boxes, scores in ((alone.boxes, alone.scores), (found.bboxes.numpy(), found.scores.numpy()))
+    )
+    np.testing.assert_allclose(alone.boxes[order], found.bboxes.numpy()[other], atol=1e-2)
+    assert description['classes'] == list(source.model.dataset_meta['classes'])
+
+
+def test_seam_splits_batches(source, deployed):
+    """Three images through a network that was written for one."""
+    folder, _ = deployed['onnxruntime']
+    images = torch.randn(3, 3, 320, 320, generator=torch.Generator().manual_seed(0))
+    attach_engine(source.model, open_network(folder), source.network)
+    try:
+        scores, boxes = source.model.extract_feat(images).outputs
+    finally:
+        detach(source.model)
+    single = open_network(folder)(images[2:].numpy())
+    assert [tuple(s.shape[:2]) for s in scores] == [(3, 30)] * 6
+    assert np.array_equal(scores[3][2].numpy(), single[3][0]) and np.array_equal(boxes[0][2].numpy(), single[6][0])
+
+
+def test_baked_preprocessing(source):
+    """uint8 (N, H, W, 3) BGR in: the same network as behind mm's data preprocessor."""
+    settings = source.model.data_preprocessor
+    baked = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True)
+    raw = torch.randint(0, 256, (1, 320, 320, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = settings(dict(inputs=[raw[0].permute(2, 0, 1)], data_samples=[]))['inputs']
+    with torch.no_grad():
+        exact, integers = source.exact(images), source.network(images)
+        for a, b in zip(traceable(source.exact, baked)(raw), exact, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+        # in integers a pixel on the edge between two steps may fall to the other side: within INT8's own error
+        for a, b, c in zip(traceable(source.network, baked)(raw), integers, exact, strict=True):
+            assert (a - b).square().mean() < (b - c).square().mean()
+
+
+def test_dynamic_export_takes_any_size(source, tmp_path):
+    model = export_onnx(traceable(source.network), source.network.names, torch.randn(1, 3, 320, 320), dynamic=True)
+    shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert [type(size) for size in shape] == [str, int, str, str] and shape[1] == 3
+    images = torch.randn(2, 3, 160, 224)
+    found = RUNNERS['onnxruntime'](model.SerializeToString(), images.numpy(), source.network.names)
+    with torch.no_grad():
+        expected = source.network(images)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == tuple(other.shape)
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)  # no paths of this machine
+
+
+def test_input_size_replaces_that_of_the_pipeline(source):
+    cfg = source.cfg.copy()
+    set_input_size(cfg, (192, 256))
+    steps = {step['type']: step for step in cfg.test_dataloader.dataset.pipeline}
+    assert steps['Resize']['scale'] == (256, 192)
+
+
+def test_what_cannot_be_deployed_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(DeploymentError, match="'tflite' is not known; expected one of onnxruntime, openvino"):
+        deploy(CONFIG, None, 'tflite', tmp_path / 'out')
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').write_text('all my work')
+    with pytest.raises(DeploymentError, match='holds other files'):
+        deploy(CONFIG, None, 'onnxruntime', tmp_path / 'mine')
+    monkeypatch.setattr(base, 'find_spec', lambda name: None)
+    with pytest.raises(
+        DeploymentError, match=r'openvino is not installed. Install it: pip install .*frostnet-mm\[openvino\]'
+    ):
+        deploy(CONFIG, None, 'openvino', tmp_path / 'out')
+
+
+def test_tool_says_what_is_wrong(tmp_path, trained, capsys):
+    config = ROOT / 'configs/ssdlite_frostnet_minicoco.py'
+    checkpoint = trained / 'epoch_2.pth'
+    out = ('--engine', 'onnxruntime', '--out', tmp_path / 'out', '--cfg-options', 'model.backbone.widen_factor=0.5')
+    assert run_tool('deploy', config, checkpoint, *out) == 2
+    assert 'has no activation ranges' in capsys.readouterr().err
+    assert run_tool('deploy', config, tmp_path / 'none.pth', *out) == 2
+    assert 'none.pth' in capsys.readouterr().err
+
+
+def test_outputs_are_judged_by_their_distance_to_float():
+    """Three networks by hand: the reference is 2 steps from float; an engine may be 2.75 steps away, not more."""
+    exact = [[np.linspace(0, 255, 1000).reshape(1, 1000)]]
+    reference = [[exact[0][0] + np.where(np.arange(1000) % 2, 2, -2)]]
+    step = (reference[0][0].max() - reference[0][0].min()) / 255
+    for distance, passed in ((-2, True), (2.7 * step, True), (2.9 * step, False)):
+        (found,) = verify.compare_outputs(['x'], [[exact[0][0] + distance]], reference, exact)
+        assert found.reference_error == pytest.approx(2 / step) and found.passed == passed
+        assert found.engine_error == pytest.approx(abs(distance) / step)
+    (found,) = verify.compare_outputs(['x'], [[exact[0][0] * (1 + 1e-5)]], exact, exact)
+    assert found.passed and found.reference_error == 0
+    (found,) = verify.compare_outputs(['x'], [[exact[0][0] + 1]], exact, exact)  # float: 1/255 of the range is too far
+    assert not found.passed
+    with pytest.raises(DeploymentError, match='not finite'):
+        verify.compare_outputs(['x'], [[exact[0][0] * np.nan]], exact, exact)
