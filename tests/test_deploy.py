@@ -16,16 +16,18 @@ from frostnet_mm.engine.inference import build_pipeline
 from frostnet_mm.models.dense import DenseNetwork, detach
 from frostnet_mm.runtimes import base, verify
 from frostnet_mm.runtimes.cost import engine_int8_share, macs_by_node
+from frostnet_mm.runtimes.decoding import with_decoding
 from frostnet_mm.runtimes.deploy import DeployOptions, deploy, deploy_source, engine_of
-from frostnet_mm.runtimes.export import export_onnx, onnx_of
+from frostnet_mm.runtimes.export import onnx_of
 from frostnet_mm.runtimes.flat import Normalization, traceable
 from frostnet_mm.runtimes.layers import RUNNERS, compare_layers
+from frostnet_mm.runtimes.padding import pad_depthwise
 from frostnet_mm.runtimes.predictor import DeploymentError, Predictor, open_network
 from frostnet_mm.runtimes.seam import attach_engine
 from frostnet_mm.runtimes.sources import load_source, set_input_size
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
-CLASSES = {'model.bbox_head.num_classes': 4}
+CLASSES = {'model.bbox_head.num_classes': 4, 'model.test_cfg.score_thr': 0.25}
 ENGINES = ('onnxruntime', 'openvino')
 
 
@@ -92,13 +94,15 @@ def test_openvino_runs_all_convolutions_in_integers(deployed):
 def test_shares_of_macs_by_hand(deployed):
     """The twelve last convolutions: 1x1 from the head's depthwise channels to 6 priors of 5 scores or 4 numbers."""
     folder, description = deployed['onnxruntime']
-    model = onnx.load(folder / 'network.onnx')
+    model = onnx.load(deployed['openvino'][0] / 'network.onnx')  # the other has padded channels
     macs = macs_by_node(model)
     assert sum(macs.values()) == description['model']['macs']
     channels, sizes = (96, 320, 512, 256, 256, 128), (20, 10, 5, 3, 2, 1)
     last = sum(c * s * s * 6 * (5 + 4) for c, s in zip(channels, sizes, strict=True))
     assert sum(value for name, value in macs.items() if name.startswith('bbox_head') and '.1/' in name) == last
-    assert description['engine_int8_share'] == pytest.approx(1 - last / sum(macs.values()), abs=1e-9)
+    padded = sum(macs_by_node(onnx.load(folder / 'network.onnx')).values())
+    assert 1 < padded / sum(macs.values()) < 1.05
+    assert description['engine_int8_share'] == pytest.approx(1 - last / padded, abs=1e-9)
     assert engine_int8_share(model, []) == 0
 
 
@@ -149,12 +153,29 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
     assert not list(tmp_path.iterdir())  # nothing half-finished stays
 
 
+def test_padded_channels_change_no_bit(deployed):
+    """onnxruntime's file has every depthwise convolution between two 1x1 ones at a multiple of 16 channels."""
+    plain, padded = (onnx.load(deployed[name][0] / 'network.onnx') for name in ('openvino', 'onnxruntime'))
+    groups = [
+        {node.name: a.i for node in model.graph.node for a in node.attribute if a.name == 'group' and a.i > 1}
+        for model in (plain, padded)
+    ]
+    changed = {name: (count, groups[1][name]) for name, count in groups[0].items() if count != groups[1][name]}
+    # expansions 3 and 6 of small's block table (SPECS): 72, 168, 312 and 360 channels
+    assert Counter(changed.values()) == {(72, 80): 2, (168, 176): 1, (312, 320): 2, (360, 368): 3}
+    assert pad_depthwise(padded) == [] and all(count % 16 == 0 for name, count in groups[1].items() if name in changed)
+    images = np.random.default_rng(2).normal(size=(1, 3, 320, 320)).astype(np.float32)
+    names = [output.name for output in plain.graph.output]
+    found = [RUNNERS['onnxruntime'](model.SerializeToString(), images, names) for model in (plain, padded)]
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize('name', ENGINES)
 def test_mm_and_the_predictor_agree_on_an_engine(source, deployed, picture, name):
     """Boxes of mm's pipeline and decoding with the engine at the seam, and of the folder by itself."""
     folder, description = deployed[name]
-    predictor = Predictor(folder, score_threshold=0.0)
-    alone = predictor.predict(picture)
+    alone = Predictor(folder).predict(picture)
     attach_engine(source.model, open_network(folder), source.network)
     try:
         data = build_pipeline(source.cfg)(dict(img_path=str(picture), img_id=0))
@@ -203,17 +224,28 @@ def test_baked_preprocessing(source):
             assert (a - b).square().mean() < (b - c).square().mean()
 
 
-def test_dynamic_export_takes_any_size(source, tmp_path):
-    model = export_onnx(traceable(source.network), source.network.names, torch.randn(1, 3, 320, 320), dynamic=True)
-    shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    assert [type(size) for size in shape] == [str, int, str, str] and shape[1] == 3
-    images = torch.randn(2, 3, 160, 224)
-    found = RUNNERS['onnxruntime'](model.SerializeToString(), images.numpy(), source.network.names)
-    with torch.no_grad():
-        expected = source.network(images)
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == tuple(other.shape)
-    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)  # no paths of this machine
+def test_decoding_in_the_engine(source, deployed, picture, tmp_path):
+    """ONNX's decoding and suppression against NumPy's, on the same engine; and the same file in the other engine."""
+    options = DeployOptions(images=[str(picture)], decode=True)
+    description = deploy_source(source, engine_of('onnxruntime'), tmp_path / 'out', options)
+    assert [output['name'] for output in description['outputs']] == ['boxes', 'scores', 'labels']
+    assert description['verification']['decoded_share'] >= 0.98
+    one, other = (Predictor(folder).predict(picture) for folder in (deployed['onnxruntime'][0], tmp_path / 'out'))
+    assert abs(len(one.boxes) - len(other.boxes)) <= 0.02 * len(one.boxes) and len(one.boxes) > 20
+    assert (np.diff(other.scores) <= 0).all() and other.labels.dtype == np.int64
+    np.testing.assert_allclose(one.scores[:10], other.scores[:10], atol=1e-5)
+    content, names = (tmp_path / 'out' / 'network.onnx').read_bytes(), ('boxes', 'scores', 'labels')
+    images = np.random.default_rng(3).normal(size=(1, 3, 320, 320)).astype(np.float32)
+    found, expected = (RUNNERS[name](content, images, names) for name in ('openvino', 'onnxruntime'))
+    assert abs(len(found[1]) - len(expected[1])) <= 0.1 * len(expected[1]) and found[0].shape == (len(found[1]), 4)
+    np.testing.assert_allclose(found[1][:5], expected[1][:5], atol=0.05)
+
+
+def test_what_has_no_decoding_in_onnx(deployed):
+    content = (deployed['onnxruntime'][0] / 'network.onnx').read_bytes()
+    for decoding in (None, dict(kind='logits')):
+        with pytest.raises(DeploymentError, match='leave --with-decode out'):
+            with_decoding(content, decoding, (320, 320))
 
 
 def test_input_size_replaces_that_of_the_pipeline(source):

@@ -27,6 +27,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--bake', action='store_true', help='normalize in the network, which then takes (N, H, W, 3) uint8 BGR images'
     )
+    parser.add_argument(
+        '--with-decode', action='store_true', help='append decoding and NMS: boxes, scores and labels come out'
+    )
     parser.add_argument('--images', nargs='+', default=[], metavar='FILE', help='verify with these')
     parser.add_argument('--num-images', type=int, default=4, help='test images to verify with; default 4')
     parser.add_argument('--no-verify', action='store_true', help='do not compare with the model')
@@ -44,6 +47,7 @@ def main() -> None:
         shape=tuple(args.shape) if args.shape else None,
         batch=args.batch,
         dynamic=args.dynamic,
+        decode=args.with_decode,
         bake=args.bake,
         images=args.images,
         num_images=args.num_images,

@@ -90,6 +90,10 @@ class Engine(ABC):
             list[str]: Names of the files in the folder; the one to open comes first.
         """
 
+    def write_onnx(self, content: bytes, folder: Path) -> list[str]:
+        """Write a network that is ONNX already, for engines that read it; as :meth:`write`."""
+        raise DeploymentError(f'{self.name} reads no ONNX.')
+
     @abstractmethod
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
         """Run a deployment on images and time each operator.

@@ -22,9 +22,19 @@ from ..files import write_text
 from . import verify
 from .base import Engine, LayerTime, count_operators
 from .cost import count_macs, engine_int8_share
+from .decoding import NAMES, OUTPUTS, with_decoding
 from .description import describe_model
 from .flat import Normalization, traceable
-from .predictor import DESCRIPTION, FORMAT, DeploymentError, open_network, read_deployment
+from .predictor import (
+    DESCRIPTION,
+    FORMAT,
+    DeploymentError,
+    Detections,
+    Geometry,
+    decode,
+    open_network,
+    read_deployment,
+)
 from .sources import Source, load_source
 
 ENGINE_CLASSES = {
@@ -34,6 +44,7 @@ ENGINE_CLASSES = {
     'inductor': 'InductorEngine',
 }
 _PACKAGES = ('torch', 'torchao', 'onnx', 'onnxruntime', 'openvino', 'executorch', 'numpy')
+DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
 
 
 @dataclass
@@ -45,6 +56,8 @@ class DeployOptions:
         shape (tuple[int, int], optional): Height and width of the images; by default those of the test pipeline.
         batch (int): Images in a batch, for a fixed shape. Default: 1.
         dynamic (bool): Leave batch size, height and width open. Default: False.
+        decode (bool): Append decoding and non-maximum suppression to a detector, for engines that read ONNX. Default:
+            False.
         bake (bool): Put the normalization into the network, which then takes (N, H, W, 3) uint8 BGR. Default: False.
         images (Sequence[str]): Images to verify with; by default ``num_images`` of the test data.
         num_images (int): How many of the test data. Default: 4.
@@ -56,6 +69,7 @@ class DeployOptions:
     shape: tuple[int, int] | None = None
     batch: int = 1
     dynamic: bool = False
+    decode: bool = False
     bake: bool = False
     images: Sequence[str] = ()
     num_images: int = 4
@@ -126,6 +140,8 @@ def deploy_source(source: Source, engine: Engine, out: Path, options: DeployOpti
         description |= _measure(source, engine, folder, [raw if baked else image for raw, image in pairs])
         if options.check:
             description['verification'] = _verify(source, engine, folder, pairs, baked, options)
+        if options.decode:
+            description |= _append_decoding(description, engine, folder, pairs, baked is not None)
         _save(description, folder)
         _replace(folder, out)
     except BaseException:
@@ -221,6 +237,53 @@ def _measure(source: Source, engine: Engine, folder: Path, inputs: list[np.ndarr
         engine_int8_share=None if onnx_model is None or not layers else engine_int8_share(onnx_model, layers),
         operators=count_operators(layers),
     )
+
+
+def _append_decoding(
+    description: dict, engine: Engine, folder: Path, pairs: Sequence[tuple[np.ndarray, np.ndarray]], baked: bool
+) -> dict:
+    """Replace the network of a verified deployment by one that decodes, and compare the boxes.
+
+    Raises:
+        DeploymentError: The engine or the head has no such form, or finds other boxes.
+    """
+    height, width = pairs[0][1].shape[2:]
+    geometry = Geometry((height, width), (height, width), (height, width), (1.0, 1.0))
+    plain = open_network(folder, description)
+    expected = [decode(plain(raw if baked else image), description, geometry) for raw, image in pairs]
+    plain.close()
+    if not (folder / 'network.onnx').is_file():
+        raise DeploymentError(f'{engine.name} reads no ONNX, which decoding is written in: leave --with-decode out.')
+    content = with_decoding((folder / 'network.onnx').read_bytes(), description['decoding'], (height, width))
+    files = engine.write_onnx(content, folder)
+    changed = description | dict(
+        files={name: sha256((folder / name).read_bytes()).hexdigest() for name in files},
+        outputs=[dict(name=name) for name in NAMES],
+        decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=description['decoding']['score_threshold']),
+    )
+    network = open_network(folder, changed)
+    found = [decode(network(raw if baked else image), changed, geometry) for raw, image in pairs]
+    network.close()
+    shares = [_share_found(one, other) for one, other in zip(expected, found, strict=True)]
+    if min(shares) < DECODED_SHARE:
+        raise DeploymentError(
+            f'{engine.name} decodes {min(shares):.1%} of the boxes that NumPy decodes of the same network, expected at '
+            f'least {DECODED_SHARE:.0%}.'
+        )
+    changed['verification'] = dict(description.get('verification', {}), decoded_share=min(shares))
+    return changed
+
+
+def _share_found(expected: Detections, found: Detections) -> float:
+    """The share of boxes that the other has too: same class, the same box within half a pixel, score within 0.001."""
+    if not len(expected.boxes):
+        return 1.0 if not len(found.boxes) else 0.0
+    if not len(found.boxes):
+        return 0.0
+    near = np.abs(expected.boxes[:, None] - found.boxes[None]).max(2) < 0.5
+    near &= expected.labels[:, None] == found.labels[None]
+    near &= np.abs(expected.scores[:, None] - found.scores[None]) < 1e-3
+    return float(near.any(1).sum()) / max(len(expected.boxes), len(found.boxes))
 
 
 def _onnx_of(folder: Path):

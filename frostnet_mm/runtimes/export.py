@@ -58,7 +58,7 @@ def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, 
     if dynamic and example.shape[0] < 2:  # torch takes a size of 1 for a constant
         example = example.expand(2, *example.shape[1:]).contiguous()
     program = exported_program(module, example, dynamic)
-    with _quiet():
+    with quiet():
         try:
             exported = torch.onnx.export(
                 program,
@@ -95,7 +95,7 @@ def onnx_of(network: FlatNetwork, example: torch.Tensor, dynamic: bool, baked: N
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's progress and its remarks about torchvision, which is not used, off the terminal."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level

@@ -151,18 +151,43 @@ def reference_runner(module: GraphModule) -> RunModel:
     """The converted network itself as an engine: shows whether an ONNX file is that network.
 
     Args:
-        module (GraphModule): What was exported.
+        module (GraphModule): What was exported. The file may have channels of zeros behind its own.
     """
 
     def run(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
         collector = _Collector(module)
         collector.run(torch.from_numpy(images))
-        if len(collector.integers) != len(names):
-            found = len(collector.integers)
-            raise ValueError(f'The file quantizes {len(names)} tensors, the network {found}: it is another network.')
-        return collector.integers
+        found = collector.integers
+        if len(found) != len(names):
+            raise ValueError(
+                f'The file quantizes {len(names)} tensors, the network {len(found)}: it is another network.'
+            )
+        like = run_onnxruntime(model, images, names)
+        zero_points = _zero_points(model)
+        return [_padded(*pair, zero_points[name]) for name, *pair in zip(names, found, like, strict=True)]
 
     return run
+
+
+def _zero_points(content: bytes) -> dict[str, np.ndarray]:
+    """The zero point of each quantized tensor."""
+    from onnx import load_from_string, numpy_helper
+
+    graph = load_from_string(content).graph
+    values = {value.name: value for value in graph.initializer}
+    return {
+        node.output[0]: numpy_helper.to_array(values[node.input[2]])
+        for node in graph.node
+        if node.op_type == 'QuantizeLinear'
+    }
+
+
+def _padded(value: np.ndarray, like: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
+    """Channels of zeros behind those of a tensor, up to the shape of another."""
+    if value.ndim < 2 or value.shape[1] >= like.shape[1]:
+        return value
+    widths = [(0, like.shape[1] - value.shape[1] if axis == 1 else 0) for axis in range(value.ndim)]
+    return np.pad(value, widths, constant_values=zero_point)
 
 
 RUNNERS: dict[str, RunModel] = {'onnxruntime': run_onnxruntime, 'openvino': run_openvino}

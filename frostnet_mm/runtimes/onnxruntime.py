@@ -13,6 +13,7 @@ from ..files import write_bytes
 from .base import PRECISIONS, Engine, LayerTime
 from .export import onnx_of
 from .flat import FlatNetwork, Normalization
+from .padding import pad_depthwise
 from .predictor import read_deployment
 
 FILE = 'network.onnx'
@@ -33,7 +34,16 @@ class OnnxRuntimeEngine(Engine):
     ) -> list[str]:
         """See :meth:`Engine.write`."""
         self.require()
-        write_bytes(folder / FILE, onnx_of(network, example, dynamic, baked))
+        return self.write_onnx(onnx_of(network, example, dynamic, baked), folder)
+
+    def write_onnx(self, content: bytes, folder: Path) -> list[str]:
+        """See :meth:`Engine.write_onnx`; depthwise convolutions get as many channels as are fast here."""
+        import onnx
+
+        model = onnx.load_from_string(content)
+        if pad_depthwise(model):
+            content = model.SerializeToString()
+        write_bytes(folder / FILE, content)
         return [FILE]
 
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:

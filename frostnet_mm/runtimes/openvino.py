@@ -33,9 +33,12 @@ class OpenVINOEngine(Engine):
     ) -> list[str]:
         """See :meth:`Engine.write`."""
         self.require()
+        return self.write_onnx(onnx_of(network, example, dynamic, baked), folder)
+
+    def write_onnx(self, content: bytes, folder: Path) -> list[str]:
+        """See :meth:`Engine.write_onnx`."""
         import openvino
 
-        content = onnx_of(network, example, dynamic, baked)
         write_bytes(folder / SOURCE, content)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / FILE

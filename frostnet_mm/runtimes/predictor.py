@@ -39,7 +39,12 @@ _BOXES = (
     'levels', 'coder', 'scores', 'num_classes', 'outputs', 'score_threshold', 'nms_pre', 'iou_threshold',
     'max_per_image', 'min_size', 'class_agnostic', 'clip',
 )  # fmt: skip
-DECODINGS = {'anchors': _BOXES, 'points': _BOXES, 'logits': ('output', 'align_corners', 'num_classes')}
+DECODINGS = {
+    'anchors': _BOXES,
+    'points': _BOXES,
+    'logits': ('output', 'align_corners', 'num_classes'),
+    'boxes': ('outputs',),
+}
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 #: Sigmoids of logits this far below the threshold's are below it, whatever the rounding.
 MARGIN = 0.01
@@ -765,6 +770,14 @@ def _decode_labels(outputs: dict, decoding: dict, geometry: Geometry, network_si
     return labels
 
 
+def _decoded(outputs: dict, geometry: Geometry, score_threshold: float | None):
+    """What a network with decoding has found, in pixels of the original image."""
+    boxes, scores, labels = (outputs[name] for name in ('boxes', 'scores', 'labels'))
+    good = scores > np.float32(-np.inf if score_threshold is None else score_threshold)
+    scale = np.tile(np.asarray([1 / s for s in geometry.scale], np.float32), 2)
+    return boxes[good] * scale, scores[good], labels[good].astype(np.int64)
+
+
 def decode(
     outputs: Sequence[np.ndarray], description: dict, geometry: Geometry, score_threshold: float | None = None
 ) -> Detections | LabelMap:
@@ -787,6 +800,8 @@ def decode(
     by_name = dict(zip(names, outputs, strict=True))
     if decoding['kind'] == 'logits':
         return LabelMap(_decode_labels(by_name, decoding, geometry, geometry.padded), classes)
+    if decoding['kind'] == 'boxes':
+        return Detections(*_decoded(by_name, geometry, score_threshold), classes)
     return Detections(*_decode_detections(by_name, decoding, geometry, score_threshold), classes)
 
 

@@ -191,15 +191,27 @@ def _random_model(
     height, width = size or (320, 320)
     batches = [torch.randn(2, 3, height, width) for _ in range(_RANDOM_PASSES)]
     settings = None
-    model.train()
-    with torch.no_grad():
-        for images in batches:
-            dense(images)
-    model.eval()
+    _gather_statistics(model, dense, batches)
     if precision == 'int8':
         settings = QuantizationSettings(numerics=numerics)
         calibrate(prepare_model(model, settings), batches, 'minmax')
     return model, cfg, settings
+
+
+@torch.no_grad()
+def _gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Tensor]) -> None:
+    """Give batch norms the statistics of some batches, whatever their momentum, so that no layer fades."""
+    norms = [module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the average of all batches
+    model.train()
+    for images in batches:
+        dense(images)
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _enliven(dense: nn.Module) -> None:

@@ -1,0 +1,91 @@
+"""ExecuTorch, inductor and networks of open size, on the small network of the quantization tests."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_quantized_network import gather_ranges, images, make
+
+from frostnet_mm.quantization import convert
+from frostnet_mm.runtimes import executorch as executorch_engine
+from frostnet_mm.runtimes import verify
+from frostnet_mm.runtimes.deploy import engine_of
+from frostnet_mm.runtimes.export import export_onnx
+from frostnet_mm.runtimes.flat import FlatNetwork, _IntegerNetwork, traceable
+from frostnet_mm.runtimes.layers import RUNNERS
+from frostnet_mm.runtimes.predictor import DeploymentError, open_network
+
+
+def flat_network(numerics, **options):
+    dense, network = make(numerics, list(options.items()))
+    gather_ranges(dense, network)
+    converted = convert(network)
+    return network, FlatNetwork(_IntegerNetwork(converted), converted.spec, converted.names, keep_features=False)
+
+
+def run_in(engine, flat, x, folder):
+    files = engine.write(flat, x, folder)
+    description = dict(
+        engine=engine.name,
+        network=files[0],
+        input=dict(name='images', shape=list(x.shape), dtype='float32'),
+        outputs=[dict(name=name) for name in flat.names],
+    )
+    network = open_network(folder, description)
+    return [network(x.numpy())], files
+
+
+def compared(network, flat, x, found):
+    with torch.no_grad():
+        expected = [[value.numpy() for value in flat(x)]]
+        network.simulate(False)
+        exact = [[value.numpy() for i, value in enumerate(network.eval().flat(x)) if i in flat.indices]]
+        network.simulate(True)
+    return verify.compare_outputs(flat.names, found, expected, exact)
+
+
+def test_dynamic_export_takes_any_size():
+    network, flat = flat_network('onnx')
+    model = export_onnx(traceable(flat), flat.names, images(1)[:1], dynamic=True)
+    shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert [type(size) for size in shape] == [str, int, str, str] and shape[1] == 3
+    x = images(2, (2, 3, 64, 88))
+    found = RUNNERS['onnxruntime'](model.SerializeToString(), x.numpy(), flat.names)
+    assert all(output.passed for output in compared(network, flat, x, [found]))
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)  # no paths of this machine
+
+
+def test_executorch_computes_what_was_trained(tmp_path, monkeypatch):
+    pytest.importorskip('executorch')
+    network, flat = flat_network('executorch')
+    x = images(1)[:1]
+    found, files = run_in(engine_of('executorch'), flat, x, tmp_path)
+    outputs = compared(network, flat, x, found)
+    assert all(output.passed for output in outputs)
+    delegates, others = executorch_engine.instructions((tmp_path / files[0]).read_bytes())
+    assert delegates >= 1 and not [name for name in others if 'conv' in name]
+    # Without floats as the weights of float outputs, XNNPACK computes nonsense, and the check says so.
+    monkeypatch.setattr(executorch_engine, 'float_weights_of_float_outputs', lambda module: None)
+    found, _ = run_in(engine_of('executorch'), flat, x, tmp_path)
+    with pytest.raises(DeploymentError, match='executorch does not compute what was trained'):
+        verify.require_agreement(compared(network, flat, x, found), [], 'executorch')
+
+
+def test_executorch_wants_one_size_and_its_own_numerics(tmp_path):
+    pytest.importorskip('executorch')
+    _, flat = flat_network('executorch')
+    with pytest.raises(DeploymentError, match='give --shape instead of --dynamic'):
+        engine_of('executorch').write(flat, images(1), tmp_path, dynamic=True)
+    from frostnet_mm.runtimes.sources import _check_numerics
+
+    with pytest.raises(DeploymentError, match='--numerics executorch'):
+        _check_numerics(SimpleNamespace(numerics='onnx'), 'executorch', 'epoch_1.pth')
+
+
+def test_inductor_computes_what_was_trained(tmp_path):
+    network, flat = flat_network('onnx', float_modules=('head.up',))  # oneDNN has no such transposed convolution
+    x = images(1)[:1]
+    found, files = run_in(engine_of('inductor'), flat, x, tmp_path)
+    assert files == ['network.pt2'] and all(np.isfinite(value).all() for value in found[0])
+    assert all(output.passed for output in compared(network, flat, x, found))
