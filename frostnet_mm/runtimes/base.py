@@ -50,10 +50,12 @@ class Engine(ABC):
     Attributes:
         name (str): Name on command lines and in ``deploy.json``.
         numerics (str): The preset of quantization that it is meant for.
+        modules (tuple[str, ...]): What else is imported to write for it.
     """
 
     name = ''
     numerics = 'onnx'
+    modules: tuple[str, ...] = ()
 
     def require(self) -> None:
         """Check that the engine is installed.
@@ -62,10 +64,11 @@ class Engine(ABC):
             DeploymentError: It is not; the message has the command that installs it.
         """
         module, package = ENGINES[self.name][:2]
-        if find_spec(module.partition('.')[0]) is None:
+        missing = next((name for name in (module.partition('.')[0], *self.modules) if find_spec(name) is None), None)
+        if missing is not None:
             raise DeploymentError(
-                f'The engine {self.name} is not installed. Install it: pip install {package} (or the extra: '
-                f"pip install 'frostnet-mm[{self.name}]')"
+                f'The engine {self.name} is not installed (module {missing}). Install it: pip install {package}, or with '
+                f"all that it needs: pip install 'frostnet-mm[{self.name}]'"
             )
 
     @abstractmethod

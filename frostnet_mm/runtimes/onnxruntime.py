@@ -23,6 +23,7 @@ class OnnxRuntimeEngine(Engine):
     """QDQ ONNX, which onnxruntime fuses into integer operators when it opens the file."""
 
     name = 'onnxruntime'
+    modules = ('onnx', 'onnxscript', 'onnxruntime')
 
     def write(
         self,

@@ -22,6 +22,7 @@ class OpenVINOEngine(Engine):
     """OpenVINO's IR; the ONNX that it comes from lies beside it."""
 
     name = 'openvino'
+    modules = ('onnx', 'onnxscript', 'onnxruntime')
 
     def write(
         self,
