@@ -64,7 +64,8 @@ class Engine(ABC):
             DeploymentError: It is not; the message has the command that installs it.
         """
         module, package = ENGINES[self.name][:2]
-        missing = next((name for name in (module.partition('.')[0], *self.modules) if find_spec(name) is None), None)
+        needed = (module.partition('.')[0], *self.modules)
+        missing = next((name for name in needed if find_spec(name) is None), None)
         if missing is not None:
             raise DeploymentError(
                 f'The engine {self.name} is not installed (module {missing}). Install it: pip install {package}, or with '

@@ -175,14 +175,15 @@ def _save(description: dict, folder: Path) -> None:
 
 def _example(settings: dict, options: DeployOptions) -> tuple[Tensor, bool]:
     """Images of the shape that the network is written for, and whether the shape stays open."""
-    place = settings['pad'] or (None if not settings['resize'] else settings['resize'])
-    fixed = settings['pad'] is not None or (settings['resize'] is not None and not settings['resize']['keep_ratio'])
+    resize, pad = settings['resize'], settings['pad']
+    fixed = pad is not None or (resize is not None and not resize['keep_ratio'])
     if options.shape is None and not fixed and not options.dynamic:
         raise DeploymentError(
             'The test pipeline keeps the ratio of an image, so its size differs from image to image. Give the size of '
             'all your images after resizing (--shape HEIGHT WIDTH), or leave it open (--dynamic).'
         )
-    height, width = options.shape or (place['height'], place['width']) if place or options.shape else (320, 320)
+    place = pad or resize or dict(height=320, width=320)
+    height, width = options.shape or (place['height'], place['width'])
     divisor = settings['size_divisor']
     height, width = (-(-size // divisor) * divisor for size in (height, width))
     generator = torch.Generator().manual_seed(0)

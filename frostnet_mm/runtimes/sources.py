@@ -152,7 +152,7 @@ def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
             if kind == 'Resize':
                 step['scale'] = (width, height)
             elif kind == 'Pad' and 'size' in step:
-                step['size'] = (width, height) if 'pad_to_square' not in step else (width, height)
+                step['size'] = (width, height)
 
 
 def _facts(model: nn.Module, cfg: Config, config: str | os.PathLike, checkpoint: str | os.PathLike | None) -> dict:
