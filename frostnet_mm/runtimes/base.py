@@ -68,8 +68,8 @@ class Engine(ABC):
         missing = next((name for name in needed if find_spec(name) is None), None)
         if missing is not None:
             raise DeploymentError(
-                f'The engine {self.name} is not installed (module {missing}). Install it: pip install {package}, or with '
-                f"all that it needs: pip install 'frostnet-mm[{self.name}]'"
+                f'The engine {self.name} is not installed (module {missing}). Install it: pip install {package}, or '
+                f"with all that it needs: pip install 'frostnet-mm[{self.name}]'"
             )
 
     @abstractmethod
