@@ -147,7 +147,7 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
         weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), wrong))
         return model.SerializeToString()
 
-    monkeypatch.setattr('frostnet_mm.runtimes.onnxruntime.onnx_of', broken)
+    monkeypatch.setattr('frostnet_mm.runtimes.onnx_engine.onnx_of', broken)
     with pytest.raises(DeploymentError, match=r'first layer that differs is backbone.stages.3.0.expand.activate'):
         deploy_source(source, engine_of('onnxruntime'), tmp_path / 'out', DeployOptions(images=[str(picture)]))
     assert not list(tmp_path.iterdir())  # nothing half-finished stays

@@ -4,6 +4,7 @@ What runs INT8 is imported where it is needed: float models need no torchao.
 """
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
@@ -71,11 +72,21 @@ def evaluate_all(runner: Runner) -> dict[str, dict]:
     hook, results = qat_hook(runner), {}
     for execution in EXECUTIONS:
         hook.execution = execution
-        start = time.perf_counter()
-        metrics = dict(runner.test() if not results else runner.test_loop.run())
-        metrics['images/s'] = len(runner.test_loop.dataloader.dataset) / (time.perf_counter() - start)
-        results[execution] = metrics
+        results[execution] = timed_metrics(runner, runner.test if not results else runner.test_loop.run)
     return results
+
+
+def timed_metrics(runner: Runner, evaluate: Callable[[], dict]) -> dict:
+    """Evaluate, and add 'images/s' to the metrics.
+
+    Args:
+        runner (Runner): Whose test data are evaluated.
+        evaluate (Callable): Returns the metrics.
+    """
+    start = time.perf_counter()
+    metrics = dict(evaluate())
+    metrics['images/s'] = len(runner.test_loop.dataloader.dataset) / (time.perf_counter() - start)
+    return metrics
 
 
 def comparison_table(results: dict[str, dict]) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 from torch import Tensor
 
 from .flat import FlatNetwork, Normalization
-from .predictor import ENGINES, DeploymentError, Network, open_network
+from .predictor import ENGINES, DeploymentError, open_network
 
 PRECISIONS = {
     'u8': 'int8',
@@ -111,9 +113,27 @@ class Engine(ABC):
             list[LayerTime]: In the order in which they run; what takes part in no computation is left out.
         """
 
-    def open(self, folder: Path, threads: int | None = None, **options) -> Network:
-        """Open a deployment."""
-        return open_network(folder, threads=threads, **options)
+
+def time_whole(folder: Path, images: Sequence[np.ndarray], threads: int | None) -> tuple[str, float]:
+    """Time a deployment as a whole, for engines that do not tell their operators apart.
+
+    Args:
+        folder (Path): The deployment.
+        images (Sequence[ndarray]): Inputs; the first run is left out of the times if there are several.
+        threads (int, optional): Threads of the engine.
+
+    Returns:
+        tuple[str, float]: The precision that it was deployed in, and the median of its milliseconds.
+    """
+    network = open_network(folder, threads=threads)
+    times = []
+    for image in images:
+        start = perf_counter()
+        network(image)
+        times.append((perf_counter() - start) * 1000)
+    precision = 'int8' if network.description['precision'] == 'int8' else 'float32'
+    network.close()
+    return precision, median(times[1:] or times)
 
 
 def count_operators(layers: Sequence[LayerTime]) -> dict[str, int]:

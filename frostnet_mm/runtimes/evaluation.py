@@ -1,13 +1,12 @@
 """mm's evaluators with an engine at the seam."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..engine.evaluation import qat_hook
+from ..engine.evaluation import qat_hook, timed_metrics
 from .deploy import DeployOptions, deploy_source, engine_of
 from .predictor import open_network
 from .seam import attach_engine
@@ -55,9 +54,7 @@ def evaluate_engines(
         description = deploy_source(source, engine, folder, options)
         attach_engine(runner.model, open_network(folder, description), source.network)
         print_log(f'Evaluation: {name} ({precision}), {folder}.', logger='current')
-        start = time.perf_counter()
-        metrics = dict(runner.test_loop.run())
-        metrics['images/s'] = len(runner.test_loop.dataloader.dataset) / (time.perf_counter() - start)
+        metrics = timed_metrics(runner, runner.test_loop.run)
         outputs = description['verification']['outputs']
         metrics['rms steps'] = max(output['rms_steps'] for output in outputs)
         yield name, metrics

@@ -3,8 +3,6 @@
 import operator
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 from torch import Tensor
@@ -13,10 +11,10 @@ from torch.fx import GraphModule, Node
 from ..files import write_bytes
 from ..models.dense import UnsupportedModelError
 from ..quantization.quantizer import is_convolution, rectifier_bounds
-from .base import Engine, LayerTime
+from .base import Engine, LayerTime, time_whole
 from .export import exported_program
 from .flat import FlatNetwork, Normalization, traceable
-from .predictor import DeploymentError, open_network
+from .predictor import DeploymentError
 
 FILE = 'network.pte'
 
@@ -67,20 +65,11 @@ class ExecuTorchEngine(Engine):
             list[LayerTime]: The whole program as one entry, then what runs outside of XNNPACK, whose share of the time
             is not known (0).
         """
-        network = open_network(folder, threads=threads)
-        times = []
-        for image in images:
-            start = perf_counter()
-            network(image)
-            times.append((perf_counter() - start) * 1000)
-        description = network.description
-        precision = 'int8' if description['precision'] == 'int8' else 'float32'
-        delegates, others = instructions((Path(folder) / description['network']).read_bytes())
-        first = median(times[1:] or times)
+        precision, milliseconds = time_whole(folder, images, threads)
+        delegates, others = instructions((Path(folder) / FILE).read_bytes())
         layers = [LayerTime(f'XNNPACK part {i}', 'XNNPACK', precision, 0.0) for i in range(delegates)]
         layers += [LayerTime(name, name, 'float32', 0.0) for name in others]
-        layers[0] = LayerTime(layers[0].name, layers[0].kind, layers[0].precision, first)
-        network.close()
+        layers[0] = LayerTime(layers[0].name, layers[0].kind, layers[0].precision, milliseconds)
         return layers
 
 

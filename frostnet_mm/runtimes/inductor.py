@@ -3,8 +3,6 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -12,10 +10,9 @@ from torch import Tensor
 
 from ..files import write_bytes
 from ..models.dense import UnsupportedModelError
-from .base import Engine, LayerTime
+from .base import Engine, LayerTime, time_whole
 from .export import exported_program
 from .flat import FlatNetwork, Normalization, traceable
-from .predictor import open_network
 
 FILE = 'network.pt2'
 
@@ -61,12 +58,5 @@ class InductorEngine(Engine):
         Returns:
             list[LayerTime]: One entry.
         """
-        network = open_network(folder, threads=threads)
-        times = []
-        for image in images:
-            start = perf_counter()
-            network(image)
-            times.append((perf_counter() - start) * 1000)
-        precision = 'int8' if network.description['precision'] == 'int8' else 'float32'
-        network.close()
-        return [LayerTime('network', 'compiled', precision, median(times[1:] or times))]
+        precision, milliseconds = time_whole(folder, images, threads)
+        return [LayerTime('network', 'compiled', precision, milliseconds)]

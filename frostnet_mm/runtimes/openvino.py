@@ -6,35 +6,20 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from torch import Tensor
 
 from ..files import write_bytes
-from .base import PRECISIONS, Engine, LayerTime
-from .export import onnx_of
-from .flat import FlatNetwork, Normalization
+from .base import PRECISIONS, LayerTime
+from .onnx_engine import OnnxEngine
 from .predictor import read_deployment
 
 SOURCE, FILE, WEIGHTS = 'network.onnx', 'network.xml', 'network.bin'
 _NO_WORK = ('Input', 'Output', 'Const', 'Parameter', 'Result', 'Constant')
 
 
-class OpenVINOEngine(Engine):
+class OpenVINOEngine(OnnxEngine):
     """OpenVINO's IR; the ONNX that it comes from lies beside it."""
 
     name = 'openvino'
-    modules = ('onnx', 'onnxscript', 'onnxruntime')
-
-    def write(
-        self,
-        network: FlatNetwork,
-        example: Tensor,
-        folder: Path,
-        dynamic: bool = False,
-        baked: Normalization | None = None,
-    ) -> list[str]:
-        """See :meth:`Engine.write`."""
-        self.require()
-        return self.write_onnx(onnx_of(network, example, dynamic, baked), folder)
 
     def write_onnx(self, content: bytes, folder: Path) -> list[str]:
         """See :meth:`Engine.write_onnx`."""

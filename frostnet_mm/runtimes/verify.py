@@ -1,6 +1,6 @@
 """A deployment against the network that it was made from, on images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +15,6 @@ FACTOR, ALLOWANCE = 1.25, 0.25  # and a quarter of a step
 FLOAT_BOUND = 1e-3  # of an output's range; float32 in another order of summation: measured below 1e-5
 LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
-
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -135,11 +133,15 @@ def failed_layers(layers: Sequence[LayerDifference]) -> list[LayerDifference]:
     ]
 
 
+def _worst(layers: Sequence[LayerDifference]) -> LayerDifference:
+    return max(layers, key=lambda layer: (layer.steps, layer.share))
+
+
 def summarize(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifference], images: int, source: str) -> dict:
     """What ``deploy.json`` says about the verification."""
     summary = dict(images=images, source=source, outputs=[asdict(output) for output in outputs])
     if layers:
-        worst = max(layers, key=lambda layer: (layer.steps, layer.share))
+        worst = _worst(layers)
         summary['layers'] = dict(count=len(layers), worst=asdict(worst))
     return summary
 
@@ -154,7 +156,7 @@ def describe(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifferen
             f'({output.engine_error:.3f}, {output.reference_error:.3f}){"" if output.passed else "  FAILED"}'
         )
     if layers:
-        worst = max(layers, key=lambda layer: (layer.steps, layer.share))
+        worst = _worst(layers)
         lines.append(
             f'{len(layers)} quantized layers, each by itself: at most {worst.steps} step in {worst.share:.4%} of the '
             f'elements ({worst.name}).'
