@@ -37,7 +37,7 @@ IN_FLOAT = {
     'fcos': {'group_norm': 20, 'relu': 20, 'mul': 5, 'exp': 5},
     'fcn': {},
     'deeplabv3plus': {},
-    'bisenetv2': {'sigmoid': 2, 'batch_norm': 1},
+    'bisenetv2': {'sigmoid': 2},
     'frostnet_fcn': {},
 }
 

@@ -18,7 +18,7 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 
 from .errors import RangeError
 
-_SMALLEST_SCALE = 1e-12
+SMALLEST_SCALE = 1e-12
 
 
 class _FakeQuantizeTensor(torch.autograd.Function):
@@ -180,7 +180,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         """The scale (float32) and zero point (int32), each of shape (1,)."""
         steps = self.quant_max - self.quant_min
         scale = (self.max_val - self.min_val) / steps
-        scale = scale.clamp(min=_SMALLEST_SCALE)
+        scale = scale.clamp(min=SMALLEST_SCALE)
         zero_point = (self.quant_min - (self.min_val / scale).round()).clamp(self.quant_min, self.quant_max)
         if self.learning:
             scale = self.log_scale.detach().exp()
@@ -316,7 +316,7 @@ class WeightFakeQuantize(FakeQuantizeBase):
     def start_learning(self, weight: Tensor) -> None:
         """Take the largest magnitudes as the first value of the learned scales."""
         if not self.learning:
-            self.log_scale.copy_((self._largest(weight) / self.quant_max).clamp(min=_SMALLEST_SCALE).log())
+            self.log_scale.copy_((self._largest(weight) / self.quant_max).clamp(min=SMALLEST_SCALE).log())
 
     @property
     def learning(self) -> bool:
@@ -332,16 +332,16 @@ class WeightFakeQuantize(FakeQuantizeBase):
             return self.fixed_scale
         if self.learning:
             return self.log_scale.detach().exp()
-        return (self._largest(weight) / self.quant_max).clamp(min=_SMALLEST_SCALE)
+        return (self._largest(weight) / self.quant_max).clamp(min=SMALLEST_SCALE)
 
     def with_scale(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Round a weight to other scales than its own, of shape (C_out,)."""
         shape = [-1 if d == self.ch_axis else 1 for d in range(weight.dim())]
-        return _RoundChannels.apply(weight, scale.clamp(min=_SMALLEST_SCALE).view(shape), self.quant_max)
+        return _RoundChannels.apply(weight, scale.clamp(min=SMALLEST_SCALE).view(shape), self.quant_max)
 
     def fix(self, scale: Tensor) -> None:
         """Keep these scales from now on, as conversion to integers needs it."""
-        self.fixed_scale = scale.clamp(min=_SMALLEST_SCALE)
+        self.fixed_scale = scale.clamp(min=SMALLEST_SCALE)
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """The scales (float32) and zero points (all 0, int64), of shape (C_out,); :meth:`fix` comes before.

@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: by the simulation in evaluation mode, and for good when it is converted.
+"""Batch norms folded into convolutions or made ones: by the simulation in evaluation mode, and when it is converted.
 
 Both compute the very same numbers. Otherwise the last digit of a float would decide a rounding differently here and
 there, and each such step grows from layer to layer.
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
-from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution
+from .fake_quantize import SMALLEST_SCALE, ActivationFakeQuantize, WeightFakeQuantize
+from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution, is_quantized_norm
 
 
 def affine_of(
@@ -62,6 +62,23 @@ def rounded_bias(bias: Tensor | None, inputs: ActivationFakeQuantize, scale: Ten
     return (bias / step).round().clamp(-(2.0**31), 2.0**31 - 128) * step  # the largest float32 below 2^31
 
 
+def scale_with_room(scale: Tensor, bias: Tensor | None, inputs: ActivationFakeQuantize) -> Tensor:
+    """The scales of a weight, raised where the bias would not fit into the accumulator.
+
+    A channel whose weight is about 0 has a scale of about 0, in whose tiny steps its bias is too many.
+
+    Args:
+        scale (Tensor): The scales of the weight, of shape (C_out,).
+        bias (Tensor, optional): Of shape (C_out,).
+        inputs (ActivationFakeQuantize): The quantizer of the convolution's input.
+    """
+    if bias is None:
+        return scale
+    # half of the 31 bits: the products are added to it
+    step = inputs.calculate_qparams()[0].to(scale.device)
+    return torch.maximum(scale, bias.detach().abs() / (step * 2.0**30)).clamp(min=SMALLEST_SCALE)
+
+
 def fold_in_passing(
     weight: Tensor,
     bias: Tensor | None,
@@ -89,18 +106,58 @@ def fold_in_passing(
         weight, scale = folded_weight(weight, factor, axis, quantizer)
         bias = (0.0 if bias is None else bias) * factor + shift
     if scale is not None:
+        scale = scale if inputs is None else scale_with_room(scale, bias, inputs)
         weight = quantizer.with_scale(weight, scale)
         bias = bias if inputs is None else rounded_bias(bias, inputs, scale)
     return weight, bias
 
 
+def norm_as_convolution(
+    factor: Tensor, shift: Tensor, inputs: ActivationFakeQuantize
+) -> tuple[Tensor, Tensor, WeightFakeQuantize]:
+    """A batch norm as a depthwise 1x1 convolution.
+
+    Args:
+        factor (Tensor): What it multiplies by, of shape (C,).
+        shift (Tensor): What it adds, of shape (C,).
+        inputs (ActivationFakeQuantize): The quantizer of its input.
+
+    Returns:
+        tuple[Tensor, Tensor, WeightFakeQuantize]: The weight (C, 1, 1, 1), the bias (C,) on the accumulator's grid, and
+        the quantizer of the weight: integers of ±127, or 0 for a factor of 0.
+    """
+    quantizer = WeightFakeQuantize()
+    quantizer.fix(scale_with_room(factor.abs() / quantizer.quant_max, shift, inputs))
+    return factor.view(-1, 1, 1, 1), rounded_bias(shift, inputs, quantizer.fixed_scale), quantizer
+
+
 def norm_in_passing(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    inputs: ActivationFakeQuantize | None,
 ) -> Tensor:
-    """A batch norm that no convolution comes before, as a product and a sum."""
-    shape = [1, -1] + [1] * (x.dim() - 2)
+    """A batch norm that no convolution comes before.
+
+    Args:
+        x (Tensor): Of shape (N, C, ...).
+        gamma (Tensor, optional): Of shape (C,), as the following ones.
+        beta (Tensor, optional): Likewise.
+        mean (Tensor): Likewise.
+        variance (Tensor): Likewise.
+        eps (float): Added to the variance.
+        inputs (ActivationFakeQuantize, optional): The quantizer of x if the norm computes in INT8, as a convolution; in
+            float it is a product and a sum.
+    """
     factor, shift = affine_of(gamma, beta, mean, variance, eps)
-    return x * factor.view(shape) + shift.view(shape)
+    if inputs is None:
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        return x * factor.view(shape) + shift.view(shape)
+    weight, bias, quantizer = norm_as_convolution(factor, shift, inputs)
+    return nn.functional.conv2d(x, quantizer(weight), bias, groups=len(factor))
 
 
 def fold_norms(graph: Graph, root: nn.Module) -> None:
@@ -145,7 +202,8 @@ def fold_norms(graph: Graph, root: nn.Module) -> None:
             graph.erase_node(conv)
     for norm in [node for node in graph.nodes if node.target in BATCH_NORM]:
         with graph.inserting_before(norm):
-            result = graph.call_function(norm_in_passing, (*norm.args[:5], norm.args[7]))
+            inputs = quantizer_at(norm.args[0], ActivationFakeQuantize) if is_quantized_norm(norm) else None
+            result = graph.call_function(norm_in_passing, (*norm.args[:5], norm.args[7], inputs))
         result.meta = dict(norm.meta)
         norm.replace_all_uses_with(result)
         graph.erase_node(norm)

@@ -13,7 +13,15 @@ from .capture import EXAMPLE_SHAPE, CapturedNetwork, capture, set_mode, unflatte
 from .errors import RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import fold_norms
-from .quantizer import ADDS, BATCH_NORM, DenseQuantizer, is_convolution, module_paths, rectifier_bounds
+from .quantizer import (
+    ADDS,
+    BATCH_NORM,
+    DenseQuantizer,
+    is_convolution,
+    is_quantized_norm,
+    module_paths,
+    rectifier_bounds,
+)
 
 
 class _Program:
@@ -286,6 +294,8 @@ def _tensor_name(node: Node, modules: dict[str, nn.Module]) -> str:
         return f'{_tensor_name(node.args[0], modules)}_rescaled'
     source = node
     while source.target in BATCH_NORM or rectifier_bounds(source) is not None:
+        if is_quantized_norm(source):
+            return f'{str(source.args[3].target).rpartition(".")[0]}.output'
         source = source.args[0]
         if not isinstance(source, Node) or source.op != 'call_function':
             break

@@ -138,6 +138,23 @@ def batch_norm_of(conv: Node) -> Node | None:
     return None
 
 
+def is_standalone_norm(node: Node) -> bool:
+    """Whether a node is a batch norm of feature maps (N, C, H, W) that folds into no convolution.
+
+    Such a norm follows a concat, an add or the images. It is a depthwise 1x1 convolution whose weight is its factor: a
+    scale a channel makes the integers ±127, so that nothing is lost.
+    """
+    if node.op != 'call_function' or node.target not in BATCH_NORM or node.meta['val'].dim() != 4:
+        return False
+    source = node.args[0]
+    return not (is_convolution(source) and batch_norm_of(source) is node)
+
+
+def is_quantized_norm(node: Node) -> bool:
+    """Whether a standalone batch norm of an annotated graph computes in INT8."""
+    return KEY in node.meta and is_standalone_norm(node)
+
+
 def _with_rectifier(node: Node) -> Node:
     """The rectifier that alone reads a node, or the node itself."""
     user = _single_user(node)
@@ -237,7 +254,7 @@ class DenseQuantizer(Quantizer):
             self._annotate_concat(node, skip_output)
         elif node.target in SAME_SCALE:
             self._annotate_same_scale(node, skip_output)
-        elif node.target in AVERAGES:
+        elif node.target in AVERAGES or is_standalone_norm(node):
             self._annotate_inputs_and_end(node, node.args[:1], skip_output)
         elif rectifier_bounds(node) is not None and node.args[0] in self._quantized:
             self._annotate_inputs_and_end(node, node.args[:1], skip_output)
@@ -304,7 +321,7 @@ class DenseQuantizer(Quantizer):
             self._feeding[node] = False
             both = node.target in ADDS | MULTIPLICATIONS
             if (
-                node.target in INTEGER
+                (node.target in INTEGER or is_standalone_norm(node) or rectifier_bounds(node) is not None)
                 and (not both or all(map(_is_map, node.args[:2])))
                 and not self._stays_float(node)
             ):

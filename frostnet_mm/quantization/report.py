@@ -16,6 +16,7 @@ from .quantizer import (
     SAME_SCALE,
     TRANSPOSED,
     is_convolution,
+    is_quantized_norm,
     module_paths,
     rectifier_bounds,
 )
@@ -121,10 +122,12 @@ def _computes_in_integers(network: QuantizedNetwork, node: Node) -> bool:
         return _reads_integers(network, node)
     source = node.args[0] if isinstance(node.args[0], Node) else None
     if source is not None and len(source.users) == 1:
-        if node.target in BATCH_NORM:
-            return is_convolution(source) and _reads_integers(network, source)
+        if node.target in BATCH_NORM and is_convolution(source):
+            return _reads_integers(network, source)
         if rectifier_bounds(node) is not None and not _is_quantizer(network, source):
             return _is_computation(source) and _computes_in_integers(network, source)
+    if is_quantized_norm(node):
+        return _is_quantizer(network, source)
     if node.target not in INTEGER and rectifier_bounds(node) is None:
         return False
     tensors = _tensors(node.args)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+TIE = 1e-3  # of a step: so near to the middle of two steps either is right; a bilinear resize puts every 100th there
 RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
 
 
@@ -45,31 +46,53 @@ def compare_layers(model: Any, images: np.ndarray, run: RunModel) -> list[LayerD
     Returns:
         list[LayerDifference]: In the order of the network.
     """
-    from onnx import NodeProto
+    from onnx import TensorProto, helper
 
-    quantizers = [node for node in model.graph.node if node.op_type == 'QuantizeLinear']
-    names = [node.output[0] for node in quantizers]
-    found = run(_with_outputs(model, names), images, names)
-    values = dict(zip(names, found, strict=True))
+    grids = _grids(model)
+    found = run(_with_outputs(model, list(grids)), images, list(grids))
+    values = dict(zip(grids, found, strict=True))
     exact = _copy(model)
     del exact.graph.node[:]
-    for node in model.graph.node:  # each quantized tensor is an input, and is computed anew under another name
-        copied = NodeProto()
-        copied.CopyFrom(node)
-        if node.output[0] in values:
-            copied.output[0] = f'{node.output[0]} exact'
-        exact.graph.node.append(copied)
-    exact.graph.input.extend(_value(name, values[name]) for name in names)
+    exact.graph.node.extend(node for node in model.graph.node if node.output[0] not in grids)
+    exact.graph.input.extend(_value(name, value) for name, value in values.items())
+    inputs = {model.graph.input[0].name: images, **values}
+    sources = dict.fromkeys(grid.source for grid in grids.values() if grid.source not in inputs)
     del exact.graph.output[:]
-    exact.graph.output.extend(_value(f'{name} exact', values[name]) for name in names)
-    expected = _run_exactly(exact.SerializeToString(), {model.graph.input[0].name: images, **values}, names)
-    return [_difference(name, values[name], other) for name, other in zip(names, expected, strict=True)]
+    exact.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sources)
+    reals = dict(inputs)
+    if sources:
+        reals.update(zip(sources, _run_exactly(exact.SerializeToString(), inputs, list(sources)), strict=True))
+    return [_difference(name, values[name], reals[grid.source], grid) for name, grid in grids.items()]
 
 
-def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> LayerDifference:
-    if found.shape != expected.shape:
-        raise ValueError(f'{name} has the shape {found.shape} in the engine, expected {expected.shape}.')
-    difference = np.abs(found.astype(np.int32) - expected.astype(np.int32))
+@dataclass(frozen=True)
+class _Grid:
+    """The tensor that a QuantizeLinear rounds, and to what."""
+
+    source: str
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+
+def _grids(model: Any) -> dict[str, _Grid]:
+    """Each quantized tensor of a model."""
+    from onnx import numpy_helper
+
+    values = {value.name: value for value in model.graph.initializer}
+    return {
+        node.output[0]: _Grid(node.input[0], *(numpy_helper.to_array(values[name]) for name in node.input[1:3]))
+        for node in model.graph.node
+        if node.op_type == 'QuantizeLinear'
+    }
+
+
+def _difference(name: str, found: np.ndarray, real: np.ndarray, grid: _Grid) -> LayerDifference:
+    if found.shape != real.shape:
+        raise ValueError(f'{name} has the shape {found.shape} in the engine, expected {real.shape}.')
+    real = real / grid.scale + grid.zero_point.astype(np.float32)
+    ends = np.iinfo(grid.zero_point.dtype)
+    difference = np.abs(found.astype(np.int32) - np.clip(np.rint(real), ends.min, ends.max).astype(np.int32))
+    difference[np.abs(found - real) <= 0.5 + TIE] = 0
     return LayerDifference(
         name, int(difference.max(initial=0)), int((difference > 0).sum()), float((difference > 0).mean())
     )
@@ -89,14 +112,12 @@ def _value(name: str, value: np.ndarray) -> Any:
 
 def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
     """The model with all quantized tensors as outputs."""
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    zero_points = {value.name: value for value in model.graph.initializer}
     exposed = _copy(model)
-    for node in model.graph.node:
-        if node.op_type == 'QuantizeLinear':
-            kind = helper.np_dtype_to_tensor_dtype(numpy_helper.to_array(zero_points[node.input[2]]).dtype)
-            exposed.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, None))
+    for name, grid in _grids(model).items():
+        kind = helper.np_dtype_to_tensor_dtype(grid.zero_point.dtype)
+        exposed.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return exposed.SerializeToString()
 
 
@@ -108,7 +129,7 @@ def _run_exactly(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[st
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-    return session.run([f'{name} exact' for name in names], inputs)
+    return session.run(list(names), inputs)
 
 
 def run_onnxruntime(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
@@ -155,6 +176,8 @@ def reference_runner(module: GraphModule) -> RunModel:
     """
 
     def run(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        from onnx import load_from_string
+
         collector = _Collector(module)
         collector.run(torch.from_numpy(images))
         found = collector.integers
@@ -162,31 +185,30 @@ def reference_runner(module: GraphModule) -> RunModel:
             raise ValueError(
                 f'The file quantizes {len(names)} tensors, the network {len(found)}: it is another network.'
             )
-        like = run_onnxruntime(model, images, names)
-        zero_points = _zero_points(model)
-        return [_padded(*pair, zero_points[name]) for name, *pair in zip(names, found, like, strict=True)]
+        graph = load_from_string(model)
+        channels, grids = _channels(graph), _grids(graph)
+        return [
+            _padded(value, channels.get(name, 0), grids[name].zero_point)
+            for name, value in zip(names, found, strict=True)
+        ]
 
     return run
 
 
-def _zero_points(content: bytes) -> dict[str, np.ndarray]:
-    """The zero point of each quantized tensor."""
-    from onnx import load_from_string, numpy_helper
+def _channels(model: Any) -> dict[str, int]:
+    """The channels of each tensor that has some."""
+    from onnx import shape_inference
 
-    graph = load_from_string(content).graph
-    values = {value.name: value for value in graph.initializer}
-    return {
-        node.output[0]: numpy_helper.to_array(values[node.input[2]])
-        for node in graph.node
-        if node.op_type == 'QuantizeLinear'
-    }
+    inferred = shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.output)}
+    return {name: shape[1].dim_value for name, shape in shapes.items() if len(shape) > 1}
 
 
-def _padded(value: np.ndarray, like: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
-    """Channels of zeros behind those of a tensor, up to the shape of another."""
-    if value.ndim < 2 or value.shape[1] >= like.shape[1]:
+def _padded(value: np.ndarray, channels: int, zero_point: np.ndarray) -> np.ndarray:
+    """Channels of zeros behind those of a tensor, up to their number in a file."""
+    if value.ndim < 2 or value.shape[1] >= channels:
         return value
-    widths = [(0, like.shape[1] - value.shape[1] if axis == 1 else 0) for axis in range(value.ndim)]
+    widths = [(0, channels - value.shape[1] if axis == 1 else 0) for axis in range(value.ndim)]
     return np.pad(value, widths, constant_values=zero_point)
 
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..files import write_bytes
 from .base import PRECISIONS, LayerTime
+from .float_weights import keep_float_weights
 from .onnx_engine import OnnxEngine
 from .padding import pad_depthwise
+from .pooling import use_global_pools
 from .predictor import read_deployment
 
 FILE = 'network.onnx'
@@ -23,11 +25,11 @@ class OnnxRuntimeEngine(OnnxEngine):
     name = 'onnxruntime'
 
     def write_onnx(self, content: bytes, folder: Path) -> list[str]:
-        """See :meth:`Engine.write_onnx`; depthwise convolutions get as many channels as are fast here."""
+        """See :meth:`Engine.write_onnx`; channels of depthwise convolutions, and means, in the forms that are fast."""
         import onnx
 
         model = onnx.load_from_string(content)
-        if pad_depthwise(model):
+        if use_global_pools(model) + pad_depthwise(model) + keep_float_weights(model):
             content = model.SerializeToString()
         write_bytes(folder / FILE, content)
         return [FILE]

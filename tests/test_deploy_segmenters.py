@@ -1,0 +1,124 @@
+"""What engines make of the parts of ESPNet-like segmenters and of LR-ASPP: integers, each layer as it was trained."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from segmenter_parts import EspParts, GateParts, PreluParts, settled
+from tiny_segmenter import images
+
+from frostnet_mm.quantization import convert, float_operators
+from frostnet_mm.runtimes import onnxruntime, openvino, verify
+from frostnet_mm.runtimes.base import count_operators
+from frostnet_mm.runtimes.deploy import engine_of
+from frostnet_mm.runtimes.flat import converted_network, traceable
+from frostnet_mm.runtimes.float_weights import keep_float_weights
+from frostnet_mm.runtimes.layers import RUNNERS, _difference, _Grid, compare_layers
+from frostnet_mm.runtimes.pooling import use_global_pools
+
+ENGINES = {'onnxruntime': onnxruntime, 'openvino': openvino}
+SETTINGS = {GateParts: dict(float_modules=('backbone.aspp',))}
+# The logits leave as floats, which onnxruntime computes with a float convolution. Neither engine has a transposed
+# convolution of integers (OpenVINO on CPUs without AMX), nor a PReLU between them.
+EXPECTED = {
+    (EspParts, 'onnxruntime'): {
+        'QLinearConv int8': 14,
+        'QLinearAdd int8': 3,
+        'QLinearConcat int8': 2,
+        'Conv float32': 1,
+    },
+    (EspParts, 'openvino'): {'Convolution int8': 15, 'Concatenation int8': 2},
+    (GateParts, 'onnxruntime'): {
+        'QLinearConv int8': 5,
+        'QLinearGlobalAveragePool int8': 1,
+        'QLinearMul int8': 1,
+        'QLinearAdd int8': 1,
+        'Conv float32': 2,
+        'Resize float32': 1,
+    },
+    (GateParts, 'openvino'): {'Convolution int8': 6, 'Convolution float32': 1, 'Reduce int8': 1},
+    (PreluParts, 'onnxruntime'): {
+        'QLinearConv int8': 6,
+        'QLinearAdd int8': 1,
+        'QLinearConcat int8': 1,
+        'Conv float32': 1,
+        'ConvTranspose float32': 2,
+        'PRelu float32': 2,
+    },
+    (PreluParts, 'openvino'): {'Convolution int8': 7, 'Concatenation int8': 1},
+}
+COUNTED = (
+    *('QLinearConv', 'QLinearAdd', 'QLinearMul', 'QLinearConcat', 'QLinearGlobalAveragePool', 'QLinearAveragePool'),
+    *('Conv', 'FusedConv', 'ConvTranspose', 'PRelu', 'Resize', 'Add', 'Mul', 'Concat', 'ReduceMean', 'AveragePool'),
+    *('Convolution', 'Concatenation', 'Pooling', 'Reduce'),
+)
+
+
+@pytest.fixture(scope='module', params=(EspParts, GateParts, PreluParts), ids=lambda kind: kind.__name__)
+def case(request, tmp_path_factory):
+    """A network written for both engines: its file by engine."""
+    model, network = settled(request.param, **SETTINGS.get(request.param, {}))
+    flat = converted_network(model, convert(network))
+    files = {}
+    for name in ENGINES:
+        folder = tmp_path_factory.mktemp(name)
+        engine_of(name).write(flat, images(7)[:1], folder)
+        files[name] = folder / 'network.onnx'
+    return SimpleNamespace(kind=request.param, network=network, flat=flat, files=files)
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_operators(case, name):
+    layers = ENGINES[name].profile_model(str(case.files[name]), [images(7)[:1].numpy()], 1)
+    found = {key: count for key, count in count_operators(layers).items() if key.split()[0] in COUNTED}
+    assert found == EXPECTED[case.kind, name]
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_every_layer_is_computed_exactly(case, name):
+    model, module = onnx.load(case.files[name]), traceable(case.flat)
+    layers = verify.check_layers(name, model, module, images(8)[:1].numpy())
+    assert len(layers) == sum(node.op_type == 'QuantizeLinear' for node in model.graph.node) >= 13
+    assert verify.failed_layers(layers) == []
+    assert sum(layer.count for layer in layers) <= 4
+
+
+def test_what_stays_in_float_is_reported(case):
+    expected = {
+        EspParts: {},
+        GateParts: {'sigmoid': 1, 'conv2d': 1, 'relu': 1},
+        PreluParts: {'prelu': 2, 'conv_transpose2d': 1},
+    }
+    assert {group.kind: group.count for group in float_operators(case.network)} == expected[case.kind]
+
+
+def test_forms_for_onnxruntime(case):
+    """Without them a mean is computed in float, and float weights are rounded to 8 bits."""
+    plain = onnx.load(case.files['openvino'])
+    weights = {value.name: numpy_helper.to_array(value) for value in plain.graph.initializer}
+    image = images(8)[:1].numpy()
+    failed = verify.failed_layers(compare_layers(plain, image, RUNNERS['onnxruntime']))
+    changed = onnx.load(case.files['openvino'])
+    pools, floats = use_global_pools(changed), keep_float_weights(changed)
+    assert pools == (['backbone/ReduceMean'] if case.kind is GateParts else [])
+    expected = {EspParts: [], GateParts: ['backbone.aspp'], PreluParts: ['backbone.grouped_up']}[case.kind]
+    assert [name.partition('/')[0] for name in floats] == expected
+    assert len(failed) == len(expected) and all(layer.steps == 1 and layer.share > 0.01 for layer in failed)
+    constants = {value.name: numpy_helper.to_array(value) for value in changed.graph.initializer}
+    for name in floats:
+        source = next(node.input[1] for node in plain.graph.node if node.name == name.removesuffix(':weight'))
+        integers, scale = (constants[name.removesuffix('weight') + what] for what in ('integers', 'scale'))
+        shape = [1, -1, *[1] * (integers.ndim - 2)]
+        error = abs(integers * scale.reshape(shape).astype('float64') - weights[source])
+        assert error.max() <= abs(weights[source]).max() * 2**-23 and source not in constants
+
+
+def test_ties_may_fall_to_either_side():
+    """2.5 steps are 2 or 3, and 2.502 are 3; 300 steps are 255."""
+    grid = _Grid('x', np.float32(0.5), np.uint8(10))
+    real = np.array([1.25, 1.25, 1.251, 145.0], np.float32)
+    for found, expected in (([12, 13, 13, 255], (0, 0)), ([13, 12, 12, 255], (1, 1)), ([12, 12, 14, 252], (3, 2))):
+        result = _difference('x', np.array(found, np.uint8), real, grid)
+        assert (result.steps, result.count) == expected
