@@ -1,3 +1,4 @@
 from .ssdlite_head import SSDLiteHead
+from .tdsod_head import TDSODHead
 
-__all__ = ['SSDLiteHead']
+__all__ = ['SSDLiteHead', 'TDSODHead']

@@ -1,0 +1,3 @@
+# TDSOD (Tiny-DSOD), 300x300, from scratch, on Pascal VOC, in simulated INT8: StatAssist, then QAT.
+_base_ = ['./tdsod_voc.py', './_base_/qat.py']
+default_hooks = dict(qat={{_base_.qat_hook}})

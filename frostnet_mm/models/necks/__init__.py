@@ -1,0 +1,3 @@
+from .dfpn import DFPN
+
+__all__ = ['DFPN']
