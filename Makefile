@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo mini-data lint format clean
+.PHONY: help setup test demo demo-seg mini-data lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,12 @@ test: setup  ## lint and run the tests
 demo: setup  ## train, evaluate and draw a small detector on generated data, into work_dirs/demo
 	@"$(BIN)/python" tools/demo.py
 
-mini-data: setup  ## write the generated COCO-layout data set
+demo-seg: setup  ## the same with a small segmenter, into work_dirs/demo_segmentation
+	@"$(BIN)/python" tools/demo.py segmentation
+
+mini-data: setup  ## write the generated data sets, in COCO's and Cityscapes' layout
 	@"$(BIN)/python" tools/make_mini_data.py coco
+	@"$(BIN)/python" tools/make_mini_data.py cityscapes
 
 lint: setup  ## check style and formatting
 	@"$(BIN)/ruff" check .

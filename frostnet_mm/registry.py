@@ -7,6 +7,7 @@ A config of any OpenMMLab package names what is registered here with the scope a
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -19,4 +20,5 @@ DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['frostnet_mm.data'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['frostnet_mm.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['frostnet_mm.engine'])
+METRICS = Registry('metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['frostnet_mm.engine'])
 OPTIMIZERS = Registry('optimizer', parent=MMENGINE_OPTIMIZERS, scope=SCOPE, locations=['frostnet_mm.quantization'])

@@ -1,20 +1,26 @@
-"""From nothing to an INT8 detector: generate data, train with StatAssist and GradBoost, evaluate, draw.
+"""From nothing to an INT8 network: generate data, train with StatAssist and GradBoost, evaluate, draw.
 
 What an earlier run finished is reused.
 
-make demo
+make demo        # a detector: python tools/demo.py
+make demo-seg    # a segmenter: python tools/demo.py segmentation
 """
 
 import argparse
 import hashlib
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import _path  # noqa: F401
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
+from torch import nn
 
+from frostnet_mm.data.mini_cityscapes import generate_mini_cityscapes
 from frostnet_mm.data.mini_coco import generate_mini_coco
 from frostnet_mm.engine.cli import run_tool
 from frostnet_mm.engine.config import load_config
@@ -26,28 +32,98 @@ from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ROOT / 'configs' / 'ssdlite_frostnet_qat_minicoco.py'
-SHEET_IMAGES = range(0, 24, 2)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One of the demos.
+
+    Args:
+        config (str): Name of its config.
+        model (str): What the model is, in words.
+        data (str): Where the generated data lies, unless told otherwise.
+        generate (Callable): Writes the data into a folder and returns the counts of 'train' and 'val'.
+        unit (str): What the length of the training is counted in: 'epoch' or 'iter', as mm's checkpoints are named.
+        length (int): Length of the training.
+        draw (Callable): Takes the config, the model, the test data and a path, and draws predictions there.
+        drawn (str): What the picture shows.
+    """
+
+    config: str
+    model: str
+    data: str
+    generate: Callable[[str], dict]
+    unit: str
+    length: int
+    draw: Callable[[Config, nn.Module, BaseDataset, Path], None]
+    drawn: str
+
+    @property
+    def path(self) -> Path:
+        """The config file."""
+        return ROOT / 'configs' / self.config
+
+
+def draw_detections(cfg: Config, model: nn.Module, dataset: BaseDataset, path: Path) -> None:
+    draw_sheet(model, dataset, build_visualizer(cfg, model.dataset_meta), list(range(0, 24, 2)), path)
+
+
+def draw_streets(cfg: Config, model: nn.Module, dataset: BaseDataset, path: Path) -> None:
+    from frostnet_mm.engine.seg_figures import draw_segmentation_sheet
+
+    draw_segmentation_sheet(model, dataset, list(range(6)), path)
+
+
+DEMOS = dict(
+    detection=Demo(
+        config='ssdlite_frostnet_qat_minicoco.py',
+        model='SSDLite on FrostNet small at width 0.5',
+        data='data/mini_coco',
+        generate=generate_mini_coco,
+        unit='epoch',
+        length=8,
+        draw=draw_detections,
+        drawn='truth on the left, prediction on the right',
+    ),
+    segmentation=Demo(
+        config='espnetv2_frostnet_qat_minicityscapes.py',
+        model="ESPNetv2's decoder on FrostNet small at width 0.5",
+        data='data/mini_cityscapes',
+        generate=generate_mini_cityscapes,
+        unit='iter',
+        length=800,
+        draw=draw_streets,
+        drawn='image, truth, prediction',
+    ),
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train, evaluate and draw a small detector on generated data.')
-    parser.add_argument('--work-dir', default='work_dirs/demo')
-    parser.add_argument('--data', default='data/mini_coco', help='where the generated data lies')
-    parser.add_argument('--epochs', type=int, default=8, help='default 8, of which 2 are float warm-up')
-    return parser.parse_args()
+    parser = argparse.ArgumentParser(description='Train, evaluate and draw a small INT8 network on generated data.')
+    parser.add_argument('task', nargs='?', choices=list(DEMOS), default='detection', help='(default: %(default)s)')
+    parser.add_argument('--work-dir', help='default work_dirs/demo, or work_dirs/demo_segmentation')
+    parser.add_argument('--data', help='where the generated data lies; default data/mini_coco or data/mini_cityscapes')
+    parser.add_argument(
+        '--epochs', type=int, help='length of the detection demo; default 8, of which 2 are float warm-up'
+    )
+    parser.add_argument('--iterations', type=int, help='length of the segmentation demo; default 800')
+    args = parser.parse_args()
+    args.demo = DEMOS[args.task]
+    wrong, right = ('iterations', 'epochs') if args.demo.unit == 'epoch' else ('epochs', 'iterations')
+    if getattr(args, wrong) is not None:
+        parser.error(f'--{wrong}: the {args.task} demo is counted in {right}: use --{right}')
+    args.length = getattr(args, right) or args.demo.length
+    args.data = args.data or args.demo.data
+    args.work_dir = args.work_dir or ('work_dirs/demo' if args.task == 'detection' else f'work_dirs/demo_{args.task}')
+    return args
 
 
 def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
     """The demo's config and work dir; a work dir of other settings is moved aside."""
-    cfg = load_config(CONFIG, dict(data_root=args.data))
-    cfg.merge_from_dict(
-        {
-            'train_cfg.max_epochs': args.epochs,
-            'param_scheduler.1.T_max': args.epochs,
-            'param_scheduler.1.end': args.epochs,
-        }
-    )
+    cfg = load_config(args.demo.path, dict(data_root=args.data))
+    schedule = cfg.param_scheduler[-1]
+    schedule.update({key: args.length for key in ('T_max', 'end') if key in schedule})
+    cfg.train_cfg[f'max_{args.demo.unit}s'] = args.length
     work_dir = Path(args.work_dir)
     cfg.work_dir = str(work_dir)
     digest = hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode()).hexdigest()
@@ -60,9 +136,9 @@ def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
     return cfg, work_dir
 
 
-def train(cfg: Config, work_dir: Path) -> Path:
+def train(cfg: Config, work_dir: Path, args: argparse.Namespace) -> Path:
     """Train, or go on where an earlier run was interrupted; return the last checkpoint."""
-    checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+    checkpoint = work_dir / f'{args.demo.unit}_{args.length}.pth'
     if checkpoint.is_file():
         print(f'Training was done before: {checkpoint}')
         return checkpoint
@@ -85,29 +161,28 @@ def evaluate(cfg: Config, checkpoint: Path) -> dict:
 
 def main() -> None:
     args = parse_args()
-    started = time.monotonic()
-    counts = generate_mini_coco(args.data)
+    demo, started = args.demo, time.monotonic()
+    counts = demo.generate(args.data)
     cfg, work_dir = prepare(args)
-    checkpoint = train(cfg, work_dir)
+    checkpoint = train(cfg, work_dir, args)
     figures = work_dir / 'figures.json'
     if not figures.is_file():
         write_text(figures, json.dumps(evaluate(cfg, checkpoint), indent=1))
     curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
     if not (curves.is_file() and sheet.is_file()):
-        draw_curves(work_dir, curves, title='SSDLite-FrostNet on generated data')
-        model, _ = load_model(CONFIG, checkpoint, cfg_options=dict(data_root=args.data))
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        draw_sheet(model, dataset, build_visualizer(cfg, model.dataset_meta), list(SHEET_IMAGES), sheet)
+        draw_curves(work_dir, curves, title=f'{demo.model}, on generated data')
+        model, _ = load_model(demo.path, checkpoint, cfg_options=dict(data_root=args.data))
+        demo.draw(cfg, model, DATASETS.build(cfg.test_dataloader.dataset), sheet)
     metrics = json.loads(figures.read_text())
     print(
-        '\nSSDLite on FrostNet small at width 0.5, trained in simulated INT8 from scratch (StatAssist, GradBoost) on '
+        f'\n{demo.model}, trained in simulated INT8 from scratch (StatAssist, GradBoost) on '
         f'{counts["train"]["images"]} synthetic images, evaluated on {counts["val"]["images"]} others. The same '
         'weights in float, in simulated INT8, and converted to integers:\n'
     )
     print(comparison_table(metrics))
     print(
         f'\ntook {time.monotonic() - started:.0f} s\n  checkpoint   {checkpoint}\n  logs         {work_dir}/*/*.log\n'
-        f'  curves       {curves}\n  predictions  {sheet} (truth on the left, prediction on the right)'
+        f'  curves       {curves}\n  predictions  {sheet} ({demo.drawn})'
     )
 
 

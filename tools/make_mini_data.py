@@ -1,6 +1,7 @@
 """Write small generated data sets, so that everything can be tried without a download.
 
 python tools/make_mini_data.py coco --out data/mini_coco --preview mini_coco.png
+python tools/make_mini_data.py cityscapes --out data/mini_cityscapes --preview mini_cityscapes.png
 """
 
 import argparse
@@ -12,6 +13,8 @@ import _path  # noqa: F401
 import cv2
 import numpy as np
 
+from frostnet_mm.data.cityscapes import COLOR_SUFFIX, IMAGE_SUFFIX, NUM_CLASSES, label_path
+from frostnet_mm.data.mini_cityscapes import DEFAULT_SIZE, generate_mini_cityscapes
 from frostnet_mm.data.mini_coco import generate_mini_coco
 
 _TILE = 320  # pixels, side of one picture on the contact sheet
@@ -70,11 +73,57 @@ def write_preview(root, path, number=30):
         tiles.append(_draw_tile(image, own, coco['categories']))
     tiles += [np.full_like(tiles[0], 24)] * (-len(tiles) % _COLUMNS)
     rows = [np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]
+    _write_png(path, np.vstack(rows))
+
+
+def write_street_preview(root, path, number=12):
+    """Contact sheet of the first training images, each beside its labels in Cityscapes' colours.
+
+    Args:
+        root (Path): Folder of a data set in Cityscapes' layout.
+        path (Path): PNG to write.
+        number (int): Images on the sheet.
+    """
+    images = sorted((root / 'leftImg8bit' / 'train').rglob(f'*{IMAGE_SUFFIX}'))[:number]
+    pairs = [
+        np.hstack([cv2.imread(str(file)), cv2.imread(str(label_path(root, file, COLOR_SUFFIX)))]) for file in images
+    ]
+    pairs += [np.full_like(pairs[0], 24)] * (-len(pairs) % 2)
+    _write_png(path, np.vstack([np.hstack(pairs[i : i + 2]) for i in range(0, len(pairs), 2)]))
+
+
+def _write_png(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode('.png', np.vstack(rows))
+    done, data = cv2.imencode('.png', image)
     if not done:
         raise RuntimeError('OpenCV could not encode the preview as PNG')
     path.write_bytes(data.tobytes())
+
+
+def write_coco(args):
+    """Write the detection data as told, and say what it holds."""
+    counts = generate_mini_coco(args.out, args.train, args.val, args.seed, args.overwrite)
+    if args.preview:
+        write_preview(args.out, args.preview)
+    for split, figures in counts.items():
+        yield (
+            f'{split}: {figures["images"]} images ({figures["empty"]} without objects), '
+            f'{figures["objects"]} objects ({figures["small"]} small, {figures["medium"]} medium, '
+            f'{figures["large"]} large), {figures["crowds"]} crowds'
+        )
+
+
+def write_cityscapes(args):
+    """Write the segmentation data as told, and say what it holds."""
+    counts = generate_mini_cityscapes(args.out, args.train, args.val, args.seed, tuple(args.size), args.overwrite)
+    if args.preview:
+        write_street_preview(args.out, args.preview)
+    for split, figures in counts.items():
+        occurring = [name for name, pixels in figures['pixels'].items() if pixels and name != 'void']
+        void = figures['pixels']['void'] / sum(figures['pixels'].values())
+        yield (
+            f'{split}: {figures["images"]} images, {len(occurring)} of {NUM_CLASSES} classes, {void:.1%} of pixels void'
+        )
 
 
 def parse_args(argv=None):
@@ -82,20 +131,39 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(dest='kind', required=True)
     coco = kinds.add_parser('coco', help="detection, COCO's layout and json")
-    coco.add_argument(
-        '--out', type=Path, default=Path('data/mini_coco'), help='folder of the data set (default: %(default)s)'
+    _add_options(coco, Path('data/mini_coco'), train=800, val=200)
+    coco.set_defaults(write=write_coco)
+    streets = kinds.add_parser('cityscapes', help="semantic segmentation, Cityscapes' layout and label ids")
+    _add_options(streets, Path('data/mini_cityscapes'), train=300, val=60)
+    streets.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=DEFAULT_SIZE,
+        metavar=('HEIGHT', 'WIDTH'),
+        help=f'of the images in pixels (default: {DEFAULT_SIZE[0]} {DEFAULT_SIZE[1]})',
     )
-    coco.add_argument('--train', type=int, default=800, metavar='N', help='training images (default: %(default)s)')
-    coco.add_argument('--val', type=int, default=200, metavar='N', help='validation images (default: %(default)s)')
-    coco.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
-    coco.add_argument('--overwrite', action='store_true', help='replace a generated data set that has other parameters')
-    coco.add_argument('--preview', type=Path, metavar='PNG', help='also write a contact sheet with the boxes drawn')
+    streets.set_defaults(write=write_cityscapes)
     args = parser.parse_args(argv)
     if args.train < 1 or args.val < 1 or args.seed < 0:
-        coco.error(
+        kinds.choices[args.kind].error(
             f'--train and --val must be at least 1 and --seed at least 0, got {args.train}, {args.val} and {args.seed}'
         )
     return args
+
+
+def _add_options(parser, out, train, val):
+    """Add the options that all kinds of data have."""
+    parser.add_argument('--out', type=Path, default=out, help='folder of the data set (default: %(default)s)')
+    parser.add_argument('--train', type=int, default=train, metavar='N', help='training images (default: %(default)s)')
+    parser.add_argument('--val', type=int, default=val, metavar='N', help='validation images (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a generated data set that has other parameters'
+    )
+    parser.add_argument(
+        '--preview', type=Path, metavar='PNG', help='also write a contact sheet with the annotations drawn'
+    )
 
 
 def main(argv=None):
@@ -109,20 +177,14 @@ def main(argv=None):
     """
     args = parse_args(argv)
     try:
-        counts = generate_mini_coco(args.out, args.train, args.val, args.seed, args.overwrite)
-        if args.preview:
-            write_preview(args.out, args.preview)
+        lines = list(args.write(args))
     except KeyboardInterrupt:
         return 'make_mini_data.py: interrupted: the same command takes it up again'
     except (OSError, ValueError) as error:  # OSError: no permission, disk full, exists, is a file
         return f'make_mini_data.py: error: {error}'
     print(f'{args.out}: synthetic data, seed {args.seed}')
-    for split, figures in counts.items():
-        print(
-            f'  {split}: {figures["images"]} images ({figures["empty"]} without objects), '
-            f'{figures["objects"]} objects ({figures["small"]} small, {figures["medium"]} medium, '
-            f'{figures["large"]} large), {figures["crowds"]} crowds'
-        )
+    for line in lines:
+        print(f'  {line}')
     if args.preview:
         print(f'  preview: {args.preview}')
     return 0

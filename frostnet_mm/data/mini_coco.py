@@ -7,14 +7,13 @@ set's README names.
 """
 
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .generated import PARTIAL, STAMP, finished_counts, progress_bar, remove_partials, write_whole
 from .masks import mask_to_bbox, mask_to_polygons, mask_to_rle
 from .scenes import CLASSES, MIN_SIDE, MIN_VISIBLE, render_scene
 
@@ -30,8 +29,6 @@ EMPTY_EVERY = 20  # one image in 20 has no objects: 5 %
 CROWD_EVERY = 12
 MAX_JPEG_BYTES = 32 * 1024
 MARKER = '.mini_coco.json'  # written first: the parameters, and that the folder is ours
-STAMP = '.complete'  # written last: the parameters and the counts
-_PARTIAL = '.partial-'  # begins the name of the folder in which files are written before they are moved
 _FOLDERS = ('train2017', 'val2017', 'annotations')
 _README = """# mini COCO: synthetic data
 
@@ -153,33 +150,18 @@ def count_coco(coco):
     )
 
 
-def _write(path, data, scratch):
-    """Write a file whole or not at all: under another name first, then renamed."""
-    partial = Path(scratch) / path.name
-    partial.write_bytes(data if isinstance(data, bytes) else data.encode())
-    os.replace(partial, path)
-
-
 def _write_split(root, split, count, seed, scratch, bar):
     """Images and json of one split; returns its counts."""
     images, annotations = [], []
     for index in range(count):
         data, entry, own = make_sample(seed, split, index)
-        _write(root / f'{split}2017' / entry['file_name'], data, scratch)
+        write_whole(root / f'{split}2017' / entry['file_name'], data, scratch)
         images.append(entry)
         annotations += own
         bar.update()
     coco = dict(_coco_header(seed), images=images, annotations=annotations)
-    _write(root / 'annotations' / f'instances_{split}2017.json', json.dumps(coco, separators=(',', ':')), scratch)
+    write_whole(root / 'annotations' / f'instances_{split}2017.json', json.dumps(coco, separators=(',', ':')), scratch)
     return count_coco(coco)
-
-
-def _load(path):
-    """Contents of a small json file, or None where it is missing or broken."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
 
 
 def _is_whole(root, counts):
@@ -189,39 +171,6 @@ def _is_whole(root, counts):
         and len(list((root / f'{split}2017').glob('*.jpg'))) == counts[split]['images']
         for split in SPLITS
     )
-
-
-def _check_root(root, parameters, overwrite):
-    """Counts if the folder holds exactly this data set, else None with the folder ready to fill."""
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f'{root} is a file: the data set needs a folder of its own')
-    if not root.is_dir() or all(p.name.startswith(_PARTIAL) for p in root.iterdir()):
-        return None
-    marker, stamp = _load(root / MARKER), _load(root / STAMP)
-    if marker is None:
-        raise FileExistsError(
-            f'{root} is not empty and was not made by this generator '
-            f'(it has no readable {MARKER}): choose another folder'
-        )
-    if marker == parameters and not overwrite:
-        whole = stamp and stamp['parameters'] == parameters and _is_whole(root, stamp['counts'])
-        if not whole:  # interrupted, or files lost: what is there will be written again, alike
-            (root / STAMP).unlink(missing_ok=True)
-        return stamp['counts'] if whole else None
-    if not overwrite:
-        differ = ', '.join(
-            f'{key} {marker.get(key)} instead of {value}'
-            for key, value in parameters.items()
-            if marker.get(key) != value
-        )
-        raise FileExistsError(
-            f'{root} holds another data set ({differ}): choose another folder, '
-            'or replace it with --overwrite (overwrite=True)'
-        )
-    (root / STAMP).unlink(missing_ok=True)
-    for name in _FOLDERS:
-        shutil.rmtree(root / name, ignore_errors=True)
-    return None
 
 
 def _readme(parameters, counts):
@@ -270,27 +219,19 @@ def generate_mini_coco(root, num_train=800, num_val=200, seed=0, overwrite=False
         raise ValueError(f'need num_train >= 1, num_val >= 1 and seed >= 0, got {num_train}, {num_val} and {seed}')
     root = Path(root)
     parameters = dict(version=GENERATOR_VERSION, seed=seed, num_train=num_train, num_val=num_val)
-    counts = _check_root(root, parameters, overwrite)
+    counts = finished_counts(root, parameters, overwrite, MARKER, _FOLDERS, _is_whole)
     if counts is not None:
         return counts
     root.mkdir(parents=True, exist_ok=True)
-    for stale in root.glob(f'{_PARTIAL}*'):  # left by a run that was killed
-        shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(dir=root, prefix=_PARTIAL) as scratch:
-        _write(root / MARKER, json.dumps(parameters), scratch)
+    remove_partials(root)
+    with tempfile.TemporaryDirectory(dir=root, prefix=PARTIAL) as scratch:
+        write_whole(root / MARKER, json.dumps(parameters), scratch)
         for name in _FOLDERS:
             (root / name).mkdir(exist_ok=True)
         counts = {}
-        with _progress_bar(num_train + num_val, progress) as bar:
+        with progress_bar(num_train + num_val, progress, 'mini COCO') as bar:
             for split, count in dict(train=num_train, val=num_val).items():
                 counts[split] = _write_split(root, split, count, seed, scratch, bar)
-        _write(root / 'README.md', _readme(parameters, counts), scratch)
-        _write(root / STAMP, json.dumps(dict(parameters=parameters, counts=counts)), scratch)
+        write_whole(root / 'README.md', _readme(parameters, counts), scratch)
+        write_whole(root / STAMP, json.dumps(dict(parameters=parameters, counts=counts)), scratch)
     return counts
-
-
-def _progress_bar(total, shown):
-    from tqdm import tqdm  # here, so that rendering alone needs only numpy and OpenCV
-
-    hidden = None if shown else True  # None: shown on a terminal only, so that logs stay readable
-    return tqdm(total=total, desc='mini COCO', unit='image', disable=hidden)

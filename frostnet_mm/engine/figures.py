@@ -19,6 +19,8 @@ from ..files import write_bytes
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 
+_SEGMENTATION = ('mIoU', 'mAcc', 'aAcc')  # metrics of mmseg, which has no prefix before their names
+
 
 def read_scalars(work_dir: str | os.PathLike) -> list[dict]:
     """All scalars that mmengine logged into a work dir, over all of its runs, oldest run first.
@@ -59,7 +61,7 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
     """
     records = read_scalars(work_dir)
     training = [r for r in records if 'loss' in r and 'iter' in r]
-    metrics = [r for r in records if any('/' in key for key in r)]
+    metrics = [r for r in records if _is_evaluation(r)]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), dpi=120)
     for key in sorted({k for r in training for k in r if 'loss' in k}):
         points = [(r['iter'], r[key]) for r in training if key in r]
@@ -87,9 +89,18 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
     write_bytes(out_file, buffer.getvalue())
 
 
+def _is_evaluation(record: dict) -> bool:
+    return any('/' in key or key in _SEGMENTATION for key in record)
+
+
 def _metric_names(metrics: Sequence[dict]) -> list[str]:
-    keys = {key for r in metrics for key, value in r.items() if '/' in key and isinstance(value, (int, float))}
-    main = [k for k in keys if k.split('/')[-1] in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'mIoU', 'mAcc', 'aAcc')]
+    keys = {
+        key
+        for r in metrics
+        for key, value in r.items()
+        if ('/' in key or key in _SEGMENTATION) and isinstance(value, (int, float))
+    }
+    main = [k for k in keys if k.split('/')[-1] in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', *_SEGMENTATION)]
     return sorted(main or keys)[:8]
 
 

@@ -1,0 +1,100 @@
+"""Checks of a download of COCO 2017, or of any data set in its layout."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from .coco_checks import screen_boxes
+from .coco_json import load_coco_json
+from .coco_paths import DatasetError, DatasetNotFoundError, find_missing_images
+from .download_checks import Report, compare_count, image_size, run_over
+from .loading import BadImageError
+
+OFFICIAL_COUNTS = dict(train2017=118287, val2017=5000)  # images, https://cocodataset.org/#download
+WHERE = (
+    'Get train2017.zip (18 GB), val2017.zip (1 GB) and annotations_trainval2017.zip (241 MB) from '
+    'https://cocodataset.org/#download and unpack them into one folder'
+)
+
+
+class Entry(NamedTuple):
+    """An image of a COCO json.
+
+    Args:
+        path (str): The file.
+        size (tuple[int, int]): (height, width) as the json states it.
+        fast (bool): Read its header only.
+    """
+
+    path: str
+    size: tuple
+    fast: bool
+
+
+def check_entry(entry: Entry) -> str | None:
+    """What is wrong with an image, or None."""
+    try:
+        size = image_size(entry.path, entry.fast)
+    except BadImageError as error:
+        return str(error)
+    if size != entry.size:
+        return f"'{entry.path}' is {size} (height, width), its json says {entry.size}"
+    return None
+
+
+def check_coco(root: str | os.PathLike, fast: bool = False, workers: int = 0) -> Report:
+    """Check a folder in the layout of COCO 2017.
+
+    Args:
+        root (str | PathLike): Folder with ``annotations``, ``train2017`` and ``val2017``.
+        fast (bool): Read only the headers of the images. Default: False, decode them.
+        workers (int): Processes; 0: this one. Default: 0.
+
+    Returns:
+        Report: What was found.
+
+    Raises:
+        DatasetNotFoundError: ``root`` is no folder.
+    """
+    root, report = Path(root), Report()
+    if not root.is_dir():
+        raise DatasetNotFoundError(f"The folder '{root}' does not exist. {WHERE}.")
+    for split in OFFICIAL_COUNTS:
+        _check_split(root, split, fast, workers, report)
+    return report
+
+
+def _check_split(root: Path, split: str, fast: bool, workers: int, report: Report) -> None:
+    folder, ann_file = root / split, root / 'annotations' / f'instances_{split}.json'
+    absent = [path for path, is_there in ((folder, folder.is_dir()), (ann_file, ann_file.is_file())) if not is_there]
+    for path in absent:
+        report.problem(f"'{path}' does not exist. {WHERE}.")
+    if absent:
+        return
+    try:
+        data = load_coco_json(str(ann_file), evaluated=split.startswith('val'))
+    except DatasetError as error:
+        report.problem(str(error))
+        return
+    images, total = data['images'], len(data['annotations'])
+    compare_count(report, split, len(images), OFFICIAL_COUNTS[split])
+    used = {annotation['image_id'] for annotation in data['annotations']}
+    bare = sum(image['id'] not in used for image in images)
+    report.note(f'{split}: {total:,} annotations of {len(data["categories"])} categories, {bare:,} images without any')
+    for finding in screen_boxes(data, clip=False):
+        report.note(f'{split}: {len(finding.ids)} of {total} boxes are {finding.cause}; training skips or clips them')
+    missing = set(find_missing_images(str(folder), [image['file_name'] for image in images]))
+    report.listed(
+        f"images of '{ann_file}' are missing in '{folder}'", [images[i]['file_name'] for i in sorted(missing)]
+    )
+    known = {image['file_name'] for image in images}
+    extra = [entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name not in known]
+    if extra:
+        report.note(f'{split}: {len(extra)} files that the json does not list, which nothing reads')
+    entries = [
+        Entry(str(folder / image['file_name']), (int(image['height']), int(image['width'])), fast)
+        for number, image in enumerate(images)
+        if number not in missing
+    ]
+    errors = [error for error in run_over(check_entry, entries, workers, split) if error]
+    report.listed(f'faulty images in {split}', errors)

@@ -1,0 +1,105 @@
+"""What the checks of downloaded data sets share: a report, decoding of files, and a pass over many files."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image
+
+from .coco_paths import sample
+from .loading import DECODE_ERRORS, BadImageError, LoadImage
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    Args:
+        notes (list[str]): What the user may want to know.
+        problems (list[str]): What keeps the data from being used as they are.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add something worth knowing."""
+        self.notes.append(text)
+
+    def problem(self, text: str) -> None:
+        """Add something that keeps the data from being used."""
+        self.problems.append(text)
+
+    def listed(self, what: str, names: Sequence[str]) -> None:
+        """Add a problem of some files, with the first of their names; none without names."""
+        if names:
+            self.problem(f'{len(names)} {what}: {sample(names)}')
+
+    def text(self) -> str:
+        """The findings, one a line, and a verdict."""
+        lines = [f'  {note}' for note in self.notes] + [f'  PROBLEM: {problem}' for problem in self.problems]
+        verdict = f'not usable as it is: {len(self.problems)} problems' if self.problems else 'usable'
+        return '\n'.join([*lines, verdict])
+
+
+@cache
+def _loader() -> LoadImage:
+    return LoadImage(color_type='color_ignore_orientation')  # annotations are made on the stored pixels
+
+
+def image_size(path: str | os.PathLike, fast: bool = False) -> tuple[int, int]:
+    """Size of an image that is sound.
+
+    Args:
+        path (str | PathLike): The file.
+        fast (bool): Read its header only. Default: False, decode it to the last pixel.
+
+    Returns:
+        tuple[int, int]: (height, width).
+
+    Raises:
+        BadImageError: The file is missing, or no whole image.
+    """
+    if not fast:
+        return _loader().transform(dict(img_path=str(path)))['ori_shape']
+    try:
+        with Image.open(path) as image:
+            return image.size[::-1]
+    except DECODE_ERRORS as error:
+        raise BadImageError(str(path), str(error)) from error
+
+
+def run_over(work: Callable, items: Sequence, workers: int, name: str) -> Iterable:
+    """Apply a function to many items, with a progress bar on a terminal; results come in the order of the items.
+
+    Args:
+        work (Callable): A function of a module, which takes one item.
+        items (Sequence): The items.
+        workers (int): Processes; 0: this one.
+        name (str): What the bar says.
+
+    Yields:
+        The results.
+    """
+    from tqdm import tqdm
+
+    bar = dict(total=len(items), desc=name, unit='image', disable=None)
+    if workers == 0 or len(items) < 2:
+        yield from tqdm(map(work, items), **bar)
+        return
+    with get_context('spawn').Pool(workers) as pool:  # fork after OpenCV's threads have started can hang
+        yield from tqdm(pool.imap(work, items, chunksize=8), **bar)
+
+
+def compare_count(report: Report, split: str, found: int, official: int) -> None:
+    """Note how many images a split has, and how many the official one has."""
+    more = '' if found == official else f', the official data set has {official:,}: part of it, or another data set'
+    report.note(f'{split}: {found:,} images{more}')
+
+
+def relative(paths: Iterable[Path], root: Path) -> list[str]:
+    """Paths below a folder as text, sorted."""
+    return sorted(str(path.relative_to(root)) for path in paths)

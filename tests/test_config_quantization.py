@@ -1,0 +1,56 @@
+"""Every config in INT8: it trains in simulation, converts, and agrees with its own simulation."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT
+from test_upstream_quantization import assert_converted_equals_simulated, set_ranges
+from upstream_models import SIZE, build_config, losses_of, random_batch, settle_norms
+
+from frostnet_mm.engine.config import load_config
+from frostnet_mm.quantization import QuantizationSettings, float_operators, int8_share, prepare_model
+
+CONFIGS = ROOT / 'configs'
+DATA = ('coco', 'voc', 'cityscapes')
+QUANTIZED = sorted(path.stem for path in CONFIGS.glob('*_qat_*.py') if path.stem.split('_')[-1] in DATA)
+# those of other widths, and of classification losses that do not touch the network, are left out
+FLOAT = sorted({name.replace('_qat_', '_') for name in QUANTIZED})
+OTHER_SIZE = (160, 96)
+STEPS = 3
+# What has no INT8 form; all else computes in integers.
+IN_FLOAT: dict[str, dict] = {}
+
+
+@pytest.mark.parametrize('name', QUANTIZED)
+def test_a_qat_config_is_its_float_config_and_the_hook(name):
+    quantized = load_config(CONFIGS / f'{name}.py').to_dict()
+    plain = load_config(CONFIGS / f'{name.replace("_qat_", "_")}.py').to_dict()
+    assert quantized['default_hooks'].pop('qat')['type'] == 'frostnet_mm.QATHook'
+    quantized.pop('qat_hook')
+    assert quantized == plain
+
+
+@pytest.mark.parametrize('name', FLOAT)
+def test_a_config_trains_in_simulated_int8_and_converts(name):
+    cfg = load_config(CONFIGS / f'{name}.py')
+    model = build_config(cfg.model, cfg.default_scope)
+    settle_norms(model)
+    network = prepare_model(model, QuantizationSettings())
+    images = {size: random_batch(model, size, False)['inputs'] for size in (SIZE, OTHER_SIZE)}
+    case = set_ranges(SimpleNamespace(network=network, images=images))
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    totals = []
+    for _ in range(STEPS):
+        _, total = losses_of(model)
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert totals[-1] < totals[0]
+    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert_converted_equals_simulated(set_ranges(case))
+    assert {group.kind: group.count for group in float_operators(network)} == IN_FLOAT.get(name, {})
+    assert int8_share(network) == 1.0

@@ -1,0 +1,84 @@
+"""Draw a segmenter's predictions beside image and truth, and its IoU by class.
+
+python tools/draw_segmentation.py configs/espnetv2_frostnet_cityscapes.py CHECKPOINT --num-images 6 --out sheet.png
+python tools/draw_segmentation.py CONFIG CHECKPOINT --iou iou.png     # evaluates all test data; .txt and .json too
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import _path  # noqa: F401
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import DATASETS
+from torch import nn, no_grad
+from tqdm import tqdm
+
+from frostnet_mm.engine.cli import add_config_options, add_execution_options, run_tool
+from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.engine.inference import load_model
+from frostnet_mm.engine.iou_metric import IoUMetric, class_table, scores_by_class
+from frostnet_mm.engine.seg_figures import draw_class_iou, draw_segmentation_sheet
+from frostnet_mm.files import write_text
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Draw a segmenter's predictions beside image and truth.")
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', default='segmentation.png', help='the sheet (default: %(default)s)')
+    parser.add_argument('--num-images', type=int, default=6, help='spread over the test data (default: %(default)s)')
+    parser.add_argument('--title', default='')
+    parser.add_argument(
+        '--iou',
+        metavar='FILE',
+        help='evaluate all test data; print the IoU by class and write it as .png (bars), .json or .txt',
+    )
+    parser.add_argument('--device', help="a torch device; default 'cuda' if there is one, else 'cpu'")
+    add_execution_options(parser)
+    add_config_options(parser)
+    args = parser.parse_args()
+    if args.num_images < 1:
+        parser.error(f'--num-images must be at least 1, got {args.num_images}')
+    if args.iou and Path(args.iou).suffix not in ('.png', '.json', '.txt'):
+        parser.error(f'--iou {args.iou}: expected a name ending in .png, .json or .txt')
+    return args
+
+
+def evaluate(model: nn.Module, dataset: BaseDataset) -> dict[str, float]:
+    """Metrics of a segmenter over a data set, by ``frostnet_mm.IoUMetric``."""
+    metric = IoUMetric()
+    metric.dataset_meta = model.dataset_meta
+    for index in tqdm(range(len(dataset)), unit='image', desc='evaluating', disable=None):
+        with no_grad():
+            samples = model.test_step(pseudo_collate([dataset[index]]))
+        metric.process({}, [sample.to_dict() for sample in samples])
+    return metric.evaluate(len(dataset))
+
+
+def main() -> None:
+    args = parse_args()
+    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, args.execution)
+    if 'palette' not in model.dataset_meta or not hasattr(model, 'decode_head'):
+        raise ConfigError(f'{args.config} is no segmenter of mmseg: expected a model with a decode_head.')
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    count = min(args.num_images, len(dataset))
+    indices = [index * len(dataset) // count for index in range(count)]
+    draw_segmentation_sheet(model, dataset, indices, args.out, args.title)
+    print(f'{args.out}: {count} of {len(dataset)} images, truth and prediction')
+    if not args.iou:
+        return
+    metrics = evaluate(model, dataset)
+    classes = model.dataset_meta['classes']
+    scores = scores_by_class(metrics)
+    table = class_table(dict(IoU=scores), classes)
+    table += f'\nmIoU {metrics["mIoU"]:.2f} over {len(scores)} of {len(classes)} classes, aAcc {metrics["aAcc"]:.2f}'
+    print(table)
+    if args.iou.endswith('.png'):
+        draw_class_iou(metrics, classes, model.dataset_meta['palette'], args.iou, args.title)
+    else:
+        write_text(args.iou, json.dumps(metrics, indent=1) if args.iou.endswith('.json') else table + '\n')
+
+
+if __name__ == '__main__':
+    run_tool(main)
