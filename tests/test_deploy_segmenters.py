@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from segmenter_parts import EspParts, GateParts, PreluParts, settled
 from tiny_segmenter import images
+from torch import nn
+from torch.nn import functional
 
 from frostnet_mm.quantization import convert, float_operators
 from frostnet_mm.runtimes import onnxruntime, openvino, verify
@@ -113,6 +116,34 @@ def test_forms_for_onnxruntime(case):
         shape = [1, -1, *[1] * (integers.ndim - 2)]
         error = abs(integers * scale.reshape(shape).astype('float64') - weights[source])
         assert error.max() <= abs(weights[source]).max() * 2**-23 and source not in constants
+
+
+class DropoutParts(nn.Module):
+    """A dropout between a concat and a convolution, as in front of mmseg's classifiers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.side = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 19, 3, 2, 1)
+        self.dropout, self.last = nn.Dropout2d(0.1), nn.Conv2d(35, 8, 1)
+
+    def forward(self, x):
+        x = functional.relu(self.stem(x))
+        y = functional.relu(self.side(x))
+        y = functional.interpolate(y, size=x.shape[2:], mode='bilinear', align_corners=False)
+        return (self.last(self.dropout(torch.cat([x, y], 1))),)
+
+
+def test_nothing_is_quantized_twice_behind_a_dropout(tmp_path):
+    """OpenVINO 2026.4 crashes on a concat that is: the file is looked at before it is run."""
+    model, network = settled(DropoutParts)
+    flat = converted_network(model, convert(network))
+    engine_of('openvino').write(flat, images(7)[:1], tmp_path)
+    written = onnx.load(tmp_path / 'network.onnx')
+    makers = {node.output[0]: node for node in written.graph.node}
+    rounded = [makers[n.input[0]] for n in written.graph.node if n.op_type == 'QuantizeLinear' and n.input[0] in makers]
+    assert len(rounded) == 7 - 1 and not any(node.op_type == 'DequantizeLinear' for node in rounded)  # one: the images
+    layers = verify.check_layers('openvino', written, traceable(flat), images(8)[:1].numpy())
+    assert verify.failed_layers(layers) == []
 
 
 def test_ties_may_fall_to_either_side():

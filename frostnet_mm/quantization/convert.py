@@ -91,6 +91,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     for quantizer in module.modules():
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
+    _erase_dropouts(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
@@ -111,6 +112,25 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     module.recompile()
     module.meta.update(network.program.meta)
     return module
+
+
+def _erase_dropouts(module: GraphModule) -> None:
+    """Remove dropouts, which pass everything on in evaluation, and the second rounding to the same grid behind them.
+
+    OpenVINO 2026.4 crashes on a concat whose result is quantized twice in a row.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target in (aten.dropout.default, aten.feature_dropout.default):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    for node in list(graph.nodes):
+        source = node.args[0] if node.op == 'call_module' else None
+        if not isinstance(source, Node) or source.op != 'call_module':
+            continue
+        if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 def _attributes(module: GraphModule) -> nn.Module:
