@@ -44,6 +44,7 @@ ENGINE_CLASSES = {
     'inductor': 'InductorEngine',
 }
 _PACKAGES = ('torch', 'torchao', 'onnx', 'onnxruntime', 'openvino', 'executorch', 'numpy')
+_NOISE_IMAGES = 4  # to verify with where there are no images: one alone says little of an output of few elements
 DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
 
 
@@ -313,9 +314,9 @@ def _verification_images(
         pairs.append((raw, image))
     if not pairs:
         generator = np.random.default_rng(0)
-        raw = generator.integers(0, 256, (1, *size, 3), dtype=np.uint8)
-        tensor = torch.from_numpy(raw[0]).permute(2, 0, 1)
-        pairs.append((raw, normalize(source.model, [tensor])))
+        for _ in range(_NOISE_IMAGES):
+            raw = generator.integers(0, 256, (1, *size, 3), dtype=np.uint8)
+            pairs.append((raw, normalize(source.model, [torch.from_numpy(raw[0]).permute(2, 0, 1)])))
     if not dynamic:
         pairs = [tuple(np.repeat(part, len(example), 0) for part in pair) for pair in pairs]
     return pairs
