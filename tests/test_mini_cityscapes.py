@@ -169,7 +169,7 @@ def test_same_seed_gives_same_bytes_and_another_seed_others(root, tmp_path):
 
 
 def test_images_are_not_flat(root):
-    """Texture, light and noise inside of a class, and no colour that gives the class away."""
+    """Texture and noise inside of a class, and another light in every image."""
     path = sorted((root / 'leftImg8bit' / 'train').rglob('*.png'))[0]
     image = read(path).astype(float)
     labels = read(cityscapes.label_path(root, path, cityscapes.TRAIN_IDS_SUFFIX))

@@ -5,7 +5,10 @@ import hashlib
 import importlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -273,10 +276,15 @@ def test_interrupted_generation_is_taken_up(tmp_path, monkeypatch):
 
 
 def test_a_run_killed_before_it_wrote_anything_is_taken_up(tmp_path):
-    (tmp_path / 'data' / '.partial-abc').mkdir(parents=True)
+    dead = subprocess.Popen([sys.executable, '-c', ''])
+    dead.wait()
+    names = ['.partial-abc', f'.partial-{dead.pid}-abc', f'.partial-{os.getppid()}-abc']
+    for name in names:
+        (tmp_path / 'data' / name).mkdir(parents=True)
     generate_mini_coco(tmp_path / 'data', 1, 1, progress=False)
     assert (tmp_path / 'data' / '.complete').is_file()
-    assert not (tmp_path / 'data' / '.partial-abc').exists()
+    # another process that is running now writes there
+    assert [name for name in names if (tmp_path / 'data' / name).exists()] == names[2:]
 
 
 @pytest.mark.parametrize('stamped', [False, True])

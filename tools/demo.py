@@ -23,7 +23,7 @@ from torch import nn
 from frostnet_mm.data.mini_cityscapes import generate_mini_cityscapes
 from frostnet_mm.data.mini_coco import generate_mini_coco
 from frostnet_mm.engine.cli import run_tool
-from frostnet_mm.engine.config import load_config
+from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
 from frostnet_mm.engine.figures import draw_curves, draw_sheet
 from frostnet_mm.engine.inference import build_visualizer, load_model
@@ -122,6 +122,11 @@ def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
     """The demo's config and work dir; a work dir of other settings is moved aside."""
     cfg = load_config(args.demo.path, dict(data_root=args.data))
     schedule = cfg.param_scheduler[-1]
+    if args.length <= schedule.get('begin', 0):
+        raise ConfigError(
+            f'The learning rate of this demo rises for {schedule.begin} {args.demo.unit}s, so it cannot end after '
+            f'{args.length}: expected more.'
+        )
     schedule.update({key: args.length for key in ('T_max', 'end') if key in schedule})
     cfg.train_cfg[f'max_{args.demo.unit}s'] = args.length
     work_dir = Path(args.work_dir)

@@ -79,10 +79,27 @@ def finished_counts(root, parameters, overwrite, marker_name, folders, is_whole)
     return None
 
 
+def partial_prefix():
+    """What the name of this process's partial folder begins with."""
+    return f'{PARTIAL}{os.getpid()}-'
+
+
 def remove_partials(root):
-    """Remove what runs that were killed left half written."""
-    for stale in root.glob(f'{PARTIAL}*'):
-        shutil.rmtree(stale)
+    """Remove what runs that were killed left half written; what another process is writing now stays."""
+    for folder in root.glob(f'{PARTIAL}*'):
+        owner = folder.name.removeprefix(PARTIAL).partition('-')[0]
+        if not (owner.isdecimal() and _is_running(int(owner))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return process != os.getpid()
 
 
 def progress_bar(total, shown, name):

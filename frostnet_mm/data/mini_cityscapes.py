@@ -24,7 +24,7 @@ from .cityscapes import (
     to_colors,
     to_train_ids,
 )
-from .generated import PARTIAL, STAMP, finished_counts, progress_bar, remove_partials, write_whole
+from .generated import STAMP, finished_counts, partial_prefix, progress_bar, remove_partials, write_whole
 from .street import MIN_SIDE_IMAGE, render_street
 
 GENERATOR_VERSION = '1.0'  # raise it whenever the bytes of a generated set change
@@ -196,7 +196,7 @@ def generate_mini_cityscapes(
         return counts
     root.mkdir(parents=True, exist_ok=True)
     remove_partials(root)
-    with tempfile.TemporaryDirectory(dir=root, prefix=PARTIAL) as scratch:
+    with tempfile.TemporaryDirectory(dir=root, prefix=partial_prefix()) as scratch:
         write_whole(root / MARKER, json.dumps(parameters), scratch)
         counts = {}
         with progress_bar(num_train + num_val, progress, 'mini Cityscapes') as bar:

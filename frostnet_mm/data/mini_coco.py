@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .generated import PARTIAL, STAMP, finished_counts, progress_bar, remove_partials, write_whole
+from .generated import STAMP, finished_counts, partial_prefix, progress_bar, remove_partials, write_whole
 from .masks import mask_to_bbox, mask_to_polygons, mask_to_rle
 from .scenes import CLASSES, MIN_SIDE, MIN_VISIBLE, render_scene
 
@@ -224,7 +224,7 @@ def generate_mini_coco(root, num_train=800, num_val=200, seed=0, overwrite=False
         return counts
     root.mkdir(parents=True, exist_ok=True)
     remove_partials(root)
-    with tempfile.TemporaryDirectory(dir=root, prefix=PARTIAL) as scratch:
+    with tempfile.TemporaryDirectory(dir=root, prefix=partial_prefix()) as scratch:
         write_whole(root / MARKER, json.dumps(parameters), scratch)
         for name in _FOLDERS:
             (root / name).mkdir(exist_ok=True)
