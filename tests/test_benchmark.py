@@ -306,10 +306,14 @@ def test_profile_sums_up_kinds():
         dict(name=name, kind=kind, precision='int8', milliseconds=value)
         for name, kind, value in (('a', 'Conv', 5.0), ('b', 'Pool', 3.0), ('c', 'Conv', 2.0))
     ]
+    entry.profile[0] |= dict(form='conv 1x1', macs=20_000_000)
+    entry.profile[2] |= dict(form='depthwise 3x3', macs=8_000_000)
     _, _, lines, (remark,) = profile_table(entry, count=2)
     assert lines == [
-        ['all 2', 'Conv', 'int8', '7.00', '70.0'], ['all 1', 'Pool', 'int8', '3.00', '30.0'],
-        ['a', 'Conv', 'int8', '5.00', '50.0'], ['b', 'Pool', 'int8', '3.00', '30.0'],
+        ['all 2', 'Conv', 'int8', '7.00', '70.0', '4.00'], ['all 1', 'Pool', 'int8', '3.00', '30.0', '–'],
+        ['all 1', 'conv 1x1', 'int8', '5.00', '50.0', '4.00'],
+        ['all 1', 'depthwise 3x3', 'int8', '2.00', '20.0', '4.00'],
+        ['a', 'Conv', 'int8', '5.00', '50.0', '4.00'], ['b', 'Pool', 'int8', '3.00', '30.0', '–'],
     ]  # fmt: skip
     assert '2 slowest of 3 layers' in remark
 

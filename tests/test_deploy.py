@@ -15,7 +15,7 @@ from torch import nn
 from frostnet_mm.engine.inference import build_pipeline
 from frostnet_mm.models.dense import DenseNetwork, detach
 from frostnet_mm.runtimes import base, verify
-from frostnet_mm.runtimes.cost import engine_int8_share, macs_by_node
+from frostnet_mm.runtimes.cost import engine_int8_share, layer_costs, macs_by_node
 from frostnet_mm.runtimes.decoding import with_decoding
 from frostnet_mm.runtimes.deploy import DeployOptions, deploy, deploy_source, engine_of
 from frostnet_mm.runtimes.export import onnx_of
@@ -104,6 +104,20 @@ def test_shares_of_macs_by_hand(deployed):
     assert 1 < padded / sum(macs.values()) < 1.05
     assert description['engine_int8_share'] == pytest.approx(1 - last / padded, abs=1e-9)
     assert engine_int8_share(model, []) == 0
+
+
+@pytest.mark.parametrize('name', ENGINES)
+def test_costs_are_found_by_the_names_that_engines_give(deployed, name):
+    folder, _ = deployed[name]
+    model = onnx.load(folder / 'network.onnx')
+    layers = engine_of(name).profile(folder, [np.zeros((1, 3, 320, 320), np.float32)])
+    costs = layer_costs(model, layers)
+    assert sum(cost.macs for cost in costs.values()) == sum(macs_by_node(model).values())
+    forms = Counter(cost.form for cost in costs.values())
+    # one stem; in the head and the neck 12 + 4 depthwise ones, 4 of them of stride 2; FrostNet small has 14 blocks
+    assert forms['conv 3x3 /2'] == 1 and sum(n for form, n in forms.items() if form.startswith('depthwise')) == 30
+    assert forms['depthwise 3x3 /2'] == 4 and forms['depthwise 5x5 /2'] == 4
+    assert sum(forms.values()) == 88
 
 
 @pytest.mark.parametrize('name', ENGINES)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ..runtimes.base import LayerTime
+from ..runtimes.cost import LayerCost, layer_costs
 from ..runtimes.deploy import DeployOptions, deploy_source, engine_of
 from ..runtimes.predictor import DESCRIPTION, DeploymentError
 from ..runtimes.sources import load_source
@@ -69,7 +71,8 @@ def profile(folder: str, threads: int, batch: int, shape: tuple[int, int], preci
         precision (str): 'bf16' for OpenVINO's hint.
 
     Returns:
-        list[dict]: Name, kind, precision and milliseconds of each, the slowest first.
+        list[dict]: Name, kind, precision and milliseconds of each, the slowest first; of convolutions and matrix
+        products also form and macs, where the engine was given ONNX of a fixed size.
 
     Raises:
         DeploymentError: The engine cannot tell.
@@ -81,7 +84,19 @@ def profile(folder: str, threads: int, batch: int, shape: tuple[int, int], preci
     layers = engine.profile(Path(folder), [images] * PROFILE_RUNS, threads, **options)
     if not layers:
         raise DeploymentError(f'{engine.name} does not tell the time by layer')
-    return [asdict(layer) for layer in sorted(layers, key=lambda layer: -layer.milliseconds)]
+    costs = _layer_costs(Path(folder) / 'network.onnx', layers)
+    return [
+        asdict(layer) | (asdict(costs[layer.name]) if layer.name in costs else {})
+        for layer in sorted(layers, key=lambda layer: -layer.milliseconds)
+    ]
+
+
+def _layer_costs(path: Path, layers: Sequence[LayerTime]) -> dict[str, LayerCost]:
+    if not path.is_file():
+        return {}
+    import onnx
+
+    return layer_costs(onnx.load(path), layers)
 
 
 def _one_line(error: Exception) -> str:

@@ -105,29 +105,37 @@ def _more(rows: Sequence[Row], operators: Sequence[OperatorResult], allow_busy: 
 
 
 def profile_table(result: Result, count: int = LAYERS) -> tuple[str, Sequence[str], list[list[str]], Sequence[str]]:
-    """The time by layer of a cell, first by kind: heading, headings, lines, remarks."""
+    """The time by layer of a cell, first by kind, then by form of convolution: heading, headings, lines, remarks."""
     cell = result.cell
     total = sum(layer['milliseconds'] for layer in result.profile) or 1.0
-    kinds: dict[tuple[str, str], list[float]] = {}
-    for layer in result.profile:
-        kinds.setdefault((layer['kind'], layer['precision']), []).append(layer['milliseconds'])
-    lines = [
-        [f'all {len(times)}', kind, precision, number(sum(times)), f'{100 * sum(times) / total:.1f}']
-        for (kind, precision), times in sorted(kinds.items(), key=lambda entry: -sum(entry[1]))
-    ]
+    lines = []
+    for key in ('kind', 'form'):
+        groups: dict[tuple[str, str], list[dict]] = {}
+        for layer in (layer for layer in result.profile if key in layer):
+            groups.setdefault((layer[key], layer['precision']), []).append(layer)
+        sums = [_profile_line(f'all {len(layers)}', *names, layers, total) for names, layers in groups.items()]
+        lines += sorted(sums, key=lambda line: -float(line[4]))
     lines += [
-        [layer['name'], layer['kind'], layer['precision'], number(layer['milliseconds'])]
-        + [f'{100 * layer["milliseconds"] / total:.1f}']
+        _profile_line(layer['name'], layer['kind'], layer['precision'], [layer], total)
         for layer in result.profile[:count]
     ]
     heading = (
         f'Layers of {cell.model}, {cell.engine} {cell.precision}, {thread_count(cell.threads)}, batch {cell.batch}'
     )
+    shown = min(count, len(result.profile))
     remark = (
-        f'Kinds first, then the {min(count, len(result.profile))} slowest of {len(result.profile)} layers; with '
+        f'Kinds first, then forms of convolutions, then the {shown} slowest of {len(result.profile)} layers; with '
         'profiling on, which costs time itself.'
     )
-    return heading, ('layer', 'kind', 'precision', 'ms', '% of all'), lines, (remark,)
+    return heading, ('layer', 'kind', 'precision', 'ms', '% of all', 'GMAC/s'), lines, (remark,)
+
+
+def _profile_line(name: str, kind: str, precision: str, layers: Sequence[dict], total: float) -> list[str]:
+    """Layers as one line; what they compute in a second is told if all of them have a cost."""
+    time = sum(layer['milliseconds'] for layer in layers)
+    macs = sum(layer['macs'] for layer in layers) if all('macs' in layer for layer in layers) else None
+    rate = None if macs is None or not time else macs / time / 1e6
+    return [name, kind, precision, number(time), f'{100 * time / total:.1f}', number(rate)]
 
 
 def _slug(row: Row) -> str:

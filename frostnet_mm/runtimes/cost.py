@@ -1,6 +1,7 @@
 """What a network costs: parameters, multiply-accumulates, and how many of them an engine does in INT8."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .base import LayerTime
 
 _MATRIX = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+_PRODUCTS = ('conv', 'gemm', 'matmul', 'fullyconnected')  # in what engines call theirs
 
 
 @torch.no_grad()
@@ -42,6 +44,50 @@ def engine_int8_share(model: Any, layers: Sequence[LayerTime]) -> float | None:
         return None
     done = {node.name for node in model.graph.node if node.name in integers or node.output[0] in integers}
     return sum(value for name, value in macs.items() if name in done) / sum(macs.values())
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What a convolution or matrix product is, and costs.
+
+    Args:
+        form (str): Such as 'conv 1x1', 'conv 3x3 /2', 'depthwise 5x5', 'grouped 1x1', 'matmul'.
+        macs (int): Multiply-accumulates.
+    """
+
+    form: str
+    macs: int
+
+
+def layer_costs(model: Any, layers: Sequence[LayerTime]) -> dict[str, LayerCost]:
+    """Form and multiply-accumulates of an engine's operators, by the engine's names of them.
+
+    Args:
+        model (onnx.ModelProto): The network that the engine was given.
+        layers (Sequence[LayerTime]): What the engine runs; what is no convolution or matrix product, and all where a
+            size is open, has no entry.
+    """
+    macs = macs_by_node(model) or {}
+    shapes = {value.name: list(value.dims) for value in model.graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == 'DequantizeLinear'}
+    costs: dict[str, LayerCost] = {}
+    for node in model.graph.node:
+        if node.name in macs:
+            cost = LayerCost(_form(node, shapes.get(sources.get(node.input[1], node.input[1]), [])), macs[node.name])
+            costs[node.name] = costs[node.output[0]] = cost
+    products = [layer.name for layer in layers if any(word in layer.kind.lower() for word in _PRODUCTS)]
+    return {name: costs[_plain(name)] for name in products if _plain(name) in costs}
+
+
+def _form(node: Any, weight: list[int]) -> str:
+    if node.op_type not in ('Conv', 'ConvTranspose') or len(weight) != 4:
+        return 'matmul'
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    groups = attributes['group'].i if 'group' in attributes else 1
+    stride = attributes['strides'].ints[0] if 'strides' in attributes else 1
+    kind = 'conv' if groups == 1 else 'depthwise' if weight[1] == 1 and groups == weight[0] else 'grouped'
+    kind = 'transposed' if node.op_type == 'ConvTranspose' else kind
+    return f'{kind} {weight[2]}x{weight[3]}' + (f' /{stride}' if stride > 1 else '')
 
 
 def macs_by_node(model: Any) -> dict[str, int] | None:
