@@ -14,7 +14,8 @@ setup:  ## make the environment (first time: compiles mmcv, about 10 minutes on 
 
 test: setup  ## lint and run the tests
 	@"$(BIN)/ruff" check --quiet .
-	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile tests
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder tests
 
 demo: setup  ## train, evaluate and draw a small detector on generated data, into work_dirs/demo
 	@"$(BIN)/python" tools/demo.py

@@ -178,9 +178,11 @@ class LoneNorm(nn.Module):
         return (self.norm(torch.cat([self.first(x), self.second(x)], 1)).relu(),)
 
 
-def test_a_norm_without_a_convolution_is_converted_to_a_product_and_a_sum():
-    model, network = prepared_segmenter(LoneNorm)
-    assert [group.kind for group in float_operators(network)] == ['batch_norm', 'relu']
+@pytest.mark.parametrize('in_float', [(), ('backbone.norm',)], ids=['integers', 'a product and a sum'])
+def test_a_norm_without_a_convolution_is_converted(in_float):
+    model, network = prepared_segmenter(LoneNorm, float_modules=in_float)
+    kinds = {group.kind for group in float_operators(network)}
+    assert ('batch_norm' in kinds) == bool(in_float) and kinds <= {'batch_norm', 'relu'}
     network.train()
     with torch.no_grad():
         nn.init.uniform_(model.backbone.norm.weight, -2, 2)

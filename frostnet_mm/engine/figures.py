@@ -77,7 +77,7 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
             axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=key.split('/')[-1])
     axes[1].set(xlabel='iteration', ylabel='validation metric', ylim=(0, None))
     if names:
-        axes[1].legend(loc='upper left', frameon=False, fontsize=8)
+        axes[1].legend(loc='best', frameon=False, fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.spines[['top', 'right']].set_visible(False)
