@@ -105,3 +105,10 @@ def test_train_test_and_infer_a_segmenter(config, tmp_path):
         counts = torch.bincount(labels.flatten(), minlength=3).tolist()
         assert result['pixels'] == {c: n for c, n in zip(('floor', 'door', 'sky'), counts, strict=True) if n}
         assert cv2.imread(str(tmp_path / 'out' / f'{name}.png')).shape == (64, 96, 3)
+
+
+def test_missing_images_are_named_with_the_way_out(config, tmp_path, capsys):
+    options = [f'train_dataloader.dataset.data_root={tmp_path}/nowhere']
+    assert run_tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f'{tmp_path}/nowhere/images/train does not exist' in message and 'data_root=PATH' in message

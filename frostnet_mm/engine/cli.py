@@ -66,7 +66,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except (*USER_ERRORS, DatasetError, DeploymentError, ImageError) as error:
-        print(f'\nerror: {error}', file=sys.stderr)
+        print(f'\nerror: {_explained(error)}', file=sys.stderr)
         code = 2
     except TrainingInterrupted:
         code = 130
@@ -74,3 +74,13 @@ def run_tool(main: Callable[[], int | None]) -> None:
         print('\ninterrupted', file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _explained(error: Exception) -> str:
+    """The message; what mm leaves to the operating system to say gets the way out as well."""
+    if isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is not None:
+        return (
+            f'{error.filename} does not exist. If it belongs to a data set, --cfg-options data_root=PATH says where '
+            'that lies, and docs/data.md what it needs.'
+        )
+    return str(error)
