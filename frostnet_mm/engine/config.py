@@ -118,6 +118,21 @@ def inner_dataset(dataset: ConfigDict) -> ConfigDict:
     return dataset
 
 
+def without_pretrained(node: object) -> None:
+    """Remove initializations from checkpoints, which need not be reachable, from a model config in place."""
+    if isinstance(node, dict):
+        init = node.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        if node.get('pretrained') is not None:
+            node['pretrained'] = None
+        for value in node.values():
+            without_pretrained(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            without_pretrained(value)
+
+
 def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
     """Put class names, those of the training annotations by default, into data sets and heads, in place."""
     from ..data import palette_for, read_coco_classes

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..models.dense import DenseNetwork
-from .config import ConfigError
+from .config import ConfigError, without_pretrained
 
 PROBE = 512  # pixels: the maps show strides up to 64, and fill the 49x49 window of mmseg's LRASPPHead at stride 8
 
@@ -29,7 +29,8 @@ class RunError(ConfigError):
 
 def build_model(cfg: Config, model: ConfigDict) -> nn.Module:
     """Build a model of a config in eval mode, without pretrained weights and without its data preprocessor."""
-    model = _without_pretrained(copy.deepcopy(model))
+    model = copy.deepcopy(model)
+    without_pretrained(model)
     model.pop('data_preprocessor', None)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return build(model, 'the model').eval()
@@ -62,19 +63,6 @@ def build(cfg: dict | list, name: str) -> nn.Module:
         return MODELS.build(copy.deepcopy(cfg))
     except _BUILD_ERRORS as error:
         raise ConfigError(f'{name} ({_kind(cfg)}) cannot be built: {type(error).__name__}: {error}') from error
-
-
-def _without_pretrained(node: Any) -> Any:
-    """The model without names of checkpoints, in place."""
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        _without_pretrained(value)
-    if isinstance(node, dict):
-        if isinstance(node.get('pretrained'), str):
-            node['pretrained'] = None
-        init_cfg = node.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            node['init_cfg'] = None
-    return node
 
 
 def _kind(cfg: Any) -> str:

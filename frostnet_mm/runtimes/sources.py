@@ -7,12 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..data import DatasetError
-from ..engine.config import ConfigError, inner_dataset, load_config
+from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
 from ..engine.images import spread_paths
 from ..engine.inference import choose_execution, load_model, quantization_of
 from ..models.checkpoints import read_checkpoint
@@ -179,7 +179,7 @@ def _random_model(
     cfg = load_config(config, cfg_options, classes=None)
     cfg = copy.deepcopy(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    _without_pretrained(cfg.model)
+    without_pretrained(cfg.model)
     if size is not None:
         set_input_size(cfg, size)
     torch.manual_seed(0)
@@ -221,21 +221,6 @@ def _enliven(dense: nn.Module) -> None:
             fan_in = module.weight[0].numel()
             if module.weight.std() < 0.25 / fan_in**0.5:
                 nn.init.normal_(module.weight, 0, 0.25 / fan_in**0.5)
-
-
-def _without_pretrained(node: object) -> None:
-    """Remove initializations from checkpoints, which need not be reachable."""
-    if isinstance(node, (dict, ConfigDict)):
-        init = node.get('init_cfg')
-        if isinstance(init, dict) and init.get('type') == 'Pretrained':
-            node['init_cfg'] = None
-        if node.get('pretrained') is not None:
-            node['pretrained'] = None
-        for value in node.values():
-            _without_pretrained(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _without_pretrained(value)
 
 
 def _class_names(model: nn.Module) -> tuple[str, ...]:

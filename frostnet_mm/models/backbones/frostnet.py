@@ -8,10 +8,10 @@ import torch.utils.checkpoint as cp
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...registry import MODELS
 from ..checkpoints import load_pretrained
+from .staged import StagedBackbone
 
 
 class BlockSpec(NamedTuple):
@@ -165,7 +165,7 @@ class FrostBottleneck(BaseModule):
 
 
 @MODELS.register_module()
-class FrostNet(BaseModule):
+class FrostNet(StagedBackbone):
     """FrostNet feature extractor of `FrostNet <https://arxiv.org/abs/2006.09679>`_.
 
     A 3x3 stem of stride 2 and five stages of Frost bottlenecks whose outputs have strides 4, 8, 16, 32 and 32. Plain
@@ -288,23 +288,6 @@ class FrostNet(BaseModule):
             self._is_init = True
         else:
             super().init_weights()
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        for module in (self.stem, *self.stages[: self.frozen_stages]):
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'FrostNet':
-        """Set training mode; frozen stages, and with ``norm_eval`` all normalization layers, stay in eval mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
 
 def _check_arguments(

@@ -7,9 +7,9 @@ import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...registry import MODELS
+from .staged import StagedBackbone
 
 ConfigDict = dict
 
@@ -62,7 +62,7 @@ class DepthwiseDenseBlock(BaseModule):
 
 
 @MODELS.register_module()
-class TinyDSODBackbone(BaseModule):
+class TinyDSODBackbone(StagedBackbone):
     """Feature extractor of `Tiny-DSOD <https://arxiv.org/abs/1807.11013>`_.
 
     A stem of stride 4 and four stages of depthwise dense blocks, each closed by a transition (1x1 convolution, and in
@@ -154,23 +154,6 @@ class TinyDSODBackbone(BaseModule):
             if index in self.out_indices:
                 outs.append(x)
         return tuple(outs)
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        for module in (self.stem, *self.stages[: self.frozen_stages]):
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'TinyDSODBackbone':
-        """Set training mode; frozen stages, and with ``norm_eval`` all normalization layers, stay in eval mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
 
 def _pool() -> nn.MaxPool2d:
