@@ -26,7 +26,7 @@ train_pipeline = [
         ratio_range=(1, 2),
         prob=0.3,
     ),
-    dict(type='MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5),
+    dict(type='frostnet_mm.MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5),
     dict(type='Resize', scale=input_size, keep_ratio=False),
     dict(type='RandomFlip', prob=[0.5], direction=['horizontal']),
     dict(

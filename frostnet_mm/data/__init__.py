@@ -12,5 +12,6 @@ __all__ = ['BadImageError', 'DatasetError', 'DatasetNotFoundError', 'LoadImage',
 
 if find_spec('mmdet') is not None:
     from .coco import CheckedCocoDataset
+    from .cropping import MinIoURandomCrop
 
-    __all__ += ['CheckedCocoDataset']
+    __all__ += ['CheckedCocoDataset', 'MinIoURandomCrop']

@@ -11,7 +11,7 @@ train_pipeline = [
         to_rgb={{_base_.data_preprocessor.bgr_to_rgb}},
         ratio_range=(1, 4),
     ),
-    dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
+    dict(type='frostnet_mm.MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
     dict(type='Resize', scale=input_size, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
     dict(
