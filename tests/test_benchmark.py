@@ -497,7 +497,7 @@ def test_operator_figures_by_hand():
     limits = timing.Limits()
     found = summarize(case, 'openvino', 1, dict(float=[2e-3, 1e-3, 3e-3], int8=[1e-3, 1e-3, 1e-3], others=0.1), limits)
     assert (found.status, found.float_ms, found.int8_ms, found.ratio) == (DONE, 2.0, 1.0, 0.5)
-    assert found.gops(found.int8_ms) == pytest.approx(2.0)  # 2 M operations in 1 ms
+    assert found.gmacs(found.int8_ms) == pytest.approx(1.0)  # 1 M in 1 ms
     assert found.spread == pytest.approx((2.8 - 1.2) / 2.0)
     lost = summarize(case, 'openvino', 1, dict(float=[-1e-6], int8=[1e-3], others=1.0), limits)
     assert lost.float_ms is None and lost.ratio is None and lost.status == BUSY

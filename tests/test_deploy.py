@@ -64,22 +64,24 @@ def kinds(description, *names):
     return {key: count for key, count in description['operators'].items() if key.split()[0] in names}
 
 
-def test_onnxruntime_runs_all_but_the_outputs_in_integers(source, deployed):
-    """All convolutions but the 12 that put out floats; 7 residual adds, 10 concats of feature reuse (SPECS, small)."""
-    _, description = deployed['onnxruntime']
+def test_onnxruntime_runs_everything_in_integers(source, deployed):
+    """The 12 convolutions that put out floats are products; 7 residual adds, 10 concats of feature reuse (SPECS)."""
+    folder, description = deployed['onnxruntime']
     count = sum(isinstance(module, nn.Conv2d) for module in DenseNetwork(source.model).modules())
     assert count == 88
-    assert kinds(description, 'QLinearConv', 'QLinearAdd', 'QLinearConcat', 'Conv', 'Add', 'Concat') == {
+    names = ('QLinearConv', 'QLinearAdd', 'QLinearConcat', 'MatMulIntegerToFloat', 'Conv', 'Add', 'Concat')
+    assert kinds(description, *names) == {
         'QLinearConv int8': count - 12,
         'QLinearConcat int8': 10,
         'QLinearAdd int8': 7,
-        'Conv float32': 12,
+        'MatMulIntegerToFloat int8': 12,
     }
     assert description['operators']['QuantizeLinear conversion'] == 1  # the images
-    folder = deployed['onnxruntime'][0]
+    assert 'DequantizeLinear conversion' not in description['operators']
+    assert description['engine_int8_share'] == description['int8_share'] == 1.0
     layers = engine_of('onnxruntime').profile(folder, [np.zeros((1, 3, 320, 320), np.float32)])
-    floats = {layer.name.split('/')[0] for layer in layers if layer.kind == 'Conv'}
-    assert floats == {f'bbox_head.{kind}_convs.{level}.1' for kind in ('cls', 'reg') for level in range(6)}
+    products = {layer.name.split('/')[0] for layer in layers if layer.kind == 'MatMulIntegerToFloat'}
+    assert products == {f'bbox_head.{kind}_convs.{level}.1' for kind in ('cls', 'reg') for level in range(6)}
 
 
 def test_openvino_runs_all_convolutions_in_integers(deployed):
@@ -100,9 +102,15 @@ def test_shares_of_macs_by_hand(deployed):
     channels, sizes = (96, 320, 512, 256, 256, 128), (20, 10, 5, 3, 2, 1)
     last = sum(c * s * s * 6 * (5 + 4) for c, s in zip(channels, sizes, strict=True))
     assert sum(value for name, value in macs.items() if name.startswith('bbox_head') and '.1/' in name) == last
-    padded = sum(macs_by_node(onnx.load(folder / 'network.onnx')).values())
-    assert 1 < padded / sum(macs.values()) < 1.05
-    assert description['engine_int8_share'] == pytest.approx(1 - last / padded, abs=1e-9)
+    other = macs_by_node(onnx.load(folder / 'network.onnx'))
+    assert sum(value for name, value in other.items() if name.startswith('bbox_head') and '.1/' in name) == last
+    # the stem reads 2x2 blocks of 2x2 pixels in place of 3x3 pixels
+    assert other['backbone.stem.conv/Conv'] * 9 == macs['backbone.stem.conv/Conv'] * 16
+    assert 1 < sum(other.values()) / sum(macs.values()) < 1.1
+    layers = engine_of('onnxruntime').profile(folder, [np.zeros((1, 3, 320, 320), np.float32)])
+    integers = [layer for layer in layers if layer.kind != 'MatMulIntegerToFloat']
+    share = engine_int8_share(onnx.load(folder / 'network.onnx'), integers)
+    assert share == pytest.approx(1 - last / sum(other.values()), abs=1e-9)
     assert engine_int8_share(model, []) == 0
 
 
@@ -115,7 +123,8 @@ def test_costs_are_found_by_the_names_that_engines_give(deployed, name):
     assert sum(cost.macs for cost in costs.values()) == sum(macs_by_node(model).values())
     forms = Counter(cost.form for cost in costs.values())
     # one stem; in the head and the neck 12 + 4 depthwise ones, 4 of them of stride 2; FrostNet small has 14 blocks
-    assert forms['conv 3x3 /2'] == 1 and sum(n for form, n in forms.items() if form.startswith('depthwise')) == 30
+    stem = dict(openvino='conv 3x3 /2', onnxruntime='conv 2x2')[name]  # blocks of 2x2 pixels
+    assert forms[stem] == 1 and sum(n for form, n in forms.items() if form.startswith('depthwise')) == 30
     assert forms['depthwise 3x3 /2'] == 4 and forms['depthwise 5x5 /2'] == 4
     assert sum(forms.values()) == 88
 
@@ -168,8 +177,9 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
 
 
 def test_padded_channels_change_no_bit(deployed):
-    """onnxruntime's file has every depthwise convolution between two 1x1 ones at a multiple of 16 channels."""
-    plain, padded = (onnx.load(deployed[name][0] / 'network.onnx') for name in ('openvino', 'onnxruntime'))
+    """Every depthwise convolution between two 1x1 ones gets a multiple of 16 channels."""
+    plain, padded = (onnx.load(deployed['openvino'][0] / 'network.onnx') for _ in range(2))
+    pad_depthwise(padded)
     groups = [
         {node.name: a.i for node in model.graph.node for a in node.attribute if a.name == 'group' and a.i > 1}
         for model in (plain, padded)

@@ -23,14 +23,14 @@ from frostnet_mm.runtimes.pooling import use_global_pools
 
 ENGINES = {'onnxruntime': onnxruntime, 'openvino': openvino}
 SETTINGS = {GateParts: dict(float_modules=('backbone.aspp',))}
-# The logits leave as floats, which onnxruntime computes with a float convolution. Neither engine has a transposed
-# convolution of integers (OpenVINO on CPUs without AMX), nor a PReLU between them.
+# The logits leave as floats: in onnxruntime by a product of integers. Neither engine has a transposed convolution
+# of integers (OpenVINO on CPUs without AMX), nor a PReLU between them.
 EXPECTED = {
     (EspParts, 'onnxruntime'): {
         'QLinearConv int8': 14,
         'QLinearAdd int8': 3,
         'QLinearConcat int8': 2,
-        'Conv float32': 1,
+        'MatMulIntegerToFloat int8': 1,
     },
     (EspParts, 'openvino'): {'Convolution int8': 15, 'Concatenation int8': 2},
     (GateParts, 'onnxruntime'): {
@@ -38,7 +38,8 @@ EXPECTED = {
         'QLinearGlobalAveragePool int8': 1,
         'QLinearMul int8': 1,
         'QLinearAdd int8': 1,
-        'Conv float32': 2,
+        'MatMulIntegerToFloat int8': 1,
+        'Conv float32': 1,
         'Resize float32': 1,
     },
     (GateParts, 'openvino'): {'Convolution int8': 6, 'Convolution float32': 1, 'Reduce int8': 1},
@@ -46,7 +47,7 @@ EXPECTED = {
         'QLinearConv int8': 6,
         'QLinearAdd int8': 1,
         'QLinearConcat int8': 1,
-        'Conv float32': 1,
+        'MatMulIntegerToFloat int8': 1,
         'ConvTranspose float32': 2,
         'PRelu float32': 2,
     },
@@ -55,7 +56,7 @@ EXPECTED = {
 COUNTED = (
     *('QLinearConv', 'QLinearAdd', 'QLinearMul', 'QLinearConcat', 'QLinearGlobalAveragePool', 'QLinearAveragePool'),
     *('Conv', 'FusedConv', 'ConvTranspose', 'PRelu', 'Resize', 'Add', 'Mul', 'Concat', 'ReduceMean', 'AveragePool'),
-    *('Convolution', 'Concatenation', 'Pooling', 'Reduce'),
+    *('Convolution', 'Concatenation', 'Pooling', 'Reduce', 'MatMulIntegerToFloat'),
 )
 
 

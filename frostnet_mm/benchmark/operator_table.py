@@ -20,11 +20,12 @@ FILE = 'operators.json'
 ENGINES = ('onnxruntime', 'openvino')  # those that read ONNX
 TIMEOUT = 300.0
 HEADINGS = (
-    'operator', 'shape', 'MACs', 'float ms', 'INT8 ms', 'INT8 / float', 'float GOP/s', 'INT8 GOP/s', 'spread', 'remark',
+    'operator', 'shape', 'MACs', 'float ms', 'INT8 ms', 'INT8 / float', 'float GMAC/s', 'INT8 GMAC/s', 'spread',
+    'remark',
 )  # fmt: skip
 NOTES = (
     'Each operator: the time of a small model with it, less that of the same model without it; no conversion between '
-    'float and INT8 is counted. GOP/s: two operations for each multiply-accumulate. spread: (p90 − p10) / median of '
+    'float and INT8 is counted. GMAC/s: billions of multiply-accumulates a second. spread: (p90 − p10) / median of '
     'the differences. Activations u8, weights s8 per channel.',
 )
 
@@ -58,13 +59,13 @@ class OperatorResult:
         """INT8 by float."""
         return self.int8_ms / self.float_ms if self.int8_ms and self.float_ms else None
 
-    def gops(self, milliseconds: float | None) -> float | None:
-        """Giga-operations a second, two for each multiply-accumulate."""
-        return 2 * self.case.macs / milliseconds / 1e6 if milliseconds and self.case.macs else None
+    def gmacs(self, milliseconds: float | None) -> float | None:
+        """Billions of multiply-accumulates a second."""
+        return self.case.macs / milliseconds / 1e6 if milliseconds and self.case.macs else None
 
     def to_dict(self) -> dict:
         """All as plain data."""
-        rates = dict(gops_float=self.gops(self.float_ms), gops_int8=self.gops(self.int8_ms))
+        rates = dict(gmacs_float=self.gmacs(self.float_ms), gmacs_int8=self.gmacs(self.int8_ms))
         return asdict(self) | dict(macs=self.case.macs, ratio=self.ratio) | rates
 
     @classmethod
@@ -229,7 +230,7 @@ def operator_lines(entries: Sequence[OperatorResult], allow_busy: bool = False) 
     for entry in entries:
         counts = entry.status == DONE or (entry.status == BUSY and allow_busy)
         times = [number(entry.float_ms), number(entry.int8_ms), number(entry.ratio)]
-        times += [number(entry.gops(entry.float_ms)), number(entry.gops(entry.int8_ms)), percent(entry.spread)]
+        times += [number(entry.gmacs(entry.float_ms)), number(entry.gmacs(entry.int8_ms)), percent(entry.spread)]
         if entry.status == BUSY:
             times = [f'{text}*' if text != NONE else text for text in times[:5]] + times[5:]
         line = [entry.case.name, entry.case.shape, millions(entry.case.macs or None)]

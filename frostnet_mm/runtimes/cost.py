@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .base import LayerTime
+from .products import PRODUCT
 
-_MATRIX = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+_MATRIX = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul', PRODUCT)
 _PRODUCTS = ('conv', 'gemm', 'matmul', 'fullyconnected')  # in what engines call theirs
 
 
@@ -105,10 +106,13 @@ def macs_by_node(model: Any) -> dict[str, int] | None:
         if node.op_type not in _MATRIX:
             continue
         weight = shapes.get(sources.get(node.input[1], node.input[1]))
-        output = shapes.get(node.output[0])
+        # shapes behind an operator that ONNX does not know are not inferred
+        output = shapes.get(node.output[0] if node.op_type != PRODUCT else node.input[0])
         if not weight or not output or 0 in output:
             return None
-        if node.op_type == 'Conv':
+        if node.op_type == PRODUCT:
+            result[node.name] = prod(output) * weight[1]
+        elif node.op_type == 'Conv':
             result[node.name] = prod(output) * prod(weight[1:])
         elif node.op_type == 'ConvTranspose':
             result[node.name] = prod(shapes[node.input[0]]) * prod(weight[1:])

@@ -6,11 +6,12 @@ channels between an expanding 1x1 convolution, a depthwise one and a projecting 
 zeros can be put there: the results are the same, bit by bit.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from .onnx_graph import OnnxGraph, groups
 
 MULTIPLE = 16
 _BETWEEN = ('Relu', 'Clip', 'QuantizeLinear', 'DequantizeLinear')
@@ -26,12 +27,12 @@ def pad_depthwise(model: Any, multiple: int = MULTIPLE) -> list[str]:
     Returns:
         list[str]: The names of the depthwise convolutions that were padded.
     """
-    graph = _Graph(model.graph)
+    graph = _Chains(model.graph)
     padded = []
-    for node in [node for node in model.graph.node if node.op_type == 'Conv' and graph.groups(node) > 1]:
+    for node in [node for node in model.graph.node if node.op_type == 'Conv' and groups(node) > 1]:
         chain = graph.surroundings(node)
         weight = graph.value(graph.weight_name(node))
-        if chain is None or weight is None or weight.shape[:2] != (graph.groups(node), 1):
+        if chain is None or weight is None or weight.shape[:2] != (groups(node), 1):
             continue
         missing = -len(weight) % multiple
         if missing:
@@ -48,27 +49,8 @@ def pad_depthwise(model: Any, multiple: int = MULTIPLE) -> list[str]:
     return padded
 
 
-class _Graph:
-    """An ONNX graph with its links."""
-
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
-        self.makers = {output: node for node in graph.node for output in node.output}
-        self.readers: dict[str, list[Any]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.initializers = {value.name: value for value in graph.initializer}
-        self.uses = Counter(name for node in graph.node for name in node.input)
-        self.outputs = {value.name for value in graph.output}
-
-    def groups(self, node: Any) -> int:
-        return next((a.i for a in node.attribute if a.name == 'group'), 1)
-
-    def value(self, name: str | None) -> np.ndarray | None:
-        from onnx import numpy_helper
-
-        return None if name not in self.initializers else numpy_helper.to_array(self.initializers[name])
+class _Chains(OnnxGraph):
+    """An ONNX graph with the convolutions around a depthwise one."""
 
     def weight_name(self, conv: Any) -> str | None:
         """The integers behind a convolution's dequantized weight, if nothing else reads them."""
@@ -81,7 +63,7 @@ class _Graph:
         """The dense convolutions before and behind a depthwise one, if the tensors between are read by nothing else."""
         before = self._end(self._upstream(node))
         after = self._end(self._downstream(node))
-        dense = (conv is not None and self.groups(conv) == 1 and self.weight_name(conv) for conv in (before, after))
+        dense = (conv is not None and groups(conv) == 1 and self.weight_name(conv) for conv in (before, after))
         return (before, after) if all(dense) else None
 
     def _end(self, nodes: Iterator[Any]) -> Any | None:
@@ -117,16 +99,11 @@ class _Graph:
 
     def _own(self, node: Any, place: int) -> str:
         """The initializer at an input, copied if other nodes read it too."""
-        from onnx import numpy_helper
-
         name = node.input[place]
         if self.uses[name] > 1:
-            copied = numpy_helper.from_array(self.value(name), f'{node.name}:{place}')
-            self.graph.initializer.append(copied)
-            self.initializers[copied.name] = self.graph.initializer[-1]
             self.uses[name] -= 1
-            self.uses[copied.name] = 1
-            node.input[place] = copied.name
+            node.input[place] = self.add(f'{node.name}:{place}', self.value(name))
+            self.uses[node.input[place]] = 1
         return node.input[place]
 
     def pad(self, name: str, missing: int, axis: int, value: float) -> None:

@@ -1,0 +1,159 @@
+"""Forms in which onnxruntime computes stems and last convolutions: the same numbers, from fewer or faster operators."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from frostnet_mm.runtimes.products import use_integer_products
+from frostnet_mm.runtimes.stems import use_blocks
+
+SCALE, ZERO = 0.02, 114
+
+
+def network(shape, weight, options, quantized_result=True, behind=None):
+    """Images, quantized, and one convolution in QDQ form with a bias."""
+    rng = np.random.default_rng(1)
+    count = len(weight)
+    values = dict(
+        scale=np.float32(SCALE), zero=np.uint8(ZERO), weight=weight, weight_scale=rng.uniform(1e-3, 2e-3, count),
+        weight_zero=np.zeros(count, np.int8), bias=rng.normal(size=count),
+        out_scale=np.float32(0.1), out_zero=np.uint8(90),
+    )  # fmt: skip
+    values = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in values.items()}
+    nodes = [
+        helper.make_node('QuantizeLinear', ['images', 'scale', 'zero'], ['q']),
+        helper.make_node('DequantizeLinear', ['q', 'scale', 'zero'], ['dq']),
+        helper.make_node('DequantizeLinear', ['weight', 'weight_scale', 'weight_zero'], ['w'], axis=0),
+        helper.make_node('Conv', ['dq', 'w', 'bias'], ['y'], name='conv', **options),
+    ]
+    result = 'y'
+    if behind:
+        nodes.append(helper.make_node(behind, [result], ['r']))
+        result = 'r'
+    if quantized_result:
+        nodes.append(helper.make_node('QuantizeLinear', [result, 'out_scale', 'out_zero'], ['z']))
+        result = 'z'
+    kind = TensorProto.UINT8 if quantized_result else TensorProto.FLOAT
+    ends = [
+        helper.make_tensor_value_info('images', TensorProto.FLOAT, shape),
+        helper.make_tensor_value_info(result, kind, list('nohw')),
+    ]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, 'network', ends[:1], ends[1:], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def weights(*shape):
+    return np.random.default_rng(0).integers(-127, 128, shape).astype(np.int8)
+
+
+def run(model, images, optimized=False):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    return session.run(None, {'images': images})[0]
+
+
+@pytest.mark.parametrize(
+    'size, kernel, stride, pads, window',
+    [
+        ((32, 48), 3, 2, [1, 1, 1, 1], (2, 2)),  # FrostNet, MobileNet
+        ((32, 32), 3, 2, [0, 0, 1, 1], (2, 2)),  # padded behind only, as TensorFlow does
+        ((32, 32), 7, 2, [3, 3, 3, 3], (4, 4)),  # ResNet
+        ((32, 48), 6, 2, [2, 2, 2, 2], (3, 3)),  # YOLOv5
+        ((32, 48), 4, 4, [0, 0, 0, 0], (1, 1)),  # patches
+        ((33, 48), 3, 3, [1, 0, 1, 0], (2, 1)),
+        ((32, 32), 5, 2, [1, 2, 2, 1], (3, 3)),
+    ],
+)
+def test_stems_of_blocks_are_the_same_bit_by_bit(size, kernel, stride, pads, window):
+    weight = weights(8, 3, kernel, kernel)
+    options = dict(kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
+    model = network([1, 3, *size], weight, options)
+    changed = onnx.ModelProto.FromString(model.SerializeToString())
+    assert use_blocks(changed) == ['conv']
+    onnx.checker.check_model(changed, full_check=True)
+    (conv,) = (node for node in changed.graph.node if node.op_type == 'Conv')
+    shapes = {value.name: tuple(value.dims) for value in changed.graph.initializer}
+    assert shapes['conv:blocks/weight'] == (8, 3 * stride**2, *window)
+    assert helper.get_node_attr_value(conv, 'strides') == [1, 1] and 'weight' not in shapes
+    images = np.random.default_rng(2).uniform(-3, 3, (1, 3, *size)).astype(np.float32)
+    expected = run(model, images)
+    assert expected.shape == run(changed, images).shape and len(np.unique(expected)) > 50
+    for optimized in (False, True):
+        # sums of float32 in another order may fall to the other side of a tie; integers have no such thing
+        reference = run(model, images, optimized)
+        difference = np.abs(run(changed, images, optimized).astype(int) - reference)
+        assert difference.max() <= (0 if optimized else 1) and (difference > 0).mean() < 1e-3
+    assert use_blocks(changed) == []
+
+
+@pytest.mark.parametrize(
+    'shape, options, channels',
+    [
+        ([1, 3, 33, 32], dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), 3),  # an odd height
+        ([1, 3, 'height', 'width'], dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), 3),
+        ([1, 3, 32, 32], dict(kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1]), 3),
+        ([1, 3, 32, 32], dict(kernel_shape=[3, 3], strides=[2, 1], pads=[1, 1, 1, 1]), 3),
+        ([1, 3, 32, 32], dict(kernel_shape=[3, 3], strides=[2, 2], dilations=[2, 2], pads=[2, 2, 2, 2]), 3),
+        ([1, 3, 32, 32], dict(kernel_shape=[3, 3], strides=[2, 2], auto_pad='SAME_UPPER'), 3),
+        ([1, 8, 32, 32], dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), 8),  # wide enough
+        ([1, 3, 32, 32], dict(kernel_shape=[1, 1], strides=[4, 4], pads=[0, 0, 0, 0]), 3),  # skips pixels
+    ],
+)
+def test_other_convolutions_read_no_blocks(shape, options, channels):
+    kernel = options['kernel_shape'][0]
+    model = network(shape, weights(8, channels, kernel, kernel), options)
+    before = model.SerializeToString()
+    assert use_blocks(model) == [] and model.SerializeToString() == before
+
+
+@pytest.mark.parametrize('shape', [[1, 24, 9, 7], [2, 24, 'height', 'width']])
+def test_float_results_are_integer_products(shape):
+    model = network(shape, weights(10, 24, 1, 1), dict(kernel_shape=[1, 1]), quantized_result=False)
+    changed = onnx.ModelProto.FromString(model.SerializeToString())
+    assert use_integer_products(changed) == ['conv']
+    assert [node.op_type for node in changed.graph.node] == [
+        'QuantizeLinear', 'Transpose', 'MatMulIntegerToFloat', 'Transpose',
+    ]  # fmt: skip
+    images = np.random.default_rng(2).uniform(-3, 3, (shape[0], 24, 9, 7)).astype(np.float32)
+    integers = np.clip(np.rint(images / np.float32(SCALE)) + ZERO, 0, 255) - ZERO  # by hand, in float64
+    values = {value.name: numpy_helper.to_array(value).astype(float) for value in model.graph.initializer}
+    sums = np.einsum('nchw,oc->nohw', integers, values['weight'][:, :, 0, 0])
+    expected = sums * (SCALE * values['weight_scale'])[:, None, None] + values['bias'][:, None, None]
+    for optimized in (False, True):
+        found = run(changed, images, optimized)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())
+    assert use_integer_products(changed) == []
+
+
+@pytest.mark.parametrize(
+    'options, kernel, quantized, behind',
+    [
+        (dict(kernel_shape=[1, 1]), 1, True, None),  # an integer result
+        (dict(kernel_shape=[1, 1]), 1, True, 'Relu'),
+        (dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1]), 3, False, None),
+        (dict(kernel_shape=[1, 1], strides=[2, 2]), 1, False, None),
+        (dict(kernel_shape=[1, 1], pads=[1, 1, 1, 1]), 1, False, None),
+    ],
+)
+def test_other_convolutions_are_no_products(options, kernel, quantized, behind):
+    model = network([1, 8, 12, 12], weights(4, 8, kernel, kernel), options, quantized, behind)
+    before = model.SerializeToString()
+    assert use_integer_products(model) == [] and model.SerializeToString() == before
+
+
+def test_a_float_result_that_an_activation_reads_is_a_product():
+    model = network([1, 8, 12, 12], weights(4, 8, 1, 1), dict(kernel_shape=[1, 1]), False, 'Sigmoid')
+    images = np.random.default_rng(2).uniform(-3, 3, (1, 8, 12, 12)).astype(np.float32)
+    expected = run(model, images)
+    assert use_integer_products(model) == ['conv']
+    np.testing.assert_allclose(run(model, images), expected, atol=1e-5)
+    assert expected.std() > 0.1
