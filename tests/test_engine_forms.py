@@ -4,8 +4,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import run_tool
 from onnx import TensorProto, helper, numpy_helper
 
+from frostnet_mm.benchmark.machine import describe_machine
 from frostnet_mm.runtimes.products import use_integer_products
 from frostnet_mm.runtimes.stems import use_blocks
 
@@ -157,3 +159,28 @@ def test_a_float_result_that_an_activation_reads_is_a_product():
     assert use_integer_products(model) == ['conv']
     np.testing.assert_allclose(run(model, images), expected, atol=1e-5)
     assert expected.std() > 0.1
+
+
+def test_forms_are_timed_one_after_the_other(tmp_path, capsys):
+    path = tmp_path / 'network.onnx'
+    onnx.save(
+        network([1, 3, 32, 32], weights(8, 3, 3, 3), dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)), path
+    )
+    assert run_tool('benchmark_forms', '--network', path, '--rounds', 2) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if ' ms' in line]
+    assert len(lines) == 6 and [line for line in lines if '(1 operators)' in line] == [lines[3]]
+    assert lines[3].startswith('+ use_blocks')
+    model = onnx.load(path)
+    use_blocks(model)
+    onnx.save(model, path)
+    assert run_tool('benchmark_forms', '--network', path) != 0  # nothing to change
+
+
+@pytest.mark.skipif('avx512_vnni' not in describe_machine()['flags'], reason='needs AVX512-VNNI')
+def test_peak_is_measured_for_each_instruction_set(capsys, monkeypatch):
+    assert run_tool('benchmark_peak', '--rounds', 2, '--loops', 100_000) == 0
+    rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if '(avx512' in line]
+    assert [row[1].strip() for row in rows] == ['float', 'INT8']
+    assert all(0 < float(row[3]) <= float(row[4]) for row in rows)
+    monkeypatch.setenv('CC', 'no-such-compiler')
+    assert run_tool('benchmark_peak') != 0

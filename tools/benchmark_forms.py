@@ -1,7 +1,7 @@
-"""What the number of channels costs a depthwise convolution in onnxruntime, and what padding it brings a network.
+"""What onnxruntime makes of the forms that our deployments give it.
 
-python tools/benchmark_channels.py
-python tools/benchmark_channels.py --network deploy/openvino/network.onnx    # in QDQ form, not padded yet
+python tools/benchmark_forms.py                                              # depthwise ones by number of channels
+python tools/benchmark_forms.py --network deploy/openvino/network.onnx       # QDQ, as exported: one form after another
 """
 
 import argparse
@@ -15,18 +15,19 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.engine.cli import run_tool
-from frostnet_mm.runtimes.padding import pad_depthwise
+from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.runtimes.onnxruntime import FORMS
 
 DEPTH = 8  # equal convolutions in a row, so that the layout of the first and the last does not count
 CALLS = 3
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Depthwise convolutions in onnxruntime by number of channels.')
+    parser = argparse.ArgumentParser(description='What forms of operators cost in onnxruntime.')
     parser.add_argument('--channels', nargs='+', type=int, default=[64, 72, 80, 96, 120, 128, 144, 160, 168, 176])
     parser.add_argument('--size', type=int, default=40, help='height and width of the map; default 40')
     parser.add_argument('--kernel', type=int, default=5)
-    parser.add_argument('--network', help='an ONNX file: time it as it is and padded')
+    parser.add_argument('--network', help='an ONNX file of another engine: time it as it is, and with our forms')
     parser.add_argument('--rounds', type=int, default=25, help='interleaved; the median counts. Default 25')
     return parser.parse_args()
 
@@ -80,14 +81,26 @@ def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
 
 
+def by_form(path: str, rounds: int) -> None:
+    """Print the time of a network as it is, and with one form after the other."""
+    model = onnx.load(path)
+    models, counts = {'as it is': model.SerializeToString()}, {}
+    for change in FORMS:
+        name = f'+ {change.__name__}'
+        counts[name] = len(change(model))
+        models[name] = model.SerializeToString()
+    if not any(counts.values()):
+        raise ConfigError(
+            f'{path} has all forms already: expected a file as exported, such as that of --engine openvino.'
+        )
+    for name, time in measure(models, rounds).items():
+        print(f'{name:24s} {time:6.2f} ms' + (f'  ({counts[name]} operators)' if name in counts else ''))
+
+
 def main() -> None:
     args = parse_args()
     if args.network:
-        model = onnx.load(args.network)
-        plain = model.SerializeToString()
-        padded = pad_depthwise(model)
-        times = measure(dict(plain=plain, padded=model.SerializeToString()), args.rounds)
-        print(f'{len(padded)} convolutions padded: {times["plain"]:.2f} ms, padded {times["padded"]:.2f} ms')
+        by_form(args.network, args.rounds)
         return
     print(
         f'depthwise {args.kernel}x{args.kernel}, {args.size}x{args.size}, one thread, ms each\nchannels  float   INT8'
