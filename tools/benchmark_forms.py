@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=40, help='height and width of the map; default 40')
     parser.add_argument('--kernel', type=int, default=5)
     parser.add_argument('--network', help='an ONNX file of another engine: time it as it is, and with our forms')
+    parser.add_argument('--float-network', help='the same network in float: ratios to it are printed too')
     parser.add_argument('--rounds', type=int, default=25, help='interleaved; the median counts. Default 25')
     return parser.parse_args()
 
@@ -81,8 +82,8 @@ def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
 
 
-def by_form(path: str, rounds: int) -> None:
-    """Print the time of a network as it is, and with one form after the other."""
+def by_form(path: str, in_float: str | None, rounds: int) -> None:
+    """Print the time of a network as it is, and with one form after the other; and of the same one in float."""
     model = onnx.load(path)
     models, counts = {'as it is': model.SerializeToString()}, {}
     for change in FORMS:
@@ -93,14 +94,18 @@ def by_form(path: str, rounds: int) -> None:
         raise ConfigError(
             f'{path} has all forms already: expected a file as exported, such as that of --engine openvino.'
         )
-    for name, time in measure(models, rounds).items():
-        print(f'{name:24s} {time:6.2f} ms' + (f'  ({counts[name]} operators)' if name in counts else ''))
+    if in_float:
+        models['float'] = onnx.load(in_float).SerializeToString()
+    times = measure(models, rounds)
+    for name, time in times.items():
+        ratio = f'  {time / times["float"]:.3f} of float' if in_float else ''
+        print(f'{name:24s} {time:6.2f} ms{ratio}' + (f'  ({counts[name]} operators)' if name in counts else ''))
 
 
 def main() -> None:
     args = parse_args()
     if args.network:
-        by_form(args.network, args.rounds)
+        by_form(args.network, args.float_network, args.rounds)
         return
     print(
         f'depthwise {args.kernel}x{args.kernel}, {args.size}x{args.size}, one thread, ms each\nchannels  float   INT8'
