@@ -134,9 +134,25 @@ class DropoutParts(nn.Module):
         return (self.last(self.dropout(torch.cat([x, y], 1))),)
 
 
-def test_nothing_is_quantized_twice_behind_a_dropout(tmp_path):
+class Detach(nn.Module):
+    """Another operator that passes everything on."""
+
+    def forward(self, x):
+        return x.detach()
+
+
+class DetachParts(DropoutParts):
+    """The same with a detached tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = Detach()
+
+
+@pytest.mark.parametrize('kind', [DropoutParts, DetachParts])
+def test_nothing_is_quantized_twice_behind_an_identity(kind, tmp_path):
     """OpenVINO 2026.4 crashes on a concat that is: the file is looked at before it is run."""
-    model, network = settled(DropoutParts)
+    model, network = settled(kind)
     flat = converted_network(model, convert(network))
     engine_of('openvino').write(flat, images(7)[:1], tmp_path)
     written = onnx.load(tmp_path / 'network.onnx')

@@ -18,6 +18,8 @@ from .network import QuantizedNetwork
 from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, is_convolution, is_quantized_norm
 
 aten = torch.ops.aten
+#: Operators that pass everything on in evaluation, with its memory layout.
+IDENTITIES = (aten.dropout.default, aten.feature_dropout.default, aten.alias.default, aten.detach.default)
 LARGEST_WINDOW = 49  # of an average pool that becomes a convolution: larger ones have no fast kernel there either
 
 
@@ -91,7 +93,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     for quantizer in module.modules():
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
-    _erase_dropouts(module)
+    _erase_identities(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
@@ -114,14 +116,15 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     return module
 
 
-def _erase_dropouts(module: GraphModule) -> None:
-    """Remove dropouts, which pass everything on in evaluation, and the second rounding to the same grid behind them.
+def _erase_identities(module: GraphModule) -> None:
+    """Remove what passes everything on, and the second rounding to the same grid behind it.
 
-    OpenVINO 2026.4 crashes on a concat whose result is quantized twice in a row.
+    What is changed in place stays. OpenVINO 2026.4 crashes on a concat whose result is quantized
+    twice in a row.
     """
     graph = module.graph
     for node in list(graph.nodes):
-        if node.target in (aten.dropout.default, aten.feature_dropout.default):
+        if node.target in IDENTITIES and not _is_changed(node) and not _is_changed(node.args[0]):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     for node in list(graph.nodes):
@@ -131,6 +134,12 @@ def _erase_dropouts(module: GraphModule) -> None:
         if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _is_changed(node: Node) -> bool:
+    """Whether an operator writes into a tensor."""
+    schemas = (getattr(user.target, '_schema', None) for user in node.users)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
 
 
 def _attributes(module: GraphModule) -> nn.Module:
