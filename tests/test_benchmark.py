@@ -289,7 +289,7 @@ def test_page_is_self_contained(tmp_path):
     assert page.count('<tr class="failed">') == 1 and page.count('<tr class="best">') == 1
     text = (tmp_path / 'report.md').read_text()
     assert 'Example CPU (avx2), 4 cores, 8 GiB' in text and '† random weights' in text
-    assert '| conv 1x1 | 24 → 72, 80 × 80 | 11.1 M | 0.400 | 0.100 | 0.250 | 55.3 | 221 |' in text
+    assert '| conv 1x1 | 24 → 72, 80 × 80 | 11.1 M | 0.400 | 0.100 | 0.250 | 27.6 | 111 |' in text
     assert sorted(path.name for path in tmp_path.glob('*.png')) == [
         'accuracy-t1-b1-64x96.png', 'latency-t1-b1-64x96.png', 'stages-t1-b1-64x96.png',
     ]  # fmt: skip
