@@ -26,7 +26,7 @@ model = dict(
 train_pipeline = [
     dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='frostnet_mm.MinIoURandomCrop', min_ious=(0.5, 0.7, 0.9), min_crop_size=0.5),
+    dict(type='MinIoURandomCrop', min_ious=(0.5, 0.7, 0.9), min_crop_size=0.5),
     dict(type='Resize', scale=input_size, keep_ratio=False),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
