@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .base import LayerTime
+from .onnx_graph import attributes
 from .products import PRODUCT
 
 _MATRIX = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul', PRODUCT)
@@ -83,9 +84,8 @@ def layer_costs(model: Any, layers: Sequence[LayerTime]) -> dict[str, LayerCost]
 def _form(node: Any, weight: list[int]) -> str:
     if node.op_type not in ('Conv', 'ConvTranspose') or len(weight) != 4:
         return 'matmul'
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    groups = attributes['group'].i if 'group' in attributes else 1
-    stride = attributes['strides'].ints[0] if 'strides' in attributes else 1
+    options = attributes(node)
+    groups, stride = options.get('group', 1), options.get('strides', [1])[0]
     kind = 'conv' if groups == 1 else 'depthwise' if weight[1] == 1 and groups == weight[0] else 'grouped'
     kind = 'transposed' if node.op_type == 'ConvTranspose' else kind
     return f'{kind} {weight[2]}x{weight[3]}' + (f' /{stride}' if stride > 1 else '')

@@ -6,6 +6,8 @@ global average pool, which is the same thing for maps (N, C, H, W).
 
 from typing import Any
 
+from .onnx_graph import attributes
+
 
 def use_global_pools(model: Any) -> list[str]:
     """Write means of quantized maps over height and width as global average pools.
@@ -31,7 +33,7 @@ def use_global_pools(model: Any) -> list[str]:
     changed = []
     for node in means:
         source, axes = node.input[0], constants.get(node.input[1] if len(node.input) > 1 else '')
-        keeps = next((a.i for a in node.attribute if a.name == 'keepdims'), 1)
+        keeps = attributes(node).get('keepdims', 1)
         if source not in quantized or axes is None or ranks.get(source) != 4 or not keeps:
             continue
         if sorted(axis % 4 for axis in numpy_helper.to_array(axes).tolist()) == [2, 3]:

@@ -32,12 +32,12 @@ def use_integer_products(model: Any) -> list[str]:
         maps, weights = graph.dequantizer(conv.input[0]), graph.dequantizer(conv.input[1])
         if maps is None or weights is None or not _pointwise(conv) or _stays_integer(graph, conv):
             continue
-        weight, bias = graph.value(weights.input[0]), _bias(graph, conv)
-        zeros = graph.value(weights.input[2]) if len(weights.input) > 2 else np.zeros(())
-        one_scale = graph.value(maps.input[1])
-        if weight is None or bias is None or zeros is None or zeros.any() or one_scale is None or one_scale.size != 1:
+        weight = graph.value(weights.input[0])
+        if weight is None or weight.shape[2:] != (1, 1) or len(maps.input) < 3:
             continue
-        if len(maps.input) < 3 or weight.shape[2:] != (1, 1):
+        bias, one_scale = _bias(graph, conv, len(weight)), graph.value(maps.input[1])
+        zeros = graph.value(weights.input[2]) if len(weights.input) > 2 else np.zeros(())
+        if bias is None or zeros is None or zeros.any() or one_scale is None or one_scale.size != 1:
             continue
         scales = np.broadcast_to(graph.value(weights.input[1]), len(weight)).copy()
         last, result = f'{conv.name}:channels_last', f'{conv.name}:product'
@@ -70,11 +70,11 @@ def _stays_integer(graph: OnnxGraph, conv: Any) -> bool:
     return name not in graph.outputs and any(node.op_type in _FUSED for node in graph.readers.get(name, []))
 
 
-def _bias(graph: OnnxGraph, conv: Any) -> np.ndarray | None:
-    """A convolution's bias in float; None if it is no constant."""
+def _bias(graph: OnnxGraph, conv: Any, outputs: int) -> np.ndarray | None:
+    """A convolution's bias in float, zeros if it has none; None if it is no constant."""
     name = conv.input[2] if len(conv.input) > 2 else ''
     if not name:
-        return np.zeros(len(graph.value(graph.dequantizer(conv.input[1]).input[0])), np.float32)
+        return np.zeros(outputs, np.float32)
     integers = graph.dequantizer(name)
     if integers is None:
         return graph.value(name)
