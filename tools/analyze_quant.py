@@ -17,7 +17,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.engine.cli import add_config_options, add_weight_bits, run_tool
 from frostnet_mm.engine.images import preprocessed, spread_paths
 from frostnet_mm.engine.inference import load_model
 from frostnet_mm.engine.layer_figure import draw_layers
@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split', choices=['train', 'val'], default='train', help='which images; default train')
     parser.add_argument('--out', help='folder of the files; default quantization, beside the checkpoint')
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
+    add_weight_bits(parser)
     add_config_options(parser)
     args = parser.parse_args()
     if args.num_images < 1:
@@ -100,7 +101,8 @@ def main() -> None:
     out = Path(args.out) if args.out else Path(args.checkpoint).parent / 'quantization'
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f'--out {out} is a file, expected a folder.')
-    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, execution='simulated')
+    how = ('simulated', args.weight_bits)
+    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, *how)
     paths = spread_paths(cfg, args.num_images, args.split)
     analysis = analyze(quantized_network(model), preprocessed(model, cfg, paths, 'analyzing'))
     about = dict(config=args.config, checkpoint=args.checkpoint, split=args.split)

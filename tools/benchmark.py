@@ -32,6 +32,7 @@ from frostnet_mm.benchmark.timing import Limits
 from frostnet_mm.engine.cli import add_config_options, run_tool
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.files import write_text
+from frostnet_mm.runtimes.predictor import sums_overflow
 
 EFFORT = Effort()
 
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='*', help='configs, or package::name of an installed package')
     parser.add_argument('--checkpoints', nargs='+', default=[], help='one for each config, "none" for random weights')
     parser.add_argument('--engines', type=names, default=['torch', 'onnxruntime', 'openvino'], help=', '.join(ENGINES))
-    parser.add_argument('--precisions', type=names, default=list(PRECISIONS), help=', '.join(PRECISIONS))
+    parser.add_argument('--precisions', type=names, default=default_precisions(), help=', '.join(PRECISIONS))
     parser.add_argument('--threads', type=numbers, default=[1], help='such as 1,2; default 1')
     parser.add_argument('--batch', type=numbers, default=[1], help='such as 1,8; default 1')
     parser.add_argument('--shape', type=int, nargs=2, default=[320, 320], metavar=('HEIGHT', 'WIDTH'))
@@ -64,6 +65,11 @@ def parse_args() -> argparse.Namespace:
     if not 0 <= args.zero_point <= 255:
         parser.error(f'--zero-point {args.zero_point}: expected 0 to 255')
     return args
+
+
+def default_precisions() -> list[str]:
+    """All; weights of 7 bits where 8 may overflow."""
+    return [name for name in PRECISIONS if name != 'int8w7' or sums_overflow()]
 
 
 def names(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from frostnet_mm.engine.cli import run_tool
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.runtimes.onnxruntime import FORMS
+from frostnet_mm.runtimes.predictor import exact_session
 
 DEPTH = 8  # equal convolutions in a row, so that the layout of the first and the last does not count
 CALLS = 3
@@ -62,7 +63,7 @@ def chain(channels: int, size: int, kernel: int, integers: bool) -> bytes:
 
 def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     """Median milliseconds of a call by name, one thread, in turns."""
-    options = onnxruntime.SessionOptions()
+    options = exact_session(onnxruntime.SessionOptions())
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     runs = {}
     for name, content in models.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 import _path  # noqa: F401
 import torch
 
-from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.engine.cli import add_config_options, add_weight_bits, run_tool
 from frostnet_mm.engine.images import preprocessed, spread_paths
 from frostnet_mm.engine.inference import load_model
 from frostnet_mm.files import write_bytes
@@ -38,6 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--numerics', choices=list(PRESETS), default='onnx', help='family of engines; default onnx')
     parser.add_argument('--quantize-outputs', action='store_true', help="round the network's outputs to 8 bits too")
     parser.add_argument('--float-modules', nargs='+', default=[], metavar='NAME', help='modules that stay in float')
+    add_weight_bits(parser)
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
     add_config_options(parser)
     args = parser.parse_args()
@@ -55,6 +56,7 @@ def main() -> None:
         numerics=args.numerics,
         quantize_outputs=args.quantize_outputs,
         float_modules=args.float_modules,
+        weight_bits=args.weight_bits or 8,
     )
     network = prepare_model(model, settings)
     images = preprocessed(model, cfg, spread_paths(cfg, args.num_images), 'calibrating')  # never validation images

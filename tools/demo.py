@@ -158,7 +158,7 @@ def evaluate(cfg: Config, checkpoint: Path) -> dict:
     cfg.resume, cfg.load_from = False, None
     cfg.experiment_name = f'demo_test_{time.time_ns()}'
     content = read_checkpoint(checkpoint)
-    configure_execution(cfg, content, 'float')
+    configure_execution(cfg, content, 'float', str(checkpoint))
     runner = build_runner(cfg)
     load_runner_weights(runner, content, str(checkpoint))
     return evaluate_all(runner)

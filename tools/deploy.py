@@ -9,7 +9,7 @@ import argparse
 
 import _path  # noqa: F401
 
-from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.engine.cli import add_config_options, add_weight_bits, run_tool
 from frostnet_mm.runtimes.deploy import ENGINE_CLASSES, DeployOptions, deploy
 
 
@@ -33,6 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--images', nargs='+', default=[], metavar='FILE', help='verify with these')
     parser.add_argument('--num-images', type=int, default=4, help='test images to verify with; default 4')
     parser.add_argument('--no-verify', action='store_true', help='do not compare with the model')
+    add_weight_bits(parser)
     add_config_options(parser)
     args = parser.parse_args()
     if args.batch < 1 or (args.shape and min(args.shape) < 1):
@@ -53,6 +54,7 @@ def main() -> None:
         num_images=args.num_images,
         check=not args.no_verify,
         cfg_options=args.cfg_options or {},
+        weight_bits=args.weight_bits,
     )
     checkpoint = None if args.checkpoint == 'random' else args.checkpoint
     description = deploy(args.config, checkpoint, args.engine, args.out, options)

@@ -12,7 +12,7 @@ import mmcv
 from tqdm import tqdm
 
 from frostnet_mm.data import BadImageError
-from frostnet_mm.engine.cli import add_config_options, add_execution_options, run_tool
+from frostnet_mm.engine.cli import add_config_options, add_execution_options, add_weight_bits, run_tool
 from frostnet_mm.engine.inference import (
     build_pipeline,
     build_visualizer,
@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections below are left out; default 0.3')
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
     add_execution_options(parser)
+    add_weight_bits(parser)
     add_config_options(parser)
     return parser.parse_args()
 
@@ -41,7 +42,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     images = list_images(args.images)
-    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, args.execution)
+    how = (args.execution, args.weight_bits)
+    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, *how)
     pipeline = build_pipeline(cfg)
     visualizer = build_visualizer(cfg, model.dataset_meta)
     root = Path(args.images) if Path(args.images).is_dir() else images[0].parent

@@ -17,6 +17,7 @@ from frostnet_mm.engine.cli import (
     add_config_options,
     add_execution_options,
     add_launcher_options,
+    add_weight_bits,
     run_tool,
     set_local_rank,
 )
@@ -48,6 +49,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='run in float, simulated INT8, converted and in the engines of --engine; print a table',
     )
+    add_weight_bits(parser)
     add_config_options(parser)
     add_launcher_options(parser)
     args = parser.parse_args()
@@ -92,7 +94,8 @@ def engine_metrics(runner: Runner, args: argparse.Namespace, precision: str) -> 
 
     if not args.compare:
         runner.call_hook('before_run')
-    return dict(evaluate_engines(runner, args.config, args.checkpoint, args.engine, precision, args.cfg_options))
+    options = (args.engine, precision, args.cfg_options, args.weight_bits)
+    return dict(evaluate_engines(runner, args.config, args.checkpoint, *options))
 
 
 def main() -> None:
@@ -102,7 +105,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, classes=classes_of(checkpoint))
     settle_work_dir(cfg, args.config, args.work_dir)
     cfg.load_from, cfg.resume = None, False
-    configure_execution(cfg, checkpoint, execution)
+    configure_execution(cfg, checkpoint, execution, args.checkpoint, args.weight_bits)
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)

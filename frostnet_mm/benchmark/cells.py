@@ -12,7 +12,7 @@ from ..engine.config import ConfigError
 from ..files import write_text
 
 ENGINES = ('torch', 'onnxruntime', 'openvino', 'executorch', 'inductor')
-PRECISIONS = ('float', 'int8', 'bf16')
+PRECISIONS = ('float', 'int8', 'int8w7', 'bf16')  # int8w7: weights of 7 bits
 DONE, BUSY, FAILED = 'done', 'busy', 'failed'
 RESULTS = 'results.json'
 
@@ -71,7 +71,7 @@ class Cell:
         """Why there is nothing to measure whatever is installed, or None."""
         if self.precision == 'bf16' and self.engine not in ('torch', 'openvino'):
             return f'{self.engine} has no bf16 form here; torch (autocast) and openvino (precision hint) have'
-        if self.precision == 'int8' and self.engine == 'torch':
+        if self.precision in ('int8', 'int8w7') and self.engine == 'torch':
             return 'torch eager only simulates INT8, in float; inductor is its INT8 form'
         return None
 
@@ -95,6 +95,7 @@ class Result:
         status (str): 'done', 'busy' (measured, but no result) or 'failed'.
         reason (str): Why, if it is not done.
         random_weights (bool): Whether the weights were never trained.
+        may_overflow (bool): Whether its sums may overflow on this CPU, so that only its times mean something.
         params (int, optional): Of the dense network.
         macs (int, optional): Multiply-accumulates of the dense network for one image.
         int8_share (float, optional): Share of them in INT8.
@@ -122,6 +123,7 @@ class Result:
     status: str = FAILED
     reason: str = ''
     random_weights: bool = False
+    may_overflow: bool = False
     params: int | None = None
     macs: int | None = None
     int8_share: float | None = None

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-COLORS = dict(float='#9aa5b1', int8='#1f77b4', bf16='#e0a040')
+COLORS = dict(float='#9aa5b1', int8='#1f77b4', int8w7='#6baed6', bf16='#e0a040')
 STAGES = (('preprocess_ms', 'preprocessing', '#8ab17d'), ('network_ms', 'network', '#1f77b4'))
 STAGES += (('decode_ms', 'decoding and NMS', '#d1603d'),)
 MARKERS = 'osD^vP*X'

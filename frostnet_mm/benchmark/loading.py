@@ -82,7 +82,9 @@ def onnx_session(source: str | bytes, engine: str, threads: int, precision: str 
     if engine == 'onnxruntime':
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
+        from ..runtimes.predictor import exact_session
+
+        options = exact_session(onnxruntime.SessionOptions())
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])
@@ -146,6 +148,8 @@ def deployment_input(description: dict, batch: int, shape: tuple[int, int]) -> n
 
 def deployment_figures(description: dict, folder: Path) -> dict:
     """What a deployment says about its network: fields of :class:`cells.Result`."""
+    from ..runtimes.predictor import may_overflow
+
     model, names = description.get('model') or {}, list(description['files'])
     if not description['network'].endswith('.onnx'):
         names = [name for name in names if not name.endswith('.onnx')]  # which OpenVINO's own files were made from
@@ -154,6 +158,7 @@ def deployment_figures(description: dict, folder: Path) -> dict:
         params=model.get('params'),
         macs=model.get('macs'),
         random_weights=bool(model.get('random_weights')),
+        may_overflow=may_overflow(description),
         int8_share=description.get('int8_share') if share is None else share,
         file_bytes=sum((folder / name).stat().st_size for name in names),
         operators=description.get('operators') or {},

@@ -13,6 +13,7 @@ from ..runtimes.sources import load_source
 from .loading import deployment_input
 
 PROFILE_RUNS = 10
+WEIGHT_BITS = dict(int8=8, int8w7=7)  # by precision
 
 
 def prepare(
@@ -32,7 +33,7 @@ def prepare(
         checkpoint (str, optional): None for random weights, with ranges of noise in INT8.
         shape (tuple[int, int]): Height and width.
         batch (int): Images of a call.
-        forms (Sequence[tuple[str, str, str]]): Engine, precision ('float' or 'int8') and folder of each.
+        forms (Sequence[tuple[str, str, str]]): Engine, precision ('float', 'int8' or 'int8w7') and folder.
         again (bool): Replace what is there. Default: False.
 
     Returns:
@@ -47,12 +48,13 @@ def prepare(
         try:
             engine = engine_of(name)
             engine.require()
-            numerics = engine.numerics if precision == 'int8' else ''
+            bits = WEIGHT_BITS.get(precision)
+            kind, numerics = ('float', '') if bits is None else ('int8', engine.numerics)
             if (precision, numerics) not in sources:
                 sources[precision, numerics] = load_source(
-                    config, checkpoint, precision, size=tuple(shape), numerics=engine.numerics
+                    config, checkpoint, kind, size=tuple(shape), numerics=engine.numerics, weight_bits=bits
                 )
-            options = DeployOptions(precision, tuple(shape), batch, num_images=0, check=False)
+            options = DeployOptions(kind, tuple(shape), batch, num_images=0, check=False)
             deploy_source(sources[precision, numerics], engine, Path(folder), options)
             reasons[folder] = ''
         except Exception as error:  # one engine or form less: the table gives the reason

@@ -212,7 +212,7 @@ def _metric(row: Row) -> str:
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ('model', lambda row: row.result.cell.model + (' †' if row.result.random_weights else '')),
     ('engine', lambda row: row.result.cell.engine),
-    ('precision', lambda row: row.result.cell.precision),
+    ('precision', lambda row: row.result.cell.precision + (' ‡' if row.result.may_overflow else '')),
     ('end-to-end ms', _time('end_to_end_ms')),
     ('pre / net / decode %', shares),
     ('network ms', _time('latency_ms')),
@@ -284,6 +284,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
             '† random weights: latency and size are those of the model; decoding depends on how much is detected, so '
             'the end-to-end time of a trained model differs.'
         )
+    if any(row.result.may_overflow for row in rows):
+        texts.append(
+            '‡ weights of 8 bits on a CPU without VNNI: the times are those of this engine, its sums may overflow and '
+            'its results be wrong (docs/deployment.md). int8w7 has weights of 7 bits, which cannot.'
+        )
     if any(row.counts and row.result.status == BUSY for row in rows):
         texts.append('* measured while the machine was busy: an indication, no result.')
     return texts
@@ -322,7 +327,7 @@ def _plain(row: Row) -> dict[str, Any]:
     line: dict[str, Any] = dict(model=cell.model, config=cell.config, checkpoint=cell.checkpoint)
     line |= dict(random_weights=result.random_weights, engine=cell.engine, precision=cell.precision)
     line |= dict(threads=cell.threads, batch=cell.batch, height=cell.shape[0], width=cell.shape[1])
-    line |= dict(status=result.status, reason=result.reason)
+    line |= dict(status=result.status, reason=result.reason, may_overflow=result.may_overflow)
     names = ('params', 'macs', 'int8_share', 'file_bytes', 'memory_mib', 'process_memory_mib', *TIMES)
     for name in (*names, 'rounds', 'repetitions', 'others', 'load'):
         line[name] = getattr(result, name) if row.counts or name not in TIMES else None

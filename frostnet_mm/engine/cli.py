@@ -10,6 +10,7 @@ from mmengine.config import DictAction
 from ..models.checkpoints import CheckpointError
 from ..models.dense import UnsupportedModelError
 from ..quantization.errors import QuantizationError
+from ..quantization.names import WEIGHT_BITS
 from .config import ConfigError
 from .interrupt_hook import TrainingInterrupted
 
@@ -56,6 +57,17 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
         ('converted', 'run the integer-exact reference'),
     ):
         group.add_argument(f'--{name}', dest='execution', action='store_const', const=name, help=text)
+
+
+def add_weight_bits(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weight-bits``, for tools that read quantized checkpoints; None without it."""
+    parser.add_argument(
+        '--weight-bits',
+        type=int,
+        choices=WEIGHT_BITS,
+        help="of INT8 weights; default the checkpoint's. 7 for OpenVINO and inductor on x86 CPUs without VNNI, where 8 "
+        'overflow (docs/deployment.md)',
+    )
 
 
 def run_tool(main: Callable[[], int | None]) -> None:

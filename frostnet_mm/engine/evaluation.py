@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from ..models.dense import unwrap
 from ..quantization.names import EXECUTIONS
-from .inference import load_weights, quantization_of
+from .inference import load_weights, quantization_of, weight_bits_of
 
 
 def load_runner_weights(runner: Runner, checkpoint: dict, source: str) -> None:
@@ -38,7 +38,9 @@ def qat_hook(runner: Runner) -> Hook | None:
     return next((hook for hook in runner.hooks if type(hook).__name__ == 'QATHook'), None)
 
 
-def configure_execution(cfg: Config, checkpoint: dict, execution: str) -> None:
+def configure_execution(
+    cfg: Config, checkpoint: dict, execution: str, source: str, weight_bits: int | None = None
+) -> None:
     """Have a config's Runner evaluate a checkpoint in one arithmetic.
 
     A config without QATHook gets one with the checkpoint's settings, as a calibrated model needs it.
@@ -47,6 +49,11 @@ def configure_execution(cfg: Config, checkpoint: dict, execution: str) -> None:
         cfg (Config): Changed in place.
         checkpoint (dict): The checkpoint.
         execution (str): What :func:`choose_execution` returned.
+        source (str): Name of the checkpoint, for messages.
+        weight_bits (int, optional): 8 or 7. Default: as the checkpoint was made.
+
+    Raises:
+        CheckpointError: The weights cannot have that many bits.
     """
     hooks = [*cfg.get('custom_hooks', []), *(hook for hook in cfg.get('default_hooks', {}).values() if hook)]
     own = [hook for hook in hooks if hook['type'] in ('QATHook', 'frostnet_mm.QATHook')]
@@ -58,6 +65,8 @@ def configure_execution(cfg: Config, checkpoint: dict, execution: str) -> None:
         cfg.setdefault('default_hooks', ConfigDict())['qat'] = own[0]
     for hook in own:
         hook['execution'] = execution
+        if quantization_of(checkpoint) is not None:
+            hook['weight_bits'] = weight_bits_of(checkpoint, weight_bits, source)
 
 
 def evaluate_all(runner: Runner) -> dict[str, dict]:

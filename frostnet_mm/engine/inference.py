@@ -74,6 +74,28 @@ def quantization_of(checkpoint: dict) -> dict | None:
     return (checkpoint.get('meta') or {}).get(META)
 
 
+def weight_bits_of(checkpoint: dict, wanted: int | None, source: str) -> int:
+    """The bits of a quantized checkpoint's weights as it is to be run.
+
+    Args:
+        checkpoint (dict): The checkpoint.
+        wanted (int, optional): 8 or 7; None for those that it was made with.
+        source (str): Name of the file, for messages.
+
+    Raises:
+        CheckpointError: Others are wanted of a checkpoint whose scales were trained.
+    """
+    settings = (quantization_of(checkpoint) or {}).get('settings', {})
+    own = settings.get('weight_bits', 8)
+    if wanted not in (None, own) and settings.get('learned'):
+        raise CheckpointError(
+            f'{source} was trained with learned_scales=True and weights of {own} bits: its scales belong to them, and '
+            f'weights of {wanted} bits cannot be made of it. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT '
+            f'--weight-bits {wanted}'
+        )
+    return own if wanted is None else wanted
+
+
 def choose_execution(checkpoint: dict, wanted: str | None, source: str) -> str:
     """How a checkpoint is to be run: as wanted, else in simulated INT8 if it is a quantized one.
 
@@ -101,6 +123,7 @@ def load_model(
     device: str | None = None,
     cfg_options: dict | None = None,
     execution: str | None = None,
+    weight_bits: int | None = None,
 ) -> tuple[nn.Module, Config]:
     """Build a config's model with trained weights, ready to predict.
 
@@ -111,6 +134,7 @@ def load_model(
         cfg_options (dict, optional): Values that replace those of the config.
         execution (str, optional): 'float', 'simulated' (INT8) or 'converted' (integer-exact reference). Default:
             'simulated' for a quantized checkpoint, else 'float'.
+        weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made.
 
     Returns:
         tuple[nn.Module, Config]: The model in eval mode with ``dataset_meta`` set, and its config.
@@ -130,6 +154,7 @@ def load_model(
         from ..quantization.prepare import check_quantization, prepare_model, settings_of
 
         settings = settings_of(quantization_of(checkpoint))
+        settings.weight_bits = weight_bits_of(checkpoint, weight_bits, source)
         network = prepare_model(model, settings)
         check_quantization(quantization_of(checkpoint), network, settings, source)
     load_weights(model, checkpoint, source)

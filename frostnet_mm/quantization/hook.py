@@ -23,6 +23,7 @@ from .prepare import (
     describe_quantization,
     prepare_model,
     quantized_network,
+    settings_of,
 )
 from .report import describe_report
 from .schedule import Phase, TrainingPoint
@@ -59,6 +60,8 @@ class QATHook(Hook):
         averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
         example_shape (Sequence[int], optional): Shape (N, 3, H, W) of the images that the network is captured with, if
             its graph depends on the size.
+        weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI, where products of 8 bit weights overflow in
+            OpenVINO and torch's compiler (docs/deployment.md). Default: 8.
         execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).
             Default: 'simulated'.
 
@@ -80,11 +83,18 @@ class QATHook(Hook):
         learned_scales: bool = False,
         averaging_constant: float = 0.01,
         example_shape: Sequence[int] | None = None,
+        weight_bits: int = 8,
         execution: str = 'simulated',
     ) -> None:
         options = {} if example_shape is None else dict(example_shape=tuple(example_shape))
         self.settings = QuantizationSettings(
-            numerics, quantize_outputs, list(float_modules), learned_scales, averaging_constant, **options
+            numerics,
+            quantize_outputs,
+            list(float_modules),
+            learned_scales,
+            averaging_constant,
+            weight_bits=weight_bits,
+            **options,
         )
         points = (('warmup', warmup), ('freeze_bn_at', freeze_bn_at), ('freeze_observers_at', freeze_observers_at))
         self.points = [None if text is None else TrainingPoint.parse(text, name) for name, text in points]
@@ -234,6 +244,12 @@ class QATHook(Hook):
             )
             return
         check_quantization(meta, self.network, self.settings, 'The checkpoint')
+        bits = settings_of(meta).weight_bits
+        if bits != self.settings.weight_bits:
+            print_log(
+                f'The checkpoint was made with weights of {bits} bits; here they have {self.settings.weight_bits}.',
+                logger='current',
+            )
         if runner._resume and 'reached' in meta:
             self._saved_phase = Phase(**meta['reached'])
             points = [None if point is None else str(point) for point in self.points]

@@ -10,7 +10,7 @@ from ..models.checkpoints import CheckpointError
 from ..models.dense import DenseNetwork, attach, unwrap
 from .capture import EXAMPLE_SHAPE, without_sync_batchnorm
 from .errors import QuantizationError
-from .names import NAME
+from .names import NAME, WEIGHT_BITS
 from .network import QuantizedNetwork
 from .quantizer import DenseQuantizer, numerics_of
 
@@ -26,6 +26,8 @@ class QuantizationSettings:
         learned (bool): Train the scales (LSQ). Default: False.
         averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
         example_shape (tuple[int, int, int, int]): Shape of the images that the network is captured with.
+        weight_bits (int): 8, or 7 for x86 CPUs without VNNI. Weights have no state unless their scales are learned: a
+            checkpoint of one loads into the other. Default: 8.
 
     Raises:
         QuantizationError: A value is out of its domain.
@@ -37,6 +39,7 @@ class QuantizationSettings:
     learned: bool = False
     averaging_constant: float = 0.01
     example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE
+    weight_bits: int = 8
 
     def __post_init__(self) -> None:
         numerics_of(self.numerics)
@@ -46,6 +49,10 @@ class QuantizationSettings:
         self.example_shape = tuple(int(size) for size in self.example_shape)
         if len(self.example_shape) != 4 or self.example_shape[1] != 3 or min(self.example_shape) < 1:
             raise QuantizationError(f'example_shape={self.example_shape} was given, expected (N, 3, H, W).')
+        if self.weight_bits not in WEIGHT_BITS:
+            raise QuantizationError(
+                f'weight_bits={self.weight_bits!r} was given, expected 8, or 7 for engines on x86 CPUs without VNNI.'
+            )
 
 
 def prepare_model(model: nn.Module, settings: QuantizationSettings | None = None) -> QuantizedNetwork:
@@ -77,6 +84,7 @@ def prepare_model(model: nn.Module, settings: QuantizationSettings | None = None
         settings.float_modules,
         settings.averaging_constant,
         settings.learned,
+        settings.weight_bits,
     )
     network = QuantizedNetwork(dense, quantizer, settings.example_shape)
     network.train(inner.training)
@@ -132,6 +140,12 @@ def check_quantization(
         CheckpointError: Settings, graph or torchao differ; the message says which.
     """
     saved = meta['settings']
+    bits = saved.get('weight_bits', 8)
+    if settings.learned and bits != settings.weight_bits:
+        raise CheckpointError(
+            f'{source} was made with QATHook(weight_bits={bits}) and trained scales, this config has '
+            f'weight_bits={settings.weight_bits}: the scales belong to that many bits. Set weight_bits={bits}.'
+        )
     for name in ('numerics', 'quantize_outputs', 'float_modules', 'learned'):
         own = getattr(settings, name)
         if saved.get(name) != own:

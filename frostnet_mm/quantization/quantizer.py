@@ -186,6 +186,8 @@ class DenseQuantizer(Quantizer):
         float_modules (Sequence[str]): Names of modules, or beginnings of them, that stay in float.
         averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
         learned (bool): Train the scales (LSQ). Default: False.
+        weight_bits (int): 8 for integers from -127 to 127, or 7 for -63 to 63, whose products with u8 activations do
+            not overflow on x86 CPUs without VNNI. Default: 8.
     """
 
     def __init__(
@@ -195,9 +197,11 @@ class DenseQuantizer(Quantizer):
         float_modules: Sequence[str] = (),
         averaging_constant: float = 0.01,
         learned: bool = False,
+        weight_bits: int = 8,
     ) -> None:
         super().__init__()
         self.numerics = numerics_of(numerics)
+        self.largest_weight = 2 ** (weight_bits - 1) - 1
         self.quantize_outputs = quantize_outputs
         self.learned = learned
         self.float_modules = tuple(float_modules)
@@ -236,8 +240,8 @@ class DenseQuantizer(Quantizer):
     def _weight(self, axis: int) -> QuantizationSpec:
         return QuantizationSpec(
             dtype=torch.int8,
-            quant_min=-127,
-            quant_max=127,
+            quant_min=-self.largest_weight,
+            quant_max=self.largest_weight,
             qscheme=torch.per_channel_symmetric,
             # torchao passes its own ch_axis on to classes with PerChannel in their name only
             observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(learned=self.learned, ch_axis=axis),

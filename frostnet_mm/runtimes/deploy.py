@@ -64,6 +64,7 @@ class DeployOptions:
         num_images (int): How many of the test data. Default: 4.
         check (bool): Verify the deployment. Default: True.
         cfg_options (dict): Values that replace those of the config.
+        weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
     """
 
     precision: str = 'int8'
@@ -76,6 +77,7 @@ class DeployOptions:
     num_images: int = 4
     check: bool = True
     cfg_options: dict = field(default_factory=dict)
+    weight_bits: int | None = None
 
 
 def engine_of(name: str) -> Engine:
@@ -117,7 +119,8 @@ def deploy(
     runner.require()
     out = Path(out)
     _check_target(out)
-    source = load_source(config, checkpoint, options.precision, options.cfg_options, options.shape, runner.numerics)
+    how = (options.precision, options.cfg_options, options.shape, runner.numerics, options.weight_bits)
+    source = load_source(config, checkpoint, *how)
     return deploy_source(source, runner, out, options)
 
 
@@ -368,7 +371,8 @@ def _verify(
     model = _onnx_of(folder)
     layers = []
     if model is not None:
-        layers = verify.check_layers(engine.name, model, traceable(source.network, baked), pairs[0][0 if baked else 1])
+        module, images = traceable(source.network, baked), pairs[0][0 if baked else 1]
+        layers = verify.check_layers(engine.name, model, module, images, source.weight_bits)
     print(verify.describe(outputs, layers))
-    verify.require_agreement(outputs, layers, engine.name)
+    verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
     return verify.summarize(outputs, layers, len(pairs), 'images' if source.has_data or options.images else 'noise')

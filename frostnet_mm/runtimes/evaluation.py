@@ -20,6 +20,7 @@ def evaluate_engines(
     engines: Sequence[str],
     precision: str,
     cfg_options: dict | None = None,
+    weight_bits: int | None = None,
 ) -> Iterator[tuple[str, dict]]:
     """Evaluate a checkpoint in engines: deployed, verified, and run on the test data.
 
@@ -30,6 +31,7 @@ def evaluate_engines(
         engines (Sequence[str]): Names of engines.
         precision (str): 'int8' or 'float'.
         cfg_options (dict, optional): Values that replace those of the config.
+        weight_bits (int, optional): 8 or 7. Default: as the checkpoint was made.
 
     Yields:
         tuple[str, dict]: The engine, and the metrics with 'images/s' and 'rms steps', the largest difference of an
@@ -46,7 +48,9 @@ def evaluate_engines(
     for name in engines:
         engine = engine_of(name)
         if engine.numerics not in sources:
-            sources[engine.numerics] = load_source(config, checkpoint, precision, cfg_options, numerics=engine.numerics)
+            sources[engine.numerics] = load_source(
+                config, checkpoint, precision, cfg_options, numerics=engine.numerics, weight_bits=weight_bits
+            )
         source = sources[engine.numerics]
         folder = Path(runner.work_dir) / 'deploy' / f'{name}_{precision}'
         options = DeployOptions(precision=precision, dynamic=not source.has_fixed_size)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from .predictor import exact_session
+
 TIE = 1e-3  # of a step: so near to the middle of two steps either is right; a bilinear resize puts every 100th there
 RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
 
@@ -132,18 +134,25 @@ def _run_exactly(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[st
     return session.run(list(names), inputs)
 
 
-def run_onnxruntime(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
-    """Run an ONNX file in onnxruntime, with all that it fuses."""
+def run_onnxruntime(
+    model: bytes, images: np.ndarray, names: Sequence[str], weight_bits: int | None = 8
+) -> list[np.ndarray]:
+    """Run an ONNX file in onnxruntime, with all that it fuses, as deployments with weights of that many bits run."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = exact_session(onnxruntime.SessionOptions(), weight_bits)
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     return session.run(list(names), {session.get_inputs()[0].name: images})
 
 
-def run_openvino(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
-    """Run an ONNX file in OpenVINO, with what it fuses where every quantized tensor is to be seen."""
+def run_openvino(
+    model: bytes, images: np.ndarray, names: Sequence[str], weight_bits: int | None = 8
+) -> list[np.ndarray]:
+    """Run an ONNX file in OpenVINO, with what it fuses where every quantized tensor is to be seen.
+
+    It has no choice of products that would depend on ``weight_bits``.
+    """
     import openvino
 
     core = openvino.Core()

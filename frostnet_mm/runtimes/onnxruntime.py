@@ -14,7 +14,7 @@ from .float_weights import keep_float_weights
 from .onnx_engine import OnnxEngine
 from .padding import pad_depthwise
 from .pooling import use_global_pools
-from .predictor import read_deployment
+from .predictor import exact_session, read_deployment, weight_bits_of
 from .products import use_integer_products
 from .stems import use_blocks
 
@@ -40,17 +40,21 @@ class OnnxRuntimeEngine(OnnxEngine):
 
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
         """See :meth:`Engine.profile`."""
-        path = Path(folder) / read_deployment(folder)['network']
-        return profile_model(str(path), images, threads)
+        description = read_deployment(folder)
+        path = Path(folder) / description['network']
+        return profile_model(str(path), images, threads, weight_bits_of(description))
 
 
-def profile_model(model: str | bytes, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
+def profile_model(
+    model: str | bytes, images: Sequence[np.ndarray], threads: int | None = None, weight_bits: int | None = 8
+) -> list[LayerTime]:
     """Time each operator of an ONNX model in onnxruntime.
 
     Args:
         model (str | bytes): A file or its content.
         images (Sequence[ndarray]): Inputs; the first run is left out of the times if there are several.
         threads (int, optional): Threads. Default: onnxruntime's.
+        weight_bits (int, optional): Of its INT8 weights. Default: 8.
 
     Returns:
         list[LayerTime]: In the order in which they run.
@@ -58,7 +62,7 @@ def profile_model(model: str | bytes, images: Sequence[np.ndarray], threads: int
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as scratch:
-        options = onnxruntime.SessionOptions()
+        options = exact_session(onnxruntime.SessionOptions(), weight_bits)
         options.intra_op_num_threads = threads or 0
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(scratch) / 'profile')

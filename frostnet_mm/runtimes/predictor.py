@@ -19,6 +19,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,16 @@ PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 #: Sigmoids of logits this far below the threshold's are below it, whatever the rounding.
 MARGIN = 0.01
 NMS_BLOCK = 256
+#: onnxruntime's key for INT8 products that cannot overflow on x86 CPUs without VNNI.
+EXACT_PRODUCTS = 'session.x64quantprecision'
 
 
 class DeploymentError(ValueError):
     """A deployment, or what is asked of it, that cannot be used."""
+
+
+class OverflowWarning(UserWarning):
+    """An engine that may compute nonsense on this CPU."""
 
 
 class ImageError(ValueError):
@@ -295,10 +302,75 @@ def open_network(
     return Network(description, run, handle)
 
 
+def sums_overflow(cpuinfo: str | os.PathLike = '/proc/cpuinfo') -> bool | None:
+    """Whether this CPU's INT8 products may overflow: x86 without VNNI adds two products of u8 and s8 in 16 bits.
+
+    Args:
+        cpuinfo (str | PathLike): What Linux says about the CPU.
+
+    Returns:
+        bool | None: None where the system does not tell.
+    """
+    try:
+        lines = Path(cpuinfo).read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        return None
+    flags = next((set(line.partition(':')[2].split()) for line in lines if line.startswith('flags')), None)
+    if flags is None:
+        return False if any(line.startswith('Features') for line in lines) else None  # ARM
+    return 'ssse3' in flags and not flags & {'avx512_vnni', 'avx_vnni'}
+
+
+def weight_bits_of(description: dict) -> int | None:
+    """Bits of a deployment's INT8 weights; None for one in float."""
+    if description.get('precision') != 'int8':
+        return None
+    numerics = description.get('numerics')
+    return numerics.get('weight_bits', 8) if isinstance(numerics, dict) else 8
+
+
+def may_overflow(description: dict) -> bool:
+    """Whether a deployment's INT8 sums may overflow on this CPU.
+
+    onnxruntime is told to take others (:func:`exact_session`), and ExecuTorch's XNNPACK has 32 bits for every product.
+    """
+    fast = description['engine'] in ('openvino', 'inductor')
+    return fast and weight_bits_of(description) == 8 and bool(sums_overflow())
+
+
+def _warn_of_overflow(description: dict) -> None:
+    if may_overflow(description):
+        warnings.warn(
+            f'This CPU has no VNNI: {description["engine"]} adds INT8 products in 16 bits here, which overflow without '
+            'a word where weights have 8 bits. Results may be wrong. Deploy the model again with --weight-bits 7, or '
+            'to onnxruntime, which has exact sums for such CPUs.',
+            OverflowWarning,
+            stacklevel=4,
+        )
+
+
+def exact_session(settings: Any, weight_bits: int | None = 8) -> Any:
+    """Have onnxruntime take exact INT8 products on CPUs whose fast ones overflow; on others nothing changes.
+
+    Args:
+        settings (onnxruntime.SessionOptions): Changed in place, unless they say themselves which products to take.
+        weight_bits (int, optional): With 7 nothing overflows, and the fast products are exact.
+
+    Returns:
+        onnxruntime.SessionOptions: The same.
+    """
+    if weight_bits == 8:
+        try:
+            settings.get_session_config_entry(EXACT_PRODUCTS)
+        except RuntimeError:  # not set
+            settings.add_session_config_entry(EXACT_PRODUCTS, '1')
+    return settings
+
+
 def _open_onnxruntime(path, description, threads, session_options=None, providers=('CPUExecutionProvider',)):
     import onnxruntime
 
-    settings = session_options or onnxruntime.SessionOptions()
+    settings = exact_session(session_options or onnxruntime.SessionOptions(), weight_bits_of(description))
     if threads is not None:
         settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, settings, providers=list(providers))
@@ -309,6 +381,7 @@ def _open_onnxruntime(path, description, threads, session_options=None, provider
 def _open_openvino(path, description, threads, precision_hint='f32', config=None):
     import openvino
 
+    _warn_of_overflow(description)
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': precision_hint}
     if threads is not None:
         settings['INFERENCE_NUM_THREADS'] = threads
@@ -346,6 +419,7 @@ def _open_executorch(path, description, threads):
 def _open_inductor(path, description, threads):
     import torch
 
+    _warn_of_overflow(description)
     if threads is not None:
         torch.set_num_threads(threads)
     model, lock = torch._inductor.aoti_load_package(path), threading.Lock()

@@ -14,7 +14,7 @@ from torch import nn
 from ..data import DatasetError
 from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
 from ..engine.images import spread_paths
-from ..engine.inference import choose_execution, load_model, quantization_of
+from ..engine.inference import choose_execution, load_model, quantization_of, weight_bits_of
 from ..models.checkpoints import read_checkpoint
 from ..models.dense import DenseNetwork, detach
 from ..quantization.calibration import calibrate
@@ -64,6 +64,11 @@ class Source:
         )
 
     @property
+    def weight_bits(self) -> int | None:
+        """Bits of the INT8 weights; None in float."""
+        return None if self.settings is None else self.settings.weight_bits
+
+    @property
     def int8_share(self) -> float:
         """The share of the MACs that the numerics compute in INT8."""
         return 0.0 if self.quantized is None else int8_share(self.quantized)
@@ -96,6 +101,7 @@ def load_source(
     cfg_options: dict | None = None,
     size: tuple[int, int] | None = None,
     numerics: str = 'onnx',
+    weight_bits: int | None = None,
 ) -> Source:
     """Load a model to be deployed.
 
@@ -106,6 +112,7 @@ def load_source(
         cfg_options (dict, optional): Values that replace those of the config.
         size (tuple[int, int], optional): Height and width that the test pipeline is set to.
         numerics (str): The preset that the engine is meant for.
+        weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
 
     Raises:
         DeploymentError: The checkpoint was quantized for another kind of engine.
@@ -115,13 +122,15 @@ def load_source(
         raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
     execution = 'converted' if precision == 'int8' else 'float'
     if checkpoint is None:
-        model, cfg, settings = _random_model(config, cfg_options, precision, size, numerics)
+        model, cfg, settings = _random_model(config, cfg_options, precision, size, numerics, weight_bits or 8)
     else:
         content = read_checkpoint(checkpoint)
         choose_execution(content, execution, str(checkpoint))
         settings = settings_of(quantization_of(content)) if precision == 'int8' else None
         _check_numerics(settings, numerics, str(checkpoint))
-        model, cfg = load_model(config, checkpoint, 'cpu', cfg_options, execution)
+        if settings is not None:
+            settings.weight_bits = weight_bits_of(content, weight_bits, str(checkpoint))
+        model, cfg = load_model(config, checkpoint, 'cpu', cfg_options, execution, weight_bits)
         model.to(memory_format=torch.contiguous_format)
         if size is not None:
             set_input_size(cfg, size)
@@ -174,6 +183,7 @@ def _random_model(
     precision: str,
     size: tuple[int, int] | None,
     numerics: str,
+    weight_bits: int,
 ) -> tuple[nn.Module, Config, QuantizationSettings | None]:
     """A model with random weights whose batch norms and ranges fit noise, so that no layer is dead."""
     cfg = load_config(config, cfg_options, classes=None)
@@ -193,7 +203,7 @@ def _random_model(
     settings = None
     _gather_statistics(model, dense, batches)
     if precision == 'int8':
-        settings = QuantizationSettings(numerics=numerics)
+        settings = QuantizationSettings(numerics=numerics, weight_bits=weight_bits)
         calibrate(prepare_model(model, settings), batches, 'minmax')
     return model, cfg, settings
 

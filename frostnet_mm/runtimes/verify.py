@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
-from .predictor import DeploymentError
+from .predictor import DeploymentError, sums_overflow
 
 # The engine's INT8 may be as far from float as the reference's INT8 is, give or take the noise of rounding: measured
 # 0.74 to 1.13 of it for twelve outputs in two engines.
@@ -98,7 +99,9 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
+def check_layers(
+    engine: str, model: Any, module: Any, images: np.ndarray, weight_bits: int | None = 8
+) -> list[LayerDifference]:
     """Compare layer by layer: first the network with the file that was written, then the engine with the file.
 
     Args:
@@ -106,6 +109,7 @@ def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> li
         model (onnx.ModelProto): The file.
         module (GraphModule): The network that was exported.
         images (ndarray): Its input.
+        weight_bits (int, optional): Of its INT8 weights. Default: 8.
 
     Returns:
         list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
@@ -115,7 +119,7 @@ def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> li
         return []
     pairs = zip(
         compare_layers(model, images, reference_runner(module)),
-        compare_layers(model, images, RUNNERS[engine]),
+        compare_layers(model, images, partial(RUNNERS[engine], weight_bits=weight_bits)),
         strict=True,
     )
     return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
@@ -164,8 +168,19 @@ def describe(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifferen
     return '\n'.join(lines)
 
 
-def require_agreement(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifference], engine: str) -> None:
+def require_agreement(
+    outputs: Sequence[OutputDifference],
+    layers: Sequence[LayerDifference],
+    engine: str,
+    weight_bits: int | None = None,
+) -> None:
     """Raise an error if an engine does not compute what was trained.
+
+    Args:
+        outputs (Sequence[OutputDifference]): Of :func:`compare_outputs`.
+        layers (Sequence[LayerDifference]): Of :func:`check_layers`.
+        engine (str): Its name.
+        weight_bits (int, optional): Of its INT8 weights.
 
     Raises:
         DeploymentError: An output deviates beyond the bounds, or a layer; the message names the first.
@@ -189,4 +204,9 @@ def require_agreement(outputs: Sequence[OutputDifference], layers: Sequence[Laye
         )
     elif layers:
         parts.append('Each layer by itself agrees: the engine fuses layers in another way when it runs them together.')
+    if weight_bits == 8 and sums_overflow():
+        parts.append(
+            'This CPU has no VNNI: engines add INT8 products in 16 bits here, which overflow where weights have 8 '
+            'bits. For such CPUs give them 7: --weight-bits 7.'
+        )
     raise DeploymentError(f'{engine} does not compute what was trained. {" ".join(parts)}')

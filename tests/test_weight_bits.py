@@ -1,0 +1,243 @@
+"""INT8 sums that overflow on x86 CPUs without VNNI: 7 bit weights, exact products, and what warns of the rest."""
+
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from tiny_segmenter import images, prepared_segmenter
+from torch import nn
+from torch.nn import functional
+
+from frostnet_mm.engine.inference import weight_bits_of
+from frostnet_mm.models import CheckpointError
+from frostnet_mm.quantization import QATHook, QuantizationError, QuantizationSettings, convert
+from frostnet_mm.quantization.hook import hook_options
+from frostnet_mm.quantization.prepare import check_quantization, describe_quantization, settings_of
+from frostnet_mm.runtimes import predictor, verify
+from frostnet_mm.runtimes.layers import RUNNERS, compare_layers
+from frostnet_mm.runtimes.predictor import DeploymentError, OverflowWarning, exact_session, may_overflow, sums_overflow
+
+OVERFLOWS = pytest.mark.skipif(not sums_overflow(), reason='needs an x86 CPU without VNNI')
+
+
+class Stack(nn.Module):
+    """Dense, strided, depthwise and grouped convolutions, a norm behind a concat, an average pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.depthwise, self.grouped = nn.Conv2d(16, 16, 5, 1, 2, groups=16), nn.Conv2d(16, 16, 1, groups=4)
+        self.norm, self.last = nn.BatchNorm2d(32), nn.Conv2d(32, 8, 1)
+
+    def forward(self, x):
+        x = functional.relu(self.stem_norm(self.stem(x)))
+        y = functional.relu(self.grouped(functional.relu(self.depthwise(x))))
+        return (self.last(functional.avg_pool2d(functional.relu(self.norm(torch.cat([x, y], 1))), 3, 1, 1)),)
+
+
+def settled(bits):
+    torch.manual_seed(0)
+    model, network = prepared_segmenter(Stack, weight_bits=bits)
+    network.train().observe(True)
+    with torch.no_grad():
+        for seed in range(3):
+            network.flat(images(seed))
+    network.simulate(True)
+    model.eval()
+    return model, network.eval()
+
+
+def integer_weights(module):
+    """The integers of the converted network, quantized by hand from what its operators get."""
+    found = {}
+    quantize = torch.ops.quantized_decomposed.quantize_per_channel.default
+    for node in module.graph.nodes:
+        if node.target is torch.ops.quantized_decomposed.dequantize_per_channel.default:
+            source = node.args[0]
+            if source.target is quantize:
+                source = source.args[0]
+            value = getattr(module, str(source.target))
+            found[str(source.target)] = value if not value.is_floating_point() else None
+    return found
+
+
+@pytest.mark.parametrize('bits, largest', [(8, 127), (7, 63)])
+def test_weights_of_7_bits_are_63_at_most_and_simulated_as_they_are_converted(bits, largest):
+    _, network = settled(bits)
+    converted = convert(network)
+    weights = {name: value for name, value in integer_weights(converted.module).items() if 'mean_weight' not in name}
+    trained = {name: value for name, value in weights.items() if 'norm_weight' not in name}
+    assert len(trained) == 6 and len(weights) == 7  # stem, depthwise, grouped, last, two of the head; the norm
+    for name, value in trained.items():
+        assert value.dtype == torch.int8
+        peaks = value.int().abs().flatten(1).amax(1)
+        assert (peaks == largest).all(), name  # a scale a channel: each reaches the end
+    x = images(9)
+    expected, found = network.flat(x)[0], converted.flat(x)[0]
+    step = (expected.max() - expected.min()) / 255
+    assert ((found - expected).abs() > 0.5 * step).float().mean() <= 1e-3
+
+
+def test_fewer_bits_round_twice_as_coarsely():
+    """Both from the same float weights; the distance to float grows by 127/63 for the weights' share of it."""
+    (model, eight), (_, seven) = settled(8), settled(7)
+    exact = [module for module in model.backbone.modules() if isinstance(module, nn.Conv2d)]
+    errors = []
+    for network in (eight, seven):
+        modules = {module.name: module for module in network.weights()}
+        rounded = [modules[f'backbone.{name}.weight'] for name in ('stem', 'depthwise', 'grouped', 'last')]
+        errors.append(
+            [float((q(c.weight) - c.weight).square().mean().sqrt()) for q, c in zip(rounded, exact, strict=True)]
+        )
+    ratios = np.divide(errors[1], errors[0])
+    assert len(ratios) == 4 and np.all(np.abs(ratios - 127 / 63) < 0.35), ratios
+
+
+def test_settings_and_hook_take_8_or_7():
+    assert QuantizationSettings().weight_bits == 8
+    hook = QATHook(weight_bits=7)
+    assert hook.settings.weight_bits == 7 and hook_options(hook.settings)['weight_bits'] == 7
+    for wrong in (6, '7', None):
+        with pytest.raises(QuantizationError, match='weight_bits=.* was given, expected 8, or 7'):
+            QATHook(weight_bits=wrong)
+
+
+def test_checkpoints_load_with_other_bits_unless_their_scales_were_trained():
+    _, network = settled(8)
+    for learned in (False, True):
+        settings = QuantizationSettings(learned=learned, example_shape=(2, 3, 32, 48))
+        meta = describe_quantization(network, settings, 'QAT')
+        assert settings_of(meta).weight_bits == 8
+        older = dict(meta, settings={key: value for key, value in meta['settings'].items() if key != 'weight_bits'})
+        assert settings_of(older).weight_bits == 8  # made before there was a choice
+        checkpoint, wanted = dict(meta=dict(quantization=older)), QuantizationSettings(learned=learned, weight_bits=7)
+        assert weight_bits_of(checkpoint, None, 'last.pth') == weight_bits_of(checkpoint, 8, 'last.pth') == 8
+        if learned:
+            with pytest.raises(CheckpointError, match=r'last.pth was made with QATHook\(weight_bits=8\) and trained'):
+                check_quantization(older, network, wanted, 'last.pth')
+            with pytest.raises(CheckpointError, match='last.pth was trained with learned_scales=True and weights of 8'):
+                weight_bits_of(checkpoint, 7, 'last.pth')
+        else:
+            check_quantization(older, network, wanted, 'last.pth')
+            assert weight_bits_of(checkpoint, 7, 'last.pth') == 7
+
+
+# -- what engines make of it
+
+
+def overflowing(largest, channels=32, kernel=3):
+    """One convolution of large weights of equal sign in pairs, on images near the top of their range."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(largest // 2, largest + 1, (16, channels, kernel, kernel)).astype(np.int8)
+    weight[::2] *= -1
+    out_scale = np.float32(channels * kernel * kernel * largest / 127 / 128)
+    values = dict(
+        scale=np.float32(1 / 255), zero=np.uint8(0), weight=weight, out_scale=out_scale, out_zero=np.uint8(128)
+    )
+    values |= dict(weight_scale=np.full(16, 1 / 127, np.float32), weight_zero=np.zeros(16, np.int8))
+    nodes = [
+        helper.make_node('QuantizeLinear', ['images', 'scale', 'zero'], ['q']),
+        helper.make_node('DequantizeLinear', ['q', 'scale', 'zero'], ['d']),
+        helper.make_node('DequantizeLinear', ['weight', 'weight_scale', 'weight_zero'], ['w'], axis=0),
+        helper.make_node('Conv', ['d', 'w'], ['y'], kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4),
+        helper.make_node('QuantizeLinear', ['y', 'out_scale', 'out_zero'], ['r']),
+        helper.make_node('DequantizeLinear', ['r', 'out_scale', 'out_zero'], ['z']),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, count, 12, 12])
+        for name, count in (('images', channels), ('z', 16))
+    ]
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, 'network', ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model, rng.uniform(0.5, 1, (1, channels, 12, 12)).astype(np.float32)
+
+
+@pytest.mark.parametrize('kernel', [1, 3])
+@pytest.mark.parametrize('name, largest', [('onnxruntime', 127), ('onnxruntime', 63), ('openvino', 63)])
+def test_engines_are_exact_on_every_cpu(name, largest, kernel):
+    """onnxruntime with any weights, OpenVINO with weights of 7 bits; against unfused float operators."""
+    model, x = overflowing(largest, kernel=kernel)
+    (images_, result) = compare_layers(model, x, RUNNERS[name])
+    assert images_.steps == 0 and result.steps <= 1 and result.share <= 1e-3
+    if name == 'onnxruntime' and largest == 63:  # with the fast products
+        result = compare_layers(model, x, lambda *args: RUNNERS[name](*args, weight_bits=7))[1]
+        assert result.steps <= 1 and result.share <= 1e-3
+
+
+@OVERFLOWS
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+def test_weights_of_8_bits_overflow_without_vnni(name):
+    """Why all of this is there: the engines' own products are many steps off, and verification says what to do."""
+    model, x = overflowing(127)
+    layers = compare_layers(model, x, lambda *args: RUNNERS[name](*args, weight_bits=7))  # 7: no exact products
+    failed = verify.failed_layers(layers)
+    assert len(failed) == 1 and failed[0].steps > 5 and failed[0].share > 0.5
+    with pytest.raises(DeploymentError, match='does not compute what was trained.*has no VNNI.*--weight-bits 7'):
+        verify.require_agreement([], layers, name, 8)
+
+
+def test_a_deviation_for_another_reason_is_not_blamed_on_the_cpu(monkeypatch):
+    wrong = [verify.LayerDifference('layer', 9, 100, 0.5)]
+    for overflow, bits, blamed in ((True, 8, True), (True, 7, False), (False, 8, False), (None, 8, False)):
+        monkeypatch.setattr(verify, 'sums_overflow', lambda overflow=overflow: overflow)
+        with pytest.raises(DeploymentError) as caught:
+            verify.require_agreement([], wrong, 'openvino', bits)
+        assert ('VNNI' in str(caught.value)) == blamed
+
+
+# -- the CPU, and the predictor
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('processor : 0\nflags\t\t: fpu ssse3 avx2 fma\n', True),
+        ('flags : fpu ssse3 avx2 avx512f avx512bw\n', True),  # Skylake
+        ('flags : fpu ssse3 avx2 avx512f avx512_vnni\n', False),
+        ('flags : fpu ssse3 avx2 avx_vnni\n', False),
+        ('processor : 0\nFeatures : fp asimd asimddp\n', False),  # ARM
+        ('isa : rv64imafdcv\n', None),
+    ],
+)
+def test_cpus_are_told_apart_by_their_flags(tmp_path, text, expected):
+    (tmp_path / 'cpuinfo').write_text(text)
+    assert sums_overflow(tmp_path / 'cpuinfo') is expected
+    assert sums_overflow(tmp_path / 'missing') is None
+
+
+def test_predictors_warn_where_sums_may_overflow(monkeypatch):
+    monkeypatch.setattr(predictor, 'sums_overflow', lambda: True)
+    for engine, precision, numerics, expected in (
+        ('openvino', 'int8', dict(weight_bits=8), True),
+        ('openvino', 'int8', {}, True),  # deployed before there was a choice
+        ('openvino', 'int8', dict(weight_bits=7), False),
+        ('openvino', 'float', None, False),
+        ('inductor', 'int8', dict(weight_bits=8), True),
+        ('onnxruntime', 'int8', dict(weight_bits=8), False),
+        ('executorch', 'int8', dict(weight_bits=8), False),
+    ):
+        description = dict(engine=engine, precision=precision, numerics=numerics)
+        assert may_overflow(description) is expected
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            predictor._warn_of_overflow(description)
+        assert [w.category for w in caught] == [OverflowWarning] * expected
+    monkeypatch.setattr(predictor, 'sums_overflow', lambda: None)
+    assert not may_overflow(dict(engine='openvino', precision='int8', numerics={}))
+
+
+def test_onnxruntime_takes_exact_products_unless_told_otherwise():
+    key = predictor.EXACT_PRODUCTS
+    assert exact_session(onnxruntime.SessionOptions()).get_session_config_entry(key) == '1'
+    own = onnxruntime.SessionOptions()
+    own.add_session_config_entry(key, '0')
+    assert exact_session(own).get_session_config_entry(key) == '0'
+    for bits in (7, None):
+        with pytest.raises(RuntimeError):
+            exact_session(onnxruntime.SessionOptions(), bits).get_session_config_entry(key)
