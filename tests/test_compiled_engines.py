@@ -14,7 +14,7 @@ from frostnet_mm.runtimes.deploy import engine_of
 from frostnet_mm.runtimes.export import export_onnx
 from frostnet_mm.runtimes.flat import FlatNetwork, _IntegerNetwork, traceable
 from frostnet_mm.runtimes.layers import RUNNERS
-from frostnet_mm.runtimes.predictor import DeploymentError, open_network
+from frostnet_mm.runtimes.predictor import DeploymentError, compare_outputs, open_network
 
 
 def flat_network(numerics, **options):
@@ -42,7 +42,7 @@ def compared(network, flat, x, found):
         network.simulate(False)
         exact = [[value.numpy() for i, value in enumerate(network.eval().flat(x)) if i in flat.indices]]
         network.simulate(True)
-    return verify.compare_outputs(flat.names, found, expected, exact)
+    return compare_outputs(flat.names, found, expected, exact)
 
 
 def test_dynamic_export_takes_any_size():

@@ -1,7 +1,10 @@
 """Deployments: what the engines run, that they compute what was trained, and what is refused."""
 
 import json
+import shutil
+import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +17,7 @@ from torch import nn
 
 from frostnet_mm.engine.inference import build_pipeline
 from frostnet_mm.models.dense import DenseNetwork, detach
-from frostnet_mm.runtimes import base, verify
+from frostnet_mm.runtimes import base, predictor, verify
 from frostnet_mm.runtimes.cost import engine_int8_share, layer_costs, macs_by_node
 from frostnet_mm.runtimes.decoding import with_decoding
 from frostnet_mm.runtimes.deploy import DeployOptions, deploy, deploy_source, engine_of
@@ -22,7 +25,13 @@ from frostnet_mm.runtimes.export import onnx_of
 from frostnet_mm.runtimes.flat import Normalization, traceable
 from frostnet_mm.runtimes.layers import RUNNERS, compare_layers
 from frostnet_mm.runtimes.padding import pad_depthwise
-from frostnet_mm.runtimes.predictor import DeploymentError, Predictor, open_network
+from frostnet_mm.runtimes.predictor import (
+    DeploymentError,
+    Predictor,
+    check_deployment,
+    compare_outputs,
+    open_network,
+)
 from frostnet_mm.runtimes.seam import attach_engine
 from frostnet_mm.runtimes.sources import load_source, set_input_size
 
@@ -196,6 +205,49 @@ def test_padded_channels_change_no_bit(deployed):
 
 
 @pytest.mark.parametrize('name', ENGINES)
+def test_a_deployment_checks_the_engine_of_its_machine(deployed, name, tmp_path, capsys):
+    """By the folder alone: the values that the reference gave, of an image that it was verified with."""
+    folder = Path(shutil.copytree(deployed[name][0], tmp_path / name))
+    description = deployed[name][1]
+    found = check_deployment(folder)
+    assert [output.name for output in found] == [output['name'] for output in description['outputs']]
+    for output, verified in zip(found, description['verification']['outputs'], strict=True):
+        assert output.passed and output.reference_error == pytest.approx(verified['reference_error'], rel=0.2)
+    assert predictor.main(['--folder', str(folder), '--check']) == 0
+    assert f'{name} computes on this machine what was deployed; the network takes' in capsys.readouterr().out
+    plain = open_network(folder)
+
+    def wrong(images):
+        outputs = plain(images)
+        level = (outputs[7].max() - outputs[7].min()) / 255
+        return [*outputs[:7], outputs[7] + 3 * level, *outputs[8:]]  # three steps
+
+    assert [output.name for output in check_deployment(folder, wrong) if not output.passed] == [found[7].name]
+    with pytest.raises(DeploymentError, match='puts out .* has more values'):
+        check_deployment(folder, lambda images: [value[:, :1, :1, :1] for value in plain(images)])
+    (folder / 'check.npz').write_bytes(b'')
+    with pytest.raises(DeploymentError, match='check.npz is not the file that was deployed'):
+        check_deployment(folder)
+    lacking = {key: value for key, value in description['files'].items() if key != 'check.npz'}
+    (folder / 'deploy.json').write_text(json.dumps(description | dict(files=lacking)))
+    assert predictor.main(['--folder', str(folder), '--check']) == 1
+    assert 'has no check.npz to compare with' in capsys.readouterr().err
+
+
+def test_checks_fail_from_the_command_line_and_say_why(deployed, monkeypatch, capsys):
+    folder = str(deployed['openvino'][0])
+    monkeypatch.setattr(predictor.OutputDifference, 'passed', False)
+    for overflow in (True, False):
+        monkeypatch.setattr(predictor, 'may_overflow', lambda _, overflow=overflow: overflow)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            assert predictor.main(['--folder', folder, '--check']) == 1
+        text = capsys.readouterr().err
+        assert 'does not compute on this machine what was deployed: 12 of 12 outputs' in text
+        assert ('--weight-bits 7' in text) == overflow
+
+
+@pytest.mark.parametrize('name', ENGINES)
 def test_mm_and_the_predictor_agree_on_an_engine(source, deployed, picture, name):
     """Boxes of mm's pipeline and decoding with the engine at the seam, and of the folder by itself."""
     folder, description = deployed[name]
@@ -309,12 +361,12 @@ def test_outputs_are_judged_by_their_distance_to_float():
     reference = [[exact[0][0] + np.where(np.arange(1000) % 2, 2, -2)]]
     step = (reference[0][0].max() - reference[0][0].min()) / 255
     for distance, passed in ((-2, True), (2.7 * step, True), (2.9 * step, False)):
-        (found,) = verify.compare_outputs(['x'], [[exact[0][0] + distance]], reference, exact)
+        (found,) = compare_outputs(['x'], [[exact[0][0] + distance]], reference, exact)
         assert found.reference_error == pytest.approx(2 / step) and found.passed == passed
         assert found.engine_error == pytest.approx(abs(distance) / step)
-    (found,) = verify.compare_outputs(['x'], [[exact[0][0] * (1 + 1e-5)]], exact, exact)
+    (found,) = compare_outputs(['x'], [[exact[0][0] * (1 + 1e-5)]], exact, exact)
     assert found.passed and found.reference_error == 0
-    (found,) = verify.compare_outputs(['x'], [[exact[0][0] + 1]], exact, exact)  # float: 1/255 of the range is too far
+    (found,) = compare_outputs(['x'], [[exact[0][0] + 1]], exact, exact)  # float: 1/255 of the range is too far
     assert not found.passed
     with pytest.raises(DeploymentError, match='not finite'):
-        verify.compare_outputs(['x'], [[exact[0][0] * np.nan]], exact, exact)
+        compare_outputs(['x'], [[exact[0][0] * np.nan]], exact, exact)

@@ -150,7 +150,8 @@ def deployment_figures(description: dict, folder: Path) -> dict:
     """What a deployment says about its network: fields of :class:`cells.Result`."""
     from ..runtimes.predictor import may_overflow
 
-    model, names = description.get('model') or {}, list(description['files'])
+    model = description.get('model') or {}
+    names = [name for name in description['files'] if not name.endswith('.npz')]  # what it is checked with
     if not description['network'].endswith('.onnx'):
         names = [name for name in names if not name.endswith('.onnx')]  # which OpenVINO's own files were made from
     share = description.get('engine_int8_share')

@@ -2,6 +2,7 @@
 
 This file is copied into every deployment folder and runs there by itself::
 
+    python predictor.py --check
     python predictor.py street.jpg --out found.png --json found.json
 
 It needs numpy, the engine's package (onnxruntime, openvino, executorch or torch) and OpenCV or Pillow. With OpenCV the
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,12 @@ import numpy as np
 
 FORMAT = 1
 DESCRIPTION = 'deploy.json'
+CHECK = 'check.npz'  # an image, and for each output positions in it with the values of the reference and of float
+CHECKED = ('positions', 'reference', 'exact')
+# The engine's INT8 may be as far from float as the reference's INT8 is, give or take the noise of rounding: measured
+# 0.74 to 1.13 of it for twelve outputs in two engines.
+FACTOR, ALLOWANCE = 1.25, 0.25  # and a quarter of a step
+FLOAT_BOUND = 1e-3  # of an output's range; float32 in another order of summation: measured below 1e-5
 AGAIN = 'Deploy the model again (python tools/deploy.py), or copy the whole folder again.'
 #: What is read of deploy.json, with its types; other keys inform people.
 KEYS: dict[str, Any] = {
@@ -50,6 +58,7 @@ PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 #: Sigmoids of logits this far below the threshold's are below it, whatever the rounding.
 MARGIN = 0.01
 NMS_BLOCK = 256
+CHECK_RUNS = 11  # of the network, to time it
 #: onnxruntime's key for INT8 products that cannot overflow on x86 CPUs without VNNI.
 EXACT_PRODUCTS = 'session.x64quantprecision'
 
@@ -622,10 +631,20 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
             f'network has the fixed size {final[1]}x{final[0]}: deploy the model with a shape that holds it, or for '
             'any shape (dynamic).'
         )
-    return _normalize(image, final, settings), Geometry(original, size, final, scale)
+    return normalize_pixels(image, final, settings), Geometry(original, size, final, scale)
 
 
-def _normalize(image: np.ndarray, size: tuple[int, int], settings: dict) -> np.ndarray:
+def normalize_pixels(image: np.ndarray, size: tuple[int, int], settings: dict) -> np.ndarray:
+    """A network's input of a resized image.
+
+    Args:
+        image (np.ndarray): uint8 BGR of shape (H, W, 3).
+        size (tuple[int, int]): Height and width of the input, padded at the right and the bottom.
+        settings (dict): The description's ``preprocessing``.
+
+    Returns:
+        np.ndarray: float32 of shape (1, 3, H, W), or with preprocessing baked in uint8 of shape (1, H, W, 3).
+    """
     height, width = image.shape[:2]
     mean, std = (np.asarray(settings[key], np.float32) for key in ('mean', 'std'))
     if settings['baked']:  # the padding is to be 0 after normalization: the mean is, but for its rounding
@@ -981,6 +1000,147 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
 
 
+# -- the engine of this machine against what was deployed
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """How far an engine's output is from the reference. A step is 1/255 of the range of the output.
+
+    Args:
+        name (str): Name of the output.
+        max_steps (float): Largest difference to the reference.
+        differing (float): Share of the elements that are more than half a step away: another 8 bit value.
+        rms_steps (float): Root mean square difference to the reference.
+        engine_error (float): Root mean square difference of the engine to float, in steps.
+        reference_error (float): Root mean square difference of the reference to float, in steps.
+    """
+
+    name: str
+    max_steps: float
+    differing: float
+    rms_steps: float
+    engine_error: float
+    reference_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the engine is as near to float as the reference is."""
+        if not self.reference_error:  # the reference is float itself
+            return self.max_steps <= 255 * FLOAT_BOUND
+        return self.engine_error <= FACTOR * self.reference_error + ALLOWANCE
+
+
+def compare_outputs(
+    names: Sequence[str],
+    engine: Sequence[Sequence[np.ndarray]],
+    reference: Sequence[Sequence[np.ndarray]],
+    exact: Sequence[Sequence[np.ndarray]],
+) -> list[OutputDifference]:
+    """Compare the outputs of an engine.
+
+    Args:
+        names (Sequence[str]): Names of the outputs.
+        engine (Sequence[Sequence[ndarray]]): For each image the outputs.
+        reference (Sequence[Sequence[ndarray]]): Those of the integer-exact reference, or of the float network for a
+            float deployment.
+        exact (Sequence[Sequence[ndarray]]): Those of the float network with the same weights.
+
+    Returns:
+        list[OutputDifference]: For each output, over all images.
+
+    Raises:
+        DeploymentError: An output has another shape, or is not finite.
+    """
+    results = []
+    for index, name in enumerate(names):
+        for found, expected in zip(engine, reference, strict=True):
+            if found[index].shape != expected[index].shape:
+                raise DeploymentError(
+                    f'The engine puts out {name} of shape {found[index].shape}, expected {expected[index].shape}.'
+                )
+            if not np.isfinite(found[index]).all():
+                raise DeploymentError(f"The engine's output {name} is not finite.")
+        one, other, true = (
+            np.concatenate([outputs[index].ravel() for outputs in outputs_by_image]).astype(np.float64)
+            for outputs_by_image in (engine, reference, exact)
+        )
+        step = max((other.max() - other.min()) / 255, np.finfo(np.float32).tiny)
+        difference = np.abs(one - other) / step
+        results.append(
+            OutputDifference(
+                name,
+                float(difference.max()),
+                float((difference > 0.5).mean()),
+                _rms(difference),
+                _rms((one - true) / step),
+                _rms((other - true) / step),
+            )
+        )
+    return results
+
+
+def describe_outputs(outputs: Sequence[OutputDifference]) -> str:
+    """The comparison as a table."""
+    width = max(len(output.name) for output in outputs)
+    lines = [f'{"output":{width}s}  max steps  differing  rms steps  (to float: engine, reference)']
+    for output in outputs:
+        lines.append(
+            f'{output.name:{width}s}  {output.max_steps:9.2f}  {output.differing:9.3%}  {output.rms_steps:9.3f}  '
+            f'({output.engine_error:.3f}, {output.reference_error:.3f}){"" if output.passed else "  FAILED"}'
+        )
+    return '\n'.join(lines)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def check_values(outputs: Sequence[np.ndarray], positions: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The values of outputs, flattened, at the positions that are compared on other machines."""
+    return [value.ravel()[where] for value, where in zip(outputs, positions, strict=True)]
+
+
+def check_deployment(
+    folder: str | os.PathLike, network: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
+) -> list[OutputDifference]:
+    """Compare the engine of this machine with what was deployed, on an image that it was verified with.
+
+    Args:
+        folder (str | PathLike): The deployment.
+        network (Callable, optional): What to run in place of :func:`open_network`'s.
+
+    Returns:
+        list[OutputDifference]: For each output, by some thousand of its values.
+
+    Raises:
+        DeploymentError: The deployment cannot be used, holds nothing to compare with, or its engine cannot run it.
+    """
+    description = read_deployment(folder)
+    if CHECK not in description['files']:
+        raise DeploymentError(
+            f'{folder} has no {CHECK} to compare with: it was deployed without verification (--no-verify), with its '
+            'decoding in the network (--with-decode), or by an older version. Deploy it again without these.'
+        )
+    names, path = [output['name'] for output in description['outputs']], Path(folder) / CHECK
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            images = stored['images']
+            positions, reference, exact = ([stored[f'{kind}_{i}'] for i in range(len(names))] for kind in CHECKED)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DeploymentError(f'{path} cannot be read ({error}). {AGAIN}') from error
+    if images.dtype != description['input']['dtype']:  # pixels of a network that reads normalized ones
+        settings = description['preprocessing']
+        images = np.concatenate([normalize_pixels(image, image.shape[:2], settings) for image in images])
+    outputs = (network or open_network(folder, description))(images)
+    for name, value, where in zip(names, outputs, positions, strict=True):
+        if where.max() >= value.size:
+            raise DeploymentError(
+                f'The engine puts out {name} of shape {value.shape}, {CHECK} has more values. {AGAIN}'
+            )
+    return compare_outputs(names, [check_values(outputs, positions)], [reference], [exact])
+
+
 # -- command line
 
 
@@ -999,18 +1159,61 @@ def _targets(images: Sequence[Path], out: Path | None) -> list[Path | None]:
     return targets
 
 
+def _check(folder: Path, threads: int | None) -> None:
+    """Compare and print.
+
+    Raises:
+        DeploymentError: The engine computes something else here.
+    """
+    network, times = open_network(folder, threads=threads), []
+
+    def timed(images: np.ndarray) -> list[np.ndarray]:
+        for _ in range(CHECK_RUNS):
+            start = time.perf_counter()
+            outputs = network(images)
+            times.append(1000 * (time.perf_counter() - start))
+        return outputs
+
+    outputs = check_deployment(folder, timed)
+    print(describe_outputs(outputs))
+    engine, wrong = network.description['engine'], [output.name for output in outputs if not output.passed]
+    if wrong:
+        cause = (
+            ' This CPU has no VNNI, and INT8 sums of 8 bit weights overflow: deploy the model with --weight-bits 7.'
+            if may_overflow(network.description)
+            else ''
+        )
+        raise DeploymentError(
+            f'{engine} does not compute on this machine what was deployed: {len(wrong)} of {len(outputs)} outputs '
+            f'deviate, the first is {wrong[0]}.{cause}'
+        )
+    print(
+        f'{engine} computes on this machine what was deployed; the network takes '
+        f'{sorted(times)[len(times) // 2]:.1f} ms.'
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict image files; returns the exit status."""
     parser = argparse.ArgumentParser(description='Predict images with the deployment of this folder.')
-    parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE')
+    parser.add_argument('images', nargs='*', type=Path, metavar='IMAGE')
+    parser.add_argument(
+        '--check', action='store_true', help='compare with what was deployed: does the engine compute it here, too?'
+    )
     parser.add_argument('--out', type=Path, help='picture, or folder of pictures, with what was found')
     parser.add_argument('--json', type=Path, metavar='FILE', help='what was found, as data')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a detection (default 0.3)')
     parser.add_argument('--threads', type=int, help="threads of one run (default: the engine's choice)")
     parser.add_argument('--folder', type=Path, default=Path(__file__).resolve().parent, help='another deployment')
     args = parser.parse_args(arguments)
+    if not args.images and not args.check:
+        parser.error('expected images, or --check')
     entries = []
     try:
+        if args.check:
+            _check(args.folder, args.threads)
+        if not args.images:
+            return 0
         targets = _targets(args.images, args.out)
         predictor = Predictor(args.folder, args.threads, args.score_thr)
         for path, target in zip(args.images, targets, strict=True):

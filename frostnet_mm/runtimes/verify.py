@@ -1,102 +1,17 @@
 """A deployment against the network that it was made from, on images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
-from .predictor import DeploymentError, sums_overflow
+from .predictor import ALLOWANCE, FACTOR, DeploymentError, OutputDifference, describe_outputs, sums_overflow
 
-# The engine's INT8 may be as far from float as the reference's INT8 is, give or take the noise of rounding: measured
-# 0.74 to 1.13 of it for twelve outputs in two engines.
-FACTOR, ALLOWANCE = 1.25, 0.25  # and a quarter of a step
-FLOAT_BOUND = 1e-3  # of an output's range; float32 in another order of summation: measured below 1e-5
 LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
-
-
-@dataclass(frozen=True)
-class OutputDifference:
-    """How far an engine's output is from the reference. A step is 1/255 of the range of the output.
-
-    Args:
-        name (str): Name of the output.
-        max_steps (float): Largest difference to the reference.
-        differing (float): Share of the elements that are more than half a step away: another 8 bit value.
-        rms_steps (float): Root mean square difference to the reference.
-        engine_error (float): Root mean square difference of the engine to float, in steps.
-        reference_error (float): Root mean square difference of the reference to float, in steps.
-    """
-
-    name: str
-    max_steps: float
-    differing: float
-    rms_steps: float
-    engine_error: float
-    reference_error: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the engine is as near to float as the reference is."""
-        if not self.reference_error:  # the reference is float itself
-            return self.max_steps <= 255 * FLOAT_BOUND
-        return self.engine_error <= FACTOR * self.reference_error + ALLOWANCE
-
-
-def compare_outputs(
-    names: Sequence[str],
-    engine: Sequence[Sequence[np.ndarray]],
-    reference: Sequence[Sequence[np.ndarray]],
-    exact: Sequence[Sequence[np.ndarray]],
-) -> list[OutputDifference]:
-    """Compare the outputs of an engine.
-
-    Args:
-        names (Sequence[str]): Names of the outputs.
-        engine (Sequence[Sequence[ndarray]]): For each image the outputs.
-        reference (Sequence[Sequence[ndarray]]): Those of the integer-exact reference, or of the float network for a
-            float deployment.
-        exact (Sequence[Sequence[ndarray]]): Those of the float network with the same weights.
-
-    Returns:
-        list[OutputDifference]: For each output, over all images.
-
-    Raises:
-        DeploymentError: An output has another shape, or is not finite.
-    """
-    results = []
-    for index, name in enumerate(names):
-        for found, expected in zip(engine, reference, strict=True):
-            if found[index].shape != expected[index].shape:
-                raise DeploymentError(
-                    f'The engine puts out {name} of shape {found[index].shape}, expected {expected[index].shape}.'
-                )
-            if not np.isfinite(found[index]).all():
-                raise DeploymentError(f"The engine's output {name} is not finite.")
-        one, other, true = (
-            np.concatenate([outputs[index].ravel() for outputs in outputs_by_image]).astype(np.float64)
-            for outputs_by_image in (engine, reference, exact)
-        )
-        step = max((other.max() - other.min()) / 255, np.finfo(np.float32).tiny)
-        difference = np.abs(one - other) / step
-        results.append(
-            OutputDifference(
-                name,
-                float(difference.max()),
-                float((difference > 0.5).mean()),
-                _rms(difference),
-                _rms((one - true) / step),
-                _rms((other - true) / step),
-            )
-        )
-    return results
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def check_layers(
@@ -152,13 +67,7 @@ def summarize(outputs: Sequence[OutputDifference], layers: Sequence[LayerDiffere
 
 def describe(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifference]) -> str:
     """The comparison as a table."""
-    width = max(len(output.name) for output in outputs)
-    lines = [f'{"output":{width}s}  max steps  differing  rms steps  (to float: engine, reference)']
-    for output in outputs:
-        lines.append(
-            f'{output.name:{width}s}  {output.max_steps:9.2f}  {output.differing:9.3%}  {output.rms_steps:9.3f}  '
-            f'({output.engine_error:.3f}, {output.reference_error:.3f}){"" if output.passed else "  FAILED"}'
-        )
+    lines = [describe_outputs(outputs)]
     if layers:
         worst = _worst(layers)
         lines.append(
