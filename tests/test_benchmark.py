@@ -389,15 +389,22 @@ def test_too_many_threads_are_a_reason(tiny_network, tmp_path):
 
 
 def test_deployment_figures(tmp_path):
-    sizes = {'network.xml': 10, 'network.bin': 100, 'network.onnx': 1000}
+    sizes = {'network.xml': 10, 'network.bin': 100, 'network.onnx': 1000, 'check.npz': 10_000}
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(bytes(size))
     description = dict(
         network='network.xml', files=dict.fromkeys(sizes, ''), model=dict(params=5, macs=7, random_weights=True),
+        engine='openvino', precision='int8', numerics=dict(weight_bits=7),
         int8_share=1.0, engine_int8_share=0.75, operators={'Convolution int8': 3},
     )  # fmt: skip
     assert loading.deployment_figures(description, tmp_path) == dict(
-        params=5, macs=7, random_weights=True, int8_share=0.75, file_bytes=110, operators={'Convolution int8': 3}
+        params=5,
+        macs=7,
+        random_weights=True,
+        may_overflow=False,
+        int8_share=0.75,
+        file_bytes=110,
+        operators={'Convolution int8': 3},
     )
     images = loading.deployment_input(dict(input=dict(dtype='uint8', shape=[None, 32, None, 3])), 2, (64, 96))
     assert images.shape == (2, 32, 96, 3) and images.dtype == np.uint8

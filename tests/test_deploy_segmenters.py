@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import EXACT_BITS
 from onnx import numpy_helper
 from segmenter_parts import EspParts, GateParts, PreluParts, settled
 from tiny_segmenter import images
@@ -63,7 +64,7 @@ COUNTED = (
 @pytest.fixture(scope='module', params=(EspParts, GateParts, PreluParts), ids=lambda kind: kind.__name__)
 def case(request, tmp_path_factory):
     """A network written for both engines: its file by engine."""
-    model, network = settled(request.param, **SETTINGS.get(request.param, {}))
+    model, network = settled(request.param, weight_bits=EXACT_BITS, **SETTINGS.get(request.param, {}))
     flat = converted_network(model, convert(network))
     files = {}
     for name in ENGINES:
@@ -152,7 +153,7 @@ class DetachParts(DropoutParts):
 @pytest.mark.parametrize('kind', [DropoutParts, DetachParts])
 def test_nothing_is_quantized_twice_behind_an_identity(kind, tmp_path):
     """OpenVINO 2026.4 crashes on a concat that is: the file is looked at before it is run."""
-    model, network = settled(kind)
+    model, network = settled(kind, weight_bits=EXACT_BITS)
     flat = converted_network(model, convert(network))
     engine_of('openvino').write(flat, images(7)[:1], tmp_path)
     written = onnx.load(tmp_path / 'network.onnx')

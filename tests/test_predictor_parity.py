@@ -210,7 +210,9 @@ def assert_same_detections(found, expected):
     np.testing.assert_allclose(found.scores, scores, atol=1e-5, rtol=0)
     free = np.ones(len(scores), bool)
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        fits = free & (labels == label) & (np.abs(scores - score) <= 1e-5) & (np.abs(boxes - box) <= 1e-3).all(1)
+        # four units in the last place of a large box: libraries' exponentials differ by that from CPU to CPU
+        near = np.abs(boxes - box) <= np.maximum(1e-3, 4 * np.spacing(np.abs(box).max()))
+        fits = free & (labels == label) & (np.abs(scores - score) <= 1e-5) & near.all(1)
         assert fits.any(), (box, score, label)
         free[np.flatnonzero(fits)[0]] = False
 

@@ -385,7 +385,7 @@ def _verify(
     layers = []
     if model is not None:
         module, images = traceable(source.network, baked), pairs[0][0 if baked else 1]
-        layers = verify.check_layers(engine.name, model, module, images, source.weight_bits)
+        layers = verify.check_layers(engine.name, model, module, images)
     print(verify.describe(outputs, layers))
     verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
     kind = 'images' if source.has_data or options.images else 'noise'

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..models.dense import UnsupportedModelError
 from .flat import FlatNetwork, Normalization, traceable
+from .onnx_graph import OnnxGraph
 
 OPSET = 21  # the first with 16 bit and blocked quantization; onnxruntime >= 1.20 and OpenVINO >= 2024.4 read it
 INPUT = 'images'
@@ -74,6 +75,7 @@ def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, 
             raise UnsupportedModelError(f'The network cannot be written as ONNX: {error}') from error
     model = exported.model_proto
     _name_nodes(model.graph)
+    _separate_zero_points(model.graph)
     _forget_origin(model)
     return model
 
@@ -150,6 +152,18 @@ def _name_nodes(graph: Any) -> None:
                 if source not in makers and source not in renamed:
                     renamed[source] = unique(f'{module}.{what}')
     _rename(graph, renamed)
+
+
+def _separate_zero_points(graph: Any) -> None:
+    """Give each quantized weight a zero point of its own: the exporter lets all of a size share one.
+
+    onnxruntime makes weights unsigned where its sums would overflow (:func:`predictor.exact_session`), together with
+    their zero points, and 1.31 cannot do so twice with the same one.
+    """
+    links = OnnxGraph(graph)
+    for node in graph.node:
+        if node.op_type == 'DequantizeLinear' and len(node.input) > 2 and node.input[0] in links.initializers:
+            links.own(node, 2)
 
 
 def _rename(graph: Any, renamed: dict[str, str]) -> None:

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from .onnx_graph import OnnxGraph
 from .predictor import exact_session
+from .products import PRODUCT
 
 TIE = 1e-3  # of a step: so near to the middle of two steps either is right; a bilinear resize puts every 100th there
 RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
@@ -54,6 +56,7 @@ def compare_layers(model: Any, images: np.ndarray, run: RunModel) -> list[LayerD
     found = run(_with_outputs(model, list(grids)), images, list(grids))
     values = dict(zip(grids, found, strict=True))
     exact = _copy(model)
+    _use_unsigned_weights(exact)
     del exact.graph.node[:]
     exact.graph.node.extend(node for node in model.graph.node if node.output[0] not in grids)
     exact.graph.input.extend(_value(name, value) for name, value in values.items())
@@ -106,6 +109,16 @@ def _copy(model: Any) -> Any:
     return copied
 
 
+def _use_unsigned_weights(model: Any) -> None:
+    """Make the weights of integer products unsigned: without optimizations onnxruntime's signed ones may overflow."""
+    graph = OnnxGraph(model.graph)
+    for node in model.graph.node:
+        if node.op_type == PRODUCT and graph.value(node.input[1]).dtype == np.int8:
+            for place, name in ((1, f'{node.name}:unsigned'), (5, f'{node.name}:unsigned zero')):
+                shifted = graph.value(node.input[place]).astype(np.int16) + 128
+                node.input[place] = graph.add(name, shifted.astype(np.uint8))
+
+
 def _value(name: str, value: np.ndarray) -> Any:
     from onnx import helper
 
@@ -134,25 +147,18 @@ def _run_exactly(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[st
     return session.run(list(names), inputs)
 
 
-def run_onnxruntime(
-    model: bytes, images: np.ndarray, names: Sequence[str], weight_bits: int | None = 8
-) -> list[np.ndarray]:
-    """Run an ONNX file in onnxruntime, with all that it fuses, as deployments with weights of that many bits run."""
+def run_onnxruntime(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """Run an ONNX file in onnxruntime, with all that it fuses, as deployments do."""
     import onnxruntime
 
-    options = exact_session(onnxruntime.SessionOptions(), weight_bits)
+    options = exact_session(onnxruntime.SessionOptions())
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     return session.run(list(names), {session.get_inputs()[0].name: images})
 
 
-def run_openvino(
-    model: bytes, images: np.ndarray, names: Sequence[str], weight_bits: int | None = 8
-) -> list[np.ndarray]:
-    """Run an ONNX file in OpenVINO, with what it fuses where every quantized tensor is to be seen.
-
-    It has no choice of products that would depend on ``weight_bits``.
-    """
+def run_openvino(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """Run an ONNX file in OpenVINO, with what it fuses where every quantized tensor is to be seen."""
     import openvino
 
     core = openvino.Core()

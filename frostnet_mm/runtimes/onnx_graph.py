@@ -43,6 +43,15 @@ class OnnxGraph:
         maker = self.makers.get(name)
         return maker if maker is not None and maker.op_type == 'DequantizeLinear' else None
 
+    def own(self, node: Any, place: int) -> str:
+        """The initializer at a node's input, copied if other nodes read it too; return its name."""
+        name = node.input[place]
+        if self.uses[name] > 1:
+            self.uses[name] -= 1
+            node.input[place] = self.add(f'{node.name}:{place}', self.value(name))
+            self.uses[node.input[place]] = 1
+        return node.input[place]
+
     def insert(self, before: Any, *nodes: Any) -> None:
         """Put nodes in front of another one."""
         place = next(index for index, node in enumerate(self.graph.node) if node is before)

@@ -14,13 +14,14 @@ from .float_weights import keep_float_weights
 from .onnx_engine import OnnxEngine
 from .padding import pad_depthwise
 from .pooling import use_global_pools
-from .predictor import exact_session, read_deployment, weight_bits_of
+from .predictor import exact_session, read_deployment
 from .products import use_integer_products
+from .shared import separate_weights
 from .stems import use_blocks
 
 FILE = 'network.onnx'
 #: Each writes a part of a network in the form that onnxruntime computes fast, and returns the names of what it changed.
-FORMS = (use_global_pools, pad_depthwise, use_blocks, use_integer_products, keep_float_weights)
+FORMS = (use_global_pools, separate_weights, pad_depthwise, use_blocks, use_integer_products, keep_float_weights)
 
 
 class OnnxRuntimeEngine(OnnxEngine):
@@ -40,21 +41,17 @@ class OnnxRuntimeEngine(OnnxEngine):
 
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
         """See :meth:`Engine.profile`."""
-        description = read_deployment(folder)
-        path = Path(folder) / description['network']
-        return profile_model(str(path), images, threads, weight_bits_of(description))
+        path = Path(folder) / read_deployment(folder)['network']
+        return profile_model(str(path), images, threads)
 
 
-def profile_model(
-    model: str | bytes, images: Sequence[np.ndarray], threads: int | None = None, weight_bits: int | None = 8
-) -> list[LayerTime]:
+def profile_model(model: str | bytes, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
     """Time each operator of an ONNX model in onnxruntime.
 
     Args:
         model (str | bytes): A file or its content.
         images (Sequence[ndarray]): Inputs; the first run is left out of the times if there are several.
         threads (int, optional): Threads. Default: onnxruntime's.
-        weight_bits (int, optional): Of its INT8 weights. Default: 8.
 
     Returns:
         list[LayerTime]: In the order in which they run.
@@ -62,7 +59,7 @@ def profile_model(
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as scratch:
-        options = exact_session(onnxruntime.SessionOptions(), weight_bits)
+        options = exact_session(onnxruntime.SessionOptions())
         options.intra_op_num_threads = threads or 0
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(scratch) / 'profile')

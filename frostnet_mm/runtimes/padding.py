@@ -91,20 +91,11 @@ class _Chains(OnnxGraph):
         weight = self.makers[conv.input[1]]
         self.pad(weight.input[0], missing, 0, 0)
         for place, value in ((1, 1.0), (2, 0)):
-            name = self._own(weight, place)
+            name = self.own(weight, place)
             if self.value(name).ndim:  # one scale a channel
                 self.pad(name, missing, 0, value)
         if len(conv.input) > 2 and conv.input[2]:
-            self.pad(self._own(conv, 2), missing, 0, 0)
-
-    def _own(self, node: Any, place: int) -> str:
-        """The initializer at an input, copied if other nodes read it too."""
-        name = node.input[place]
-        if self.uses[name] > 1:
-            self.uses[name] -= 1
-            node.input[place] = self.add(f'{node.name}:{place}', self.value(name))
-            self.uses[node.input[place]] = 1
-        return node.input[place]
+            self.pad(self.own(conv, 2), missing, 0, 0)
 
     def pad(self, name: str, missing: int, axis: int, value: float) -> None:
         from onnx import numpy_helper

@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+import platform
 import sys
 import threading
 import time
@@ -312,21 +313,23 @@ def open_network(
 
 
 def sums_overflow(cpuinfo: str | os.PathLike = '/proc/cpuinfo') -> bool | None:
-    """Whether this CPU's INT8 products may overflow: x86 without VNNI adds two products of u8 and s8 in 16 bits.
+    """Whether this CPU's INT8 sums may overflow: x86 without VNNI adds two products of u8 and s8 in 16 bits.
 
     Args:
         cpuinfo (str | PathLike): What Linux says about the CPU.
 
     Returns:
-        bool | None: None where the system does not tell.
+        bool | None: None where it is an x86 and the system does not tell.
     """
+    if platform.machine().lower() not in ('x86_64', 'amd64', 'i386', 'i686', 'x86'):
+        return False
     try:
         lines = Path(cpuinfo).read_text(encoding='utf-8', errors='replace').splitlines()
     except OSError:
         return None
     flags = next((set(line.partition(':')[2].split()) for line in lines if line.startswith('flags')), None)
     if flags is None:
-        return False if any(line.startswith('Features') for line in lines) else None  # ARM
+        return None
     return 'ssse3' in flags and not flags & {'avx512_vnni', 'avx_vnni'}
 
 
@@ -358,17 +361,20 @@ def _warn_of_overflow(description: dict) -> None:
         )
 
 
-def exact_session(settings: Any, weight_bits: int | None = 8) -> Any:
-    """Have onnxruntime take exact INT8 products on CPUs whose fast ones overflow; on others nothing changes.
+def exact_session(settings: Any) -> Any:
+    """Have onnxruntime take exact INT8 products on CPUs whose fast ones overflow.
+
+    It then makes weights of more than 7 bits unsigned and multiplies in 16 bits. That is slower, also where nothing can
+    overflow, so such CPUs are left alone. Where the system does not tell (Windows, macOS on Intel), being right comes
+    first.
 
     Args:
         settings (onnxruntime.SessionOptions): Changed in place, unless they say themselves which products to take.
-        weight_bits (int, optional): With 7 nothing overflows, and the fast products are exact.
 
     Returns:
         onnxruntime.SessionOptions: The same.
     """
-    if weight_bits == 8:
+    if sums_overflow() is not False:
         try:
             settings.get_session_config_entry(EXACT_PRODUCTS)
         except RuntimeError:  # not set
@@ -379,7 +385,7 @@ def exact_session(settings: Any, weight_bits: int | None = 8) -> Any:
 def _open_onnxruntime(path, description, threads, session_options=None, providers=('CPUExecutionProvider',)):
     import onnxruntime
 
-    settings = exact_session(session_options or onnxruntime.SessionOptions(), weight_bits_of(description))
+    settings = exact_session(session_options or onnxruntime.SessionOptions())
     if threads is not None:
         settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, settings, providers=list(providers))

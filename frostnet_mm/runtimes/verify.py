@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at m
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
 
 
-def check_layers(
-    engine: str, model: Any, module: Any, images: np.ndarray, weight_bits: int | None = 8
-) -> list[LayerDifference]:
+def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
     """Compare layer by layer: first the network with the file that was written, then the engine with the file.
 
     Args:
@@ -24,7 +21,6 @@ def check_layers(
         model (onnx.ModelProto): The file.
         module (GraphModule): The network that was exported.
         images (ndarray): Its input.
-        weight_bits (int, optional): Of its INT8 weights. Default: 8.
 
     Returns:
         list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
@@ -34,7 +30,7 @@ def check_layers(
         return []
     pairs = zip(
         compare_layers(model, images, reference_runner(module)),
-        compare_layers(model, images, partial(RUNNERS[engine], weight_bits=weight_bits)),
+        compare_layers(model, images, RUNNERS[engine]),
         strict=True,
     )
     return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
