@@ -26,14 +26,14 @@ ACCUMULATORS = 12  # more than latency (4 to 5 cycles) times instructions a cycl
 
 @dataclass(frozen=True)
 class Instruction:
-    """A multiply-accumulate instruction.
+    """A multiply-accumulate instruction, or the sequence that does what one does elsewhere.
 
     Args:
-        precision (str): 'float' or 'INT8'.
+        precision (str): 'float' or 'INT8', and what is special about it.
         flag (str): The processor's flag that stands for it in Linux.
-        code (str): Assembly with the registers' kind, ``xmm``, ``ymm`` or ``zmm``.
-        register (str): That kind.
-        macs (int): Multiply-accumulates of one instruction.
+        code (str): Assembly lines that add to register ``{i}``; 14 and 15 are the factors, 13 is free.
+        register (str): Kind of the registers, ``xmm``, ``ymm`` or ``zmm``.
+        macs (int): Multiply-accumulates of all lines.
     """
 
     precision: str
@@ -44,10 +44,18 @@ class Instruction:
 
 
 INSTRUCTIONS = (
-    Instruction('float', 'avx2', 'vfmadd231ps', 'ymm', 8),
-    Instruction('float', 'avx512f', 'vfmadd231ps', 'zmm', 16),
-    Instruction('INT8', 'avx_vnni', '{vex} vpdpbusd', 'ymm', 32),
-    Instruction('INT8', 'avx512_vnni', 'vpdpbusd', 'zmm', 64),
+    Instruction('float', 'avx2', 'vfmadd231ps {r}14,{r}15,{r}{i}', 'ymm', 8),
+    Instruction('float', 'avx512f', 'vfmadd231ps {r}14,{r}15,{r}{i}', 'zmm', 16),
+    Instruction('INT8, exact', 'avx2', 'vpmaddwd {r}14,{r}15,{r}13; vpaddd {r}13,{r}{i},{r}{i}', 'ymm', 16),
+    Instruction(
+        'INT8, 16 bit sums',
+        'avx2',
+        'vpmaddubsw {r}14,{r}15,{r}13; vpmaddwd {r}13,{r}15,{r}13; vpaddd {r}13,{r}{i},{r}{i}',
+        'ymm',
+        32,
+    ),
+    Instruction('INT8', 'avx_vnni', '{{vex}} vpdpbusd {r}14,{r}15,{r}{i}', 'ymm', 32),
+    Instruction('INT8', 'avx512_vnni', 'vpdpbusd {r}14,{r}15,{r}{i}', 'zmm', 64),
 )
 SOURCE = """
 #include <stdio.h>
@@ -81,8 +89,8 @@ def parse_args() -> argparse.Namespace:
 def write_source(instruction: Instruction) -> str:
     """C code that prints the seconds of each round."""
     kind = f'%%{instruction.register}'
-    lines = (f'"{instruction.code} {kind}14,{kind}15,{kind}{index}\\n"' for index in range(ACCUMULATORS))
-    clobbers = ', '.join(f'"xmm{index}"' for index in range(ACCUMULATORS))
+    lines = (f'"{instruction.code.format(r=kind, i=index)}\\n"' for index in range(ACCUMULATORS))
+    clobbers = ', '.join(f'"xmm{index}"' for index in (*range(ACCUMULATORS), 13))
     return SOURCE.format(body=' '.join(lines), clobbers=clobbers)
 
 
@@ -119,7 +127,8 @@ def main() -> None:
     print('\n| precision | instruction | GMAC/s, median | fastest |\n|---|---|---:|---:|')
     for instruction in known:
         found = measure(instruction, compiler, args.rounds, args.loops)
-        name = f'{instruction.code.split()[-1]} {instruction.register} ({instruction.flag})'
+        words = instruction.code.format(r='', i='').replace('{vex} ', '').split('; ')
+        name = f'{" + ".join(word.split()[0] for word in words)} {instruction.register} ({instruction.flag})'
         print(f'| {instruction.precision} | {name} | {median(found):.0f} | {max(found):.0f} |', flush=True)
 
 

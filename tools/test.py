@@ -49,6 +49,9 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='run in float, simulated INT8, converted and in the engines of --engine; print a table',
     )
+    parser.add_argument(
+        '--no-verify', action='store_true', help='evaluate engines also where they do not compute what was trained'
+    )
     add_weight_bits(parser)
     add_config_options(parser)
     add_launcher_options(parser)
@@ -94,7 +97,7 @@ def engine_metrics(runner: Runner, args: argparse.Namespace, precision: str) -> 
 
     if not args.compare:
         runner.call_hook('before_run')
-    options = (args.engine, precision, args.cfg_options, args.weight_bits)
+    options = (args.engine, precision, args.cfg_options, args.weight_bits, not args.no_verify)
     return dict(evaluate_engines(runner, args.config, args.checkpoint, *options))
 
 
