@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import ROOT, SHORT, run_tool
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from onnx import numpy_helper
 from test_segmentation import config  # noqa: F401  (a fixture)
 
 from frostnet_mm.engine.config import load_config
@@ -154,6 +157,33 @@ def test_all_arithmetics_beside_each_other(straight, mini_coco, tmp_path, capsys
     assert run_tool('test', QUANTIZED, checkpoint, '--work-dir', tmp_path, '--out', one, *options) == 0
     found = json.loads(one.read_text())['metrics']  # by its own config, and the default
     assert report['simulated'].pop('images/s') > 0 and found == report['simulated']
+
+
+def test_the_same_checkpoint_with_weights_of_7_bits(straight, mini_coco, tmp_path):
+    """For simulation, reference and engine alike, by its own config and by the float one; the weights are the same."""
+    runner, _ = straight
+    checkpoint = f'{runner.work_dir}/epoch_4.pth'
+    options = ['--cfg-options', f'data_root={mini_coco}', *SHORT[:-1], 'model.test_cfg.score_thr=0.0']
+    found = {}
+    for path, arguments in (
+        (FLOAT, ('--weight-bits', 7, '--compare', '--engine', 'onnxruntime', '--no-verify')),
+        (QUANTIZED, ('--weight-bits', 7)),
+        (QUANTIZED, ()),
+    ):
+        out = tmp_path / f'{len(found)}.json'
+        assert run_tool('test', path, checkpoint, '--work-dir', tmp_path, '--out', out, *arguments, *options) == 0
+        found[len(found)] = json.loads(out.read_text())['metrics']
+    compared, seven, eight = found.values()
+    compared['simulated'].pop('images/s')
+    assert compared['simulated'] == seven != eight
+    assert abs(compared['onnxruntime']['coco/bbox_mAP'] - compared['converted']['coco/bbox_mAP']) <= 0.002
+    assert 'rms steps' not in compared['onnxruntime']
+    folder = tmp_path / 'deploy' / 'onnxruntime_int8'
+    assert json.loads((folder / 'deploy.json').read_text())['numerics']['weight_bits'] == 7
+    model = onnx.load(folder / 'network.onnx')
+    values = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    weights = [value for value in values.values() if value.dtype == np.int8 and value.ndim == 4]
+    assert len(weights) > 40 and max(np.abs(value.astype(int)).max() for value in weights) == 63
 
 
 def test_float_checkpoints_without_ranges(trained, mini_coco, tmp_path, capsys):
