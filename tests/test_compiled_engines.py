@@ -1,20 +1,30 @@
 """ExecuTorch, inductor and networks of open size, on the small network of the quantization tests."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from test_quantized_network import gather_ranges, images, make
+from tiny_segmenter import prepared_segmenter
+from torch import nn
+from torch.nn import functional
 
 from frostnet_mm.quantization import convert
 from frostnet_mm.runtimes import executorch as executorch_engine
 from frostnet_mm.runtimes import verify
 from frostnet_mm.runtimes.deploy import engine_of
 from frostnet_mm.runtimes.export import export_onnx
-from frostnet_mm.runtimes.flat import FlatNetwork, _IntegerNetwork, traceable
+from frostnet_mm.runtimes.flat import FlatNetwork, _IntegerNetwork, converted_network, traceable
 from frostnet_mm.runtimes.layers import RUNNERS
-from frostnet_mm.runtimes.predictor import DeploymentError, compare_outputs, open_network
+from frostnet_mm.runtimes.predictor import (
+    DeploymentError,
+    OverflowWarning,
+    compare_outputs,
+    may_overflow,
+    open_network,
+)
 
 
 def flat_network(numerics, **options):
@@ -89,3 +99,45 @@ def test_inductor_computes_what_was_trained(tmp_path):
     found, files = run_in(engine_of('inductor'), flat, x, tmp_path)
     assert files == ['network.pt2'] and all(np.isfinite(value).all() for value in found[0])
     assert all(output.passed for output in compared(network, flat, x, found))
+
+
+class LargeWeights(nn.Module):
+    """Convolutions whose products of a pair have one sign and are large, on images near the top of their range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.dense = nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.Conv2d(32, 32, 3, 1, 1, bias=False)
+        self.last = nn.Conv2d(32, 8, 1, bias=False)
+        for layer in (self.stem, self.dense, self.last):
+            nn.init.uniform_(layer.weight, 0.5, 1)
+
+    def forward(self, x):
+        return (self.last(functional.relu(self.dense(functional.relu(self.stem(x))))),)
+
+
+@pytest.mark.parametrize('bits', [8, 7])
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino', 'executorch', 'inductor'])
+def test_which_engines_overflow_where(name, bits, tmp_path):
+    """What ``may_overflow`` says of an engine on this machine is what it does."""
+    if name == 'executorch':
+        pytest.importorskip('executorch')
+    torch.manual_seed(0)
+    batches = [torch.rand(2, 3, 32, 48) / 2 + 0.5 for _ in range(3)]
+    model, network = prepared_segmenter(LargeWeights, weight_bits=bits, numerics=engine_of(name).numerics)
+    network.train().observe(True)
+    with torch.no_grad():
+        for batch in batches:
+            network.flat(batch)
+        network.simulate(True)
+        model.eval()
+        flat = converted_network(model, convert(network))
+        (expected,) = (value.numpy() for value in flat(batches[0][:1]))
+    files = engine_of(name).write(flat, batches[0][:1], tmp_path)
+    about = dict(engine=name, precision='int8', numerics=dict(weight_bits=bits), network=files[0])
+    about |= dict(input=dict(name='images', shape=[1, 3, 32, 48], dtype='float32'))
+    about |= dict(outputs=[dict(name=output) for output in flat.names])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', OverflowWarning)
+        (found,) = open_network(tmp_path, about)(batches[0][:1].numpy())
+    steps = np.abs(found - expected).max() / (expected.max() - expected.min()) * 255
+    assert steps > 10 if may_overflow(about) else steps < 2
