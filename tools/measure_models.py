@@ -15,7 +15,7 @@ from pathlib import Path
 import _path  # noqa: F401
 from mmengine.logging import print_log
 
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.engine.cli import add_weight_bits, run_tool
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import write_text
 from frostnet_mm.models.dense import UnsupportedModelError
@@ -35,10 +35,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='default: of the test pipeline')
     parser.add_argument('--out', default='work_dirs/models', help='folder; default work_dirs/models')
     parser.add_argument('--again', action='store_true', help='measure again what is there')
+    add_weight_bits(parser)
     return parser.parse_args()
 
 
-def measure(config: str, engines: list[str], shape: tuple[int, int] | None) -> dict:
+def measure(config: str, engines: list[str], shape: tuple[int, int] | None, weight_bits: int | None = None) -> dict:
     """One model on the engines.
 
     Returns:
@@ -50,7 +51,8 @@ def measure(config: str, engines: list[str], shape: tuple[int, int] | None) -> d
         engine = engine_of(name)
         engine.require()
         if engine.numerics not in sources:
-            sources[engine.numerics] = load_source(config, None, 'int8', size=shape, numerics=engine.numerics)
+            options = dict(size=shape, numerics=engine.numerics, weight_bits=weight_bits)
+            sources[engine.numerics] = load_source(config, None, 'int8', **options)
         with tempfile.TemporaryDirectory() as folder:
             options = DeployOptions(shape=shape, num_images=0)
             try:
@@ -134,12 +136,12 @@ def main() -> None:
     shape = tuple(args.shape) if args.shape else None
     rows = []
     for config in args.configs:
-        size = f'_{shape[0]}x{shape[1]}' if shape else ''
+        size = (f'_{shape[0]}x{shape[1]}' if shape else '') + (f'_w{args.weight_bits}' if args.weight_bits else '')
         file = out / f'{Path(config).stem}{size}.json'
         row = None if args.again or not file.is_file() else json.loads(file.read_text())
         if row is None or not set(engines) <= {*row['engines'], *row['failed']}:
             print_log(f'{config} …', logger='current')
-            row = measure(config, engines, shape)
+            row = measure(config, engines, shape, args.weight_bits)
             out.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(row, indent=1) + '\n')
         rows.append(row)
