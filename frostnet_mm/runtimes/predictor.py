@@ -56,6 +56,10 @@ DECODINGS = {
     'boxes': ('outputs',),
 }
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
+OVERFLOW = (
+    'This CPU has no VNNI: engines add INT8 products in 16 bits here, which overflow without a word where weights have '
+    '8 bits. For such CPUs deploy the model with --weight-bits 7.'
+)
 #: Sigmoids of logits this far below the threshold's are below it, whatever the rounding.
 MARGIN = 0.01
 NMS_BLOCK = 256
@@ -353,9 +357,8 @@ def may_overflow(description: dict) -> bool:
 def _warn_of_overflow(description: dict) -> None:
     if may_overflow(description):
         warnings.warn(
-            f'This CPU has no VNNI: {description["engine"]} adds INT8 products in 16 bits here, which overflow without '
-            'a word where weights have 8 bits. Results may be wrong. Deploy the model again with --weight-bits 7, or '
-            'to onnxruntime, which has exact sums for such CPUs.',
+            f'Results of {description["engine"]} may be wrong. {OVERFLOW} Or deploy it to onnxruntime, which has exact '
+            'sums for such CPUs.',
             OverflowWarning,
             stacklevel=4,
         )
@@ -1184,11 +1187,7 @@ def _check(folder: Path, threads: int | None) -> None:
     print(describe_outputs(outputs))
     engine, wrong = network.description['engine'], [output.name for output in outputs if not output.passed]
     if wrong:
-        cause = (
-            ' This CPU has no VNNI, and INT8 sums of 8 bit weights overflow: deploy the model with --weight-bits 7.'
-            if may_overflow(network.description)
-            else ''
-        )
+        cause = f' {OVERFLOW}' if may_overflow(network.description) else ''
         raise DeploymentError(
             f'{engine} does not compute on this machine what was deployed: {len(wrong)} of {len(outputs)} outputs '
             f'deviate, the first is {wrong[0]}.{cause}'

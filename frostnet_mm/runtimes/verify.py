@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
-from .predictor import ALLOWANCE, FACTOR, DeploymentError, OutputDifference, describe_outputs, sums_overflow
+from .predictor import ALLOWANCE, FACTOR, OVERFLOW, DeploymentError, OutputDifference, describe_outputs, sums_overflow
 
 LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
@@ -110,8 +110,5 @@ def require_agreement(
     elif layers:
         parts.append('Each layer by itself agrees: the engine fuses layers in another way when it runs them together.')
     if weight_bits == 8 and sums_overflow():
-        parts.append(
-            'This CPU has no VNNI: engines add INT8 products in 16 bits here, which overflow where weights have 8 '
-            'bits. For such CPUs give them 7: --weight-bits 7.'
-        )
+        parts.append(OVERFLOW)
     raise DeploymentError(f'{engine} does not compute what was trained. {" ".join(parts)}')
