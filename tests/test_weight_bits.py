@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from tiny_segmenter import images, prepared_segmenter
+from segmenter_parts import settled
+from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
@@ -40,18 +41,6 @@ class Stack(nn.Module):
         return (self.last(functional.avg_pool2d(functional.relu(self.norm(torch.cat([x, y], 1))), 3, 1, 1)),)
 
 
-def settled(bits):
-    torch.manual_seed(0)
-    model, network = prepared_segmenter(Stack, weight_bits=bits)
-    network.train().observe(True)
-    with torch.no_grad():
-        for seed in range(3):
-            network.flat(images(seed))
-    network.simulate(True)
-    model.eval()
-    return model, network.eval()
-
-
 def integer_weights(module):
     """The integers of the converted network, quantized by hand from what its operators get."""
     found = {}
@@ -68,7 +57,7 @@ def integer_weights(module):
 
 @pytest.mark.parametrize('bits, largest', [(8, 127), (7, 63)])
 def test_weights_of_7_bits_are_63_at_most_and_simulated_as_they_are_converted(bits, largest):
-    _, network = settled(bits)
+    _, network = settled(Stack, weight_bits=bits)
     converted = convert(network)
     weights = integer_weights(converted.module)
     # a norm and an average pool are depthwise convolutions of one magnitude, which engines sum in 32 bits
@@ -86,7 +75,7 @@ def test_weights_of_7_bits_are_63_at_most_and_simulated_as_they_are_converted(bi
 
 def test_fewer_bits_round_twice_as_coarsely():
     """Both from the same float weights; the distance to float grows by 127/63 for the weights' share of it."""
-    (model, eight), (_, seven) = settled(8), settled(7)
+    (model, eight), (_, seven) = (settled(Stack, weight_bits=bits) for bits in (8, 7))
     exact = [module for module in model.backbone.modules() if isinstance(module, nn.Conv2d)]
     errors = []
     for network in (eight, seven):
@@ -112,7 +101,7 @@ def test_settings_and_hook_take_8_or_7():
 
 
 def test_checkpoints_load_with_other_bits_unless_their_scales_were_trained():
-    _, network = settled(8)
+    _, network = settled(Stack, weight_bits=8)
     for learned in (False, True):
         settings = QuantizationSettings(learned=learned, example_shape=(2, 3, 32, 48))
         meta = describe_quantization(network, settings, 'QAT')
