@@ -256,7 +256,13 @@ def test_metrics_belong_to_engine_or_simulation(tmp_path):
     compared.write_text(json.dumps(dict(config='x/a.py', checkpoint='c', execution='compared', metrics=metrics)))
     single = tmp_path / 'single.json'
     single.write_text(json.dumps(dict(config='b.py', execution='float', metrics={'mIoU': 71.5})))
-    known = report.read_metrics([compared, single])
+    seven = tmp_path / 'seven.json'
+    metrics = {'converted': {'coco/bbox_mAP': 0.27}, 'openvino': {'coco/bbox_mAP': 0.265}}
+    seven.write_text(json.dumps(dict(config='x/a.py', execution='compared', metrics=metrics, weight_bits=7)))
+    known = report.read_metrics([compared, single, seven])
+    for engine, value in (('openvino', 0.265), ('executorch', 0.27)):
+        cell = replace(CELL, config='a.py', engine=engine, precision='int8w7')
+        assert report.metric_of(cell, known['a']).value == value
     rows = report.make_rows(
         [*made_up(), result('openvino', 'bf16', 3.0), result('torch', 'float', 1.0, 'b.py')], metrics=known
     )

@@ -23,7 +23,7 @@ from frostnet_mm.engine.cli import (
 )
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-from frostnet_mm.engine.inference import choose_execution, classes_of, quantization_of
+from frostnet_mm.engine.inference import choose_execution, classes_of, quantization_of, weight_bits_of
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
@@ -125,6 +125,8 @@ def main() -> None:
         metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         report = dict(config=args.config, checkpoint=args.checkpoint, execution=execution, metrics=metrics)
+        if quantization_of(checkpoint) is not None:
+            report['weight_bits'] = weight_bits_of(checkpoint, args.weight_bits, args.checkpoint)
         write_text(args.out, json.dumps(report, indent=1, default=float))
 
 

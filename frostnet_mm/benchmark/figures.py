@@ -126,7 +126,7 @@ def accuracy_figure(rows: Sequence[Row]) -> bytes | None:
             xs, ys = [row.result.latency_ms for row in points], [row.metric.value for row in points]
             axis.plot(xs, ys, color=color, linewidth=0.8, alpha=0.5)
             for row, x, y in zip(points, xs, ys, strict=True):
-                face = color if row.result.cell.precision == 'int8' else 'white'
+                face = color if row.result.cell.precision.startswith('int8') else 'white'
                 axis.scatter(
                     x, y, s=55, marker=MARKERS[engines.index(engine) % 8], facecolor=face, edgecolor=color, zorder=3
                 )

@@ -14,6 +14,7 @@ from .cells import BUSY, FAILED, BenchmarkError, Cell, Result
 METRICS = ('bbox_mAP', 'mIoU', 'segm_mAP', 'mAP')  # in order of preference
 TIMES = ('latency_ms', 'throughput', 'preprocess_ms', 'network_ms', 'decode_ms', 'end_to_end_ms', 'spread', 'drift')
 NONE = '–'
+SEVEN_BITS = ' w7'  # behind what was evaluated, in read_metrics
 SIMULATIONS = ('converted', 'simulated')  # what stands for an engine that was not evaluated itself, best first
 
 
@@ -100,7 +101,8 @@ def read_metrics(files: Iterable[str | os.PathLike]) -> dict[str, dict[str, Metr
         files (Iterable[str | PathLike]): The files.
 
     Returns:
-        dict[str, dict[str, Metric]]: The main metric by config name, then by arithmetic or engine.
+        dict[str, dict[str, Metric]]: The main metric by config name, then by arithmetic or engine,
+        with SEVEN_BITS behind it for weights of 7 bits.
 
     Raises:
         BenchmarkError: A file is no such file, or has no metric that is known.
@@ -111,7 +113,11 @@ def read_metrics(files: Iterable[str | os.PathLike]) -> dict[str, dict[str, Metr
             content = json.loads(Path(file).read_text())
             model, execution, values = Path(content['config']).stem, content['execution'], content['metrics']
             by_source = values if execution == 'compared' else {execution: values}
-            entries = {source: main_metric(source, figures) for source, figures in by_source.items()}
+            bits = SEVEN_BITS if content.get('weight_bits') == 7 else ''
+            entries = {
+                source if source == 'float' else source + bits: main_metric(source, figures)
+                for source, figures in by_source.items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BenchmarkError(
                 f'--metrics {file} cannot be read ({type(error).__name__}: {error}): expected a file of '
@@ -138,9 +144,10 @@ def metric_of(cell: Cell, known: dict[str, Metric]) -> Metric | None:
     """The metric that belongs to a cell: that of its engine, else of the simulation of its arithmetic."""
     if cell.precision == 'float':
         return known.get('float')
-    if cell.precision != 'int8':
+    if cell.precision not in ('int8', 'int8w7'):
         return None
-    return next((known[name] for name in (cell.engine, *SIMULATIONS) if name in known), None)
+    bits = SEVEN_BITS if cell.precision == 'int8w7' else ''
+    return next((known[name + bits] for name in (cell.engine, *SIMULATIONS) if name + bits in known), None)
 
 
 # -- formatting
