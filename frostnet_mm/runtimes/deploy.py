@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from ..engine.inference import build_pipeline
-from ..files import write_bytes, write_text
+from ..files import write_text
 from . import verify
 from .base import Engine, LayerTime, count_operators
 from .cost import count_macs, engine_int8_share
@@ -27,17 +26,13 @@ from .decoding import NAMES, OUTPUTS, with_decoding
 from .description import describe_model
 from .flat import Normalization, traceable
 from .predictor import (
-    CHECK,
-    CHECKED,
     DESCRIPTION,
     FORMAT,
     DeploymentError,
     Detections,
     Geometry,
-    check_values,
     compare_outputs,
     decode,
-    normalize_pixels,
     open_network,
     read_deployment,
 )
@@ -50,7 +45,6 @@ ENGINE_CLASSES = {
     'inductor': 'InductorEngine',
 }
 _PACKAGES = ('torch', 'torchao', 'onnx', 'onnxruntime', 'openvino', 'executorch', 'numpy')
-_CHECKED_VALUES = 2048  # of each output, for the machines that it is deployed on
 _NOISE_IMAGES = 4  # to verify with where there are no images: one alone says little of an output of few elements
 DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
 
@@ -152,7 +146,7 @@ def deploy_source(source: Source, engine: Engine, out: Path, options: DeployOpti
         if options.check:
             description['verification'], compared = _verify(source, engine, folder, pairs, baked, options)
             if not options.decode:
-                description['files'] |= _write_check(folder, description, pairs[0], *compared)
+                description['files'] |= verify.write_check(folder, description, pairs[0], *compared)
         if options.decode:
             description |= _append_decoding(description, engine, folder, pairs, baked is not None)
         _save(description, folder)
@@ -390,45 +384,3 @@ def _verify(
     verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
     kind = 'images' if source.has_data or options.images else 'noise'
     return verify.summarize(outputs, layers, len(pairs), kind), (expected[0], exact[0])
-
-
-def _write_check(
-    folder: Path,
-    description: dict,
-    pair: tuple[np.ndarray, np.ndarray],
-    reference: Sequence[np.ndarray],
-    exact: Sequence[np.ndarray],
-) -> dict[str, str]:
-    """Write what other machines compare their engine with: an image, and some of the values that it should give.
-
-    Args:
-        folder (Path): The deployment.
-        description (dict): Of the deployment.
-        pair (tuple[ndarray, ndarray]): The raw image and the normalized one.
-        reference (Sequence[ndarray]): Outputs of the reference.
-        exact (Sequence[ndarray]): Outputs of the float network.
-
-    Returns:
-        dict[str, str]: The file and its sha256.
-    """
-    raw, image = pair
-    settings = description['preprocessing']
-    plain = settings['baked'] or all(
-        np.array_equal(normalize_pixels(one, one.shape[:2], settings)[0], other)
-        for one, other in zip(raw, image, strict=True)
-    )
-    positions = [_sample(value) for value in reference]
-    arrays = dict(images=raw if plain else image)
-    compared = (positions, check_values(reference, positions), check_values(exact, positions))
-    for kind, values in zip(CHECKED, compared, strict=True):
-        arrays |= {f'{kind}_{index}': value for index, value in enumerate(values)}
-    content = BytesIO()
-    np.savez_compressed(content, **arrays)
-    write_bytes(folder / CHECK, content.getvalue())
-    return {CHECK: sha256(content.getvalue()).hexdigest()}
-
-
-def _sample(values: np.ndarray) -> np.ndarray:
-    """Positions in a flattened output, evenly spread, with those of its ends, which say what a step is."""
-    spread = np.linspace(0, values.size - 1, min(values.size, _CHECKED_VALUES)).astype(np.int64)
-    return np.unique(np.concatenate([spread, [values.argmin(), values.argmax()]]))

@@ -2,15 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..files import write_bytes
 from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
-from .predictor import ALLOWANCE, FACTOR, OVERFLOW, DeploymentError, OutputDifference, describe_outputs, sums_overflow
+from .predictor import (
+    ALLOWANCE,
+    CHECK,
+    CHECKED,
+    FACTOR,
+    OVERFLOW,
+    DeploymentError,
+    OutputDifference,
+    check_values,
+    describe_outputs,
+    normalize_pixels,
+    sums_overflow,
+)
 
 LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
+_CHECKED_VALUES = 2048  # of each output, for the machines that it is deployed on
 
 
 def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
@@ -112,3 +129,45 @@ def require_agreement(
     if weight_bits == 8 and sums_overflow():
         parts.append(OVERFLOW)
     raise DeploymentError(f'{engine} does not compute what was trained. {" ".join(parts)}')
+
+
+def write_check(
+    folder: Path,
+    description: dict,
+    pair: tuple[np.ndarray, np.ndarray],
+    reference: Sequence[np.ndarray],
+    exact: Sequence[np.ndarray],
+) -> dict[str, str]:
+    """Write what other machines compare their engine with: an image, and some of the values that it should give.
+
+    Args:
+        folder (Path): The deployment.
+        description (dict): Of the deployment.
+        pair (tuple[ndarray, ndarray]): The raw image and the normalized one.
+        reference (Sequence[ndarray]): Outputs of the reference.
+        exact (Sequence[ndarray]): Outputs of the float network.
+
+    Returns:
+        dict[str, str]: The file and its sha256.
+    """
+    raw, image = pair
+    settings = description['preprocessing']
+    plain = settings['baked'] or all(
+        np.array_equal(normalize_pixels(one, one.shape[:2], settings)[0], other)
+        for one, other in zip(raw, image, strict=True)
+    )
+    positions = [_sample(value) for value in reference]
+    arrays = dict(images=raw if plain else image)
+    compared = (positions, check_values(reference, positions), check_values(exact, positions))
+    for kind, values in zip(CHECKED, compared, strict=True):
+        arrays |= {f'{kind}_{index}': value for index, value in enumerate(values)}
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(folder / CHECK, content.getvalue())
+    return {CHECK: sha256(content.getvalue()).hexdigest()}
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    """Positions in a flattened output, evenly spread, with those of its ends, which say what a step is."""
+    spread = np.linspace(0, values.size - 1, min(values.size, _CHECKED_VALUES)).astype(np.int64)
+    return np.unique(np.concatenate([spread, [values.argmin(), values.argmax()]]))
