@@ -168,13 +168,16 @@ def test_the_exact_side_of_the_comparison_does_not_overflow():
     sigmoid = helper.make_node('Sigmoid', ['y'], ['y2'])  # a Relu would belong to the convolution
     model.graph.node.insert(names.index('y') + 1, sigmoid)
     model.graph.node[names.index('r') + 1].input[0] = 'y2'
-    next(v for v in model.graph.initializer if v.name == 'out_scale').CopyFrom(
-        numpy_helper.from_array(np.asarray(1 / 255, np.float32), 'out_scale')
-    )
+    constants = {value.name: value for value in model.graph.initializer}
+    for name, value in (('out_scale', np.float32(1 / 255)), ('out_zero', np.uint8(0)), ('weight_scale', 1e-3)):
+        value = np.full(16, value, np.float32) if name == 'weight_scale' else np.asarray(value)
+        constants[name].CopyFrom(numpy_helper.from_array(value, name))  # small sums: the sigmoid does not saturate
     expected = compare_layers(model, x, RUNNERS['onnxruntime'])[1]
     assert use_integer_products(model) and expected.steps == 0
     found = compare_layers(model, x, RUNNERS['onnxruntime'])[1]
     assert (found.steps, found.count) == (0, 0)
+    result = model.graph.output[0].name
+    assert len(np.unique(RUNNERS['onnxruntime'](model.SerializeToString(), x, [result])[0])) > 20  # a test of something
 
 
 def fast_onnxruntime(model, images, names):

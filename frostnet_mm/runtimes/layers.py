@@ -56,9 +56,9 @@ def compare_layers(model: Any, images: np.ndarray, run: RunModel) -> list[LayerD
     found = run(_with_outputs(model, list(grids)), images, list(grids))
     values = dict(zip(grids, found, strict=True))
     exact = _copy(model)
-    _use_unsigned_weights(exact)
     del exact.graph.node[:]
     exact.graph.node.extend(node for node in model.graph.node if node.output[0] not in grids)
+    _use_unsigned_weights(exact)
     exact.graph.input.extend(_value(name, value) for name, value in values.items())
     inputs = {model.graph.input[0].name: images, **values}
     sources = dict.fromkeys(grid.source for grid in grids.values() if grid.source not in inputs)
