@@ -13,7 +13,7 @@ from ..runtimes.sources import load_source
 from .loading import deployment_input
 
 PROFILE_RUNS = 10
-WEIGHT_BITS = dict(int8=8, int8w7=7)  # by precision
+BITS_BY_PRECISION = dict(int8=8, int8w7=7)  # of the weights
 
 
 def prepare(
@@ -48,7 +48,7 @@ def prepare(
         try:
             engine = engine_of(name)
             engine.require()
-            bits = WEIGHT_BITS.get(precision)
+            bits = BITS_BY_PRECISION.get(precision)
             kind, numerics = ('float', '') if bits is None else ('int8', engine.numerics)
             if (precision, numerics) not in sources:
                 sources[precision, numerics] = load_source(
