@@ -1,10 +1,14 @@
 """Forms in which onnxruntime computes stems and last convolutions: the same numbers, from fewer or faster operators."""
 
+import importlib
+import platform
+import subprocess
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import run_tool
+from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.benchmark.machine import describe_machine
@@ -212,3 +216,21 @@ def test_peak_is_measured_for_each_instruction_set(capsys, monkeypatch):
     assert all(0 < float(row[3]) <= float(row[4]) for row in rows)
     monkeypatch.setenv('CC', 'no-such-compiler')
     assert run_tool('benchmark_peak') != 0
+
+
+@pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='assembles x86 instructions')
+def test_every_instruction_assembles_whether_this_processor_has_it_or_not(tmp_path, monkeypatch):
+    """On AVX2 alone too, so that a machine with AVX-VNNI is not the first to compile its loop."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    peak = importlib.import_module('benchmark_peak')
+    assert [i.flag for i in peak.INSTRUCTIONS if i.precision == 'INT8'] == ['avx_vnni', 'avx512_vnni']
+    for index, instruction in enumerate(peak.INSTRUCTIONS):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        program = peak.compile_loop(instruction, peak.find_compiler(), folder)
+        code = subprocess.run(['objdump', '-d', str(program)], capture_output=True, text=True, check=True).stdout
+        last = instruction.code.split()[-2]  # its name stands before its registers
+        found = [line for line in code.splitlines() if f'{last} ' in line and f'%{instruction.register}' in line]
+        assert len(found) >= peak.ACCUMULATORS, code
+        if instruction.flag == 'avx_vnni':  # AVX512's form, which begins with byte 62, is another instruction set
+            assert all(line.split('\t')[1].startswith('c4 ') for line in found), found

@@ -54,7 +54,8 @@ INSTRUCTIONS = (
         'ymm',
         32,
     ),
-    Instruction('INT8', 'avx_vnni', '{{vex}} vpdpbusd {r}14,{r}15,{r}{i}', 'ymm', 32),
+    # %{ and %}: GCC takes plain braces for the alternatives of several assembler dialects
+    Instruction('INT8', 'avx_vnni', '%{{vex%}} vpdpbusd {r}14,{r}15,{r}{i}', 'ymm', 32),
     Instruction('INT8', 'avx512_vnni', 'vpdpbusd {r}14,{r}15,{r}{i}', 'zmm', 64),
 )
 SOURCE = """
@@ -94,14 +95,23 @@ def write_source(instruction: Instruction) -> str:
     return SOURCE.format(body=' '.join(lines), clobbers=clobbers)
 
 
+def compile_loop(instruction: Instruction, compiler: str, folder: Path) -> Path:
+    """Compile the loop of an instruction, which this processor need not have; return the program."""
+    source, program = folder / 'peak.c', folder / 'peak'
+    source.write_text(write_source(instruction))
+    built = subprocess.run([compiler, '-O2', str(source), '-o', str(program)], capture_output=True, text=True)
+    if built.returncode:
+        raise ConfigError(
+            f"{compiler} cannot compile '{instruction.code}' ({instruction.flag}): {built.stderr.strip()[:500]} "
+            'A newer compiler or assembler may know it: name it in CC.'
+        )
+    return program
+
+
 def measure(instruction: Instruction, compiler: str, rounds: int, loops: int) -> list[float]:
     """Compile and run the loop; return GMAC/s by round."""
     with tempfile.TemporaryDirectory() as folder:
-        source, program = Path(folder) / 'peak.c', Path(folder) / 'peak'
-        source.write_text(write_source(instruction))
-        built = subprocess.run([compiler, '-O2', str(source), '-o', str(program)], capture_output=True, text=True)
-        if built.returncode:
-            raise ConfigError(f"{compiler} cannot compile '{instruction.code}': {built.stderr.strip()[:500]}")
+        program = compile_loop(instruction, compiler, Path(folder))
         times = subprocess.run([program, str(rounds), str(loops)], capture_output=True, text=True, check=True).stdout
     return [loops * ACCUMULATORS * instruction.macs / float(line) / 1e9 for line in times.split()]
 
@@ -127,7 +137,7 @@ def main() -> None:
     print('\n| precision | instruction | GMAC/s, median | fastest |\n|---|---|---:|---:|')
     for instruction in known:
         found = measure(instruction, compiler, args.rounds, args.loops)
-        words = instruction.code.format(r='', i='').replace('{vex} ', '').split('; ')
+        words = instruction.code.format(r='', i='').replace('%{vex%} ', '').split('; ')
         name = f'{" + ".join(word.split()[0] for word in words)} {instruction.register} ({instruction.flag})'
         print(f'| {instruction.precision} | {name} | {median(found):.0f} | {max(found):.0f} |', flush=True)
 
