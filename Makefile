@@ -10,7 +10,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## make the environment (first time: compiles mmcv, about 10 minutes on 2 cores; then at once)
-	@$(PYTHON) tools/setup_env.py --venv "$(VENV)"
+	@$(PYTHON) tools/setup/setup_env.py --venv "$(VENV)"
 
 test: setup  ## lint and run the tests
 	@"$(BIN)/ruff" check --quiet .

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from frostnet_mm.data.mini_coco import generate_mini_coco
-from frostnet_mm.runtimes.predictor import sums_overflow
+from frostnet_mm.data.generated.mini_coco import generate_mini_coco
+from frostnet_mm.device.predictor import sums_overflow
 
 ROOT = Path(__file__).resolve().parent.parent
 EXACT_BITS = 7 if sums_overflow() else 8  # of weights that every engine computes exactly on this machine
@@ -28,16 +28,16 @@ SHORT = (
 
 def run_tool(name, *args):
     """Run tools/NAME.py in this process; return its exit status."""
-    argv = sys.argv
+    argv, script = sys.argv, ROOT / 'tools' / f'{name}.py'
     sys.argv = [f'tools/{name}.py', *map(str, args)]
-    sys.path.insert(0, str(ROOT / 'tools'))
+    sys.path.insert(0, str(script.parent))
     try:
-        runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
+        runpy.run_path(str(script), run_name='__main__')
     except SystemExit as stop:
         return stop.code or 0
     finally:
         sys.argv = argv
-        sys.path.remove(str(ROOT / 'tools'))
+        sys.path.remove(str(script.parent))
     return 0
 
 
@@ -55,7 +55,7 @@ def trained(mini_coco, tmp_path_factory):
     assert (
         run_tool(
             'train',
-            ROOT / 'configs/ssdlite_frostnet_minicoco.py',
+            ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py',
             '--work-dir',
             work_dir,
             '--cfg-options',

@@ -23,7 +23,7 @@ from frostnet_mm.quantization.prepare import QuantizationSettings, describe_quan
 
 # Two stages of the backbone and two levels of the head: a capture takes 5 s in place of 20.
 CONFIG = f"""
-_base_ = {str(ROOT / 'configs/ssdlite_frostnet_minicoco.py')!r}
+_base_ = {str(ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py')!r}
 model = dict(
     backbone=dict(widen_factor=0.35, out_indices=(0, 1)),
     neck=None,

@@ -12,9 +12,10 @@ import pytest
 from conftest import run_tool
 from onnx import TensorProto, helper, numpy_helper
 
-from frostnet_mm.benchmark import loading, machine, operators, report, runs, scheduler, timing
+from frostnet_mm.benchmark import runs
 from frostnet_mm.benchmark.cells import BUSY, DONE, FAILED, BenchmarkError, Cell, Result, Store, groups, plan
-from frostnet_mm.benchmark.operator_table import (
+from frostnet_mm.benchmark.measure import loading, machine, operators, scheduler, timing
+from frostnet_mm.benchmark.report.operator_table import (
     OperatorEffort,
     OperatorResult,
     OperatorStore,
@@ -22,7 +23,8 @@ from frostnet_mm.benchmark.operator_table import (
     operator_lines,
     summarize,
 )
-from frostnet_mm.benchmark.publish import profile_table, write_report
+from frostnet_mm.benchmark.report.publish import profile_table, write_report
+from frostnet_mm.benchmark.report.tables import tables as report
 
 MACHINE = dict(
     cpu='Example CPU', flags=['avx2'], cores=4, memory_gib=8.0, system='Linux', python='3.11', versions={'numpy': '2'},

@@ -34,7 +34,7 @@ def test_missing_data_root(root):
         'COCO_ROOT=/path',
         '--cfg-options data_root=/path',
         'python tools/make_mini_data.py coco',
-        'configs/ssdlite_frostnet_minicoco.py',
+        'configs/examples/ssdlite_frostnet_minicoco.py',
     )
     assert issubclass(DatasetNotFoundError, FileNotFoundError)
 

@@ -11,20 +11,20 @@ from tiny_segmenter import prepared_segmenter
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.quantization import convert
-from frostnet_mm.runtimes import executorch as executorch_engine
-from frostnet_mm.runtimes import verify
-from frostnet_mm.runtimes.deploy import engine_of
-from frostnet_mm.runtimes.export import export_onnx
-from frostnet_mm.runtimes.flat import FlatNetwork, _IntegerNetwork, converted_network, traceable
-from frostnet_mm.runtimes.layers import RUNNERS
-from frostnet_mm.runtimes.predictor import (
+from frostnet_mm.deploy.deploy import engine_of
+from frostnet_mm.deploy.engines import executorch as executorch_engine
+from frostnet_mm.deploy.flat_network import FlatNetwork, _IntegerNetwork, converted_network, traceable
+from frostnet_mm.deploy.onnx.export import export_onnx
+from frostnet_mm.deploy.verification import verify
+from frostnet_mm.deploy.verification.layers import RUNNERS
+from frostnet_mm.device.predictor import (
     DeploymentError,
     OverflowWarning,
     compare_outputs,
     may_overflow,
     open_network,
 )
+from frostnet_mm.quantization import convert
 
 
 def flat_network(numerics, **options):
@@ -87,7 +87,7 @@ def test_executorch_wants_one_size_and_its_own_numerics(tmp_path):
     _, flat = flat_network('executorch')
     with pytest.raises(DeploymentError, match='give --shape instead of --dynamic'):
         engine_of('executorch').write(flat, images(1), tmp_path, dynamic=True)
-    from frostnet_mm.runtimes.sources import _check_numerics
+    from frostnet_mm.deploy.loaded_model import _check_numerics
 
     with pytest.raises(DeploymentError, match='--numerics executorch'):
         _check_numerics(SimpleNamespace(numerics='onnx'), 'executorch', 'epoch_1.pth')

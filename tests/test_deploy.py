@@ -15,25 +15,27 @@ from mmengine.dataset import pseudo_collate
 from onnx import numpy_helper
 from torch import nn
 
-from frostnet_mm.engine.inference import build_pipeline
-from frostnet_mm.models.dense import DenseNetwork, detach
-from frostnet_mm.runtimes import base, predictor, verify
-from frostnet_mm.runtimes.cost import engine_int8_share, layer_costs, macs_by_node
-from frostnet_mm.runtimes.decoding import with_decoding
-from frostnet_mm.runtimes.deploy import DeployOptions, deploy, deploy_source, engine_of
-from frostnet_mm.runtimes.export import onnx_of
-from frostnet_mm.runtimes.flat import Normalization, traceable
-from frostnet_mm.runtimes.layers import RUNNERS, compare_layers
-from frostnet_mm.runtimes.padding import pad_depthwise
-from frostnet_mm.runtimes.predictor import (
+from frostnet_mm.apis.inference import build_pipeline
+from frostnet_mm.deploy.cost import engine_int8_share, layer_costs, macs_by_node
+from frostnet_mm.deploy.deploy import DeployOptions, deploy, deploy_source, engine_of
+from frostnet_mm.deploy.engine_network import attach_engine
+from frostnet_mm.deploy.engines import base
+from frostnet_mm.deploy.flat_network import Normalization, traceable
+from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
+from frostnet_mm.deploy.loaded_model import load_source, set_input_size
+from frostnet_mm.deploy.onnx.export import onnx_of
+from frostnet_mm.deploy.onnx.rewrites.pad_depthwise import pad_depthwise
+from frostnet_mm.deploy.verification import verify
+from frostnet_mm.deploy.verification.layers import RUNNERS, compare_layers
+from frostnet_mm.device import predictor
+from frostnet_mm.device.predictor import (
     DeploymentError,
     Predictor,
     check_deployment,
     compare_outputs,
     open_network,
 )
-from frostnet_mm.runtimes.seam import attach_engine
-from frostnet_mm.runtimes.sources import load_source, set_input_size
+from frostnet_mm.models.dense import DenseNetwork, detach
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
 CLASSES = {'model.bbox_head.num_classes': 4, 'model.test_cfg.score_thr': 0.25}
@@ -179,7 +181,7 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
         weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), wrong))
         return model.SerializeToString()
 
-    monkeypatch.setattr('frostnet_mm.runtimes.onnx_engine.onnx_of', broken)
+    monkeypatch.setattr('frostnet_mm.deploy.engines.onnx_engine.onnx_of', broken)
     with pytest.raises(DeploymentError, match=r'first layer that differs is backbone.stages.3.0.expand.activate'):
         deploy_source(source, engine_of('onnxruntime'), tmp_path / 'out', DeployOptions(images=[str(picture)]))
     assert not list(tmp_path.iterdir())  # nothing half-finished stays
@@ -361,7 +363,7 @@ def test_what_cannot_be_deployed_is_refused(tmp_path, monkeypatch):
 
 
 def test_tool_says_what_is_wrong(tmp_path, trained, capsys):
-    config = ROOT / 'configs/ssdlite_frostnet_minicoco.py'
+    config = ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py'
     checkpoint = trained / 'epoch_2.pth'
     out = ('--engine', 'onnxruntime', '--out', tmp_path / 'out', '--cfg-options', 'model.backbone.widen_factor=0.5')
     assert run_tool('deploy', config, checkpoint, *out) == 2

@@ -13,14 +13,15 @@ from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
+from frostnet_mm.deploy.deploy import engine_of
+from frostnet_mm.deploy.engines import onnxruntime, openvino
+from frostnet_mm.deploy.engines.base import count_operators
+from frostnet_mm.deploy.flat_network import converted_network, traceable
+from frostnet_mm.deploy.onnx.rewrites.float_weights import keep_float_weights
+from frostnet_mm.deploy.onnx.rewrites.global_pooling import use_global_pools
+from frostnet_mm.deploy.verification import verify
+from frostnet_mm.deploy.verification.layers import RUNNERS, _difference, _Grid, compare_layers
 from frostnet_mm.quantization import convert, float_operators
-from frostnet_mm.runtimes import onnxruntime, openvino, verify
-from frostnet_mm.runtimes.base import count_operators
-from frostnet_mm.runtimes.deploy import engine_of
-from frostnet_mm.runtimes.flat import converted_network, traceable
-from frostnet_mm.runtimes.float_weights import keep_float_weights
-from frostnet_mm.runtimes.layers import RUNNERS, _difference, _Grid, compare_layers
-from frostnet_mm.runtimes.pooling import use_global_pools
 
 ENGINES = {'onnxruntime': onnxruntime, 'openvino': openvino}
 SETTINGS = {GateParts: dict(float_modules=('backbone.aspp',))}

@@ -11,11 +11,11 @@ import pytest
 from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 
-from frostnet_mm.benchmark.machine import describe_machine
-from frostnet_mm.runtimes.predictor import exact_session, sums_overflow
-from frostnet_mm.runtimes.products import use_integer_products
-from frostnet_mm.runtimes.shared import separate_weights
-from frostnet_mm.runtimes.stems import use_blocks
+from frostnet_mm.benchmark.measure.machine import describe_machine
+from frostnet_mm.deploy.onnx.rewrites.integer_matmul import use_integer_products
+from frostnet_mm.deploy.onnx.rewrites.space_to_depth import use_blocks
+from frostnet_mm.deploy.onnx.rewrites.untie_weights import separate_weights
+from frostnet_mm.device.predictor import exact_session, sums_overflow
 
 SCALE, ZERO = 0.02, 114
 
@@ -196,32 +196,32 @@ def test_forms_are_timed_one_after_the_other(tmp_path, capsys):
     onnx.save(
         network([1, 3, 32, 32], weights(8, 3, 3, 3), dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)), path
     )
-    assert run_tool('benchmark_forms', '--network', path, '--rounds', 2) == 0
+    assert run_tool('studies/benchmark_rewrites', '--network', path, '--rounds', 2) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if ' ms' in line]
     assert len(lines) == 7 and [line for line in lines if '(1 operators)' in line] == [lines[4]]
     assert lines[4].startswith('+ use_blocks')
     model = onnx.load(path)
     use_blocks(model)
     onnx.save(model, path)
-    assert run_tool('benchmark_forms', '--network', path) != 0  # nothing to change
+    assert run_tool('studies/benchmark_rewrites', '--network', path) != 0  # nothing to change
 
 
 @pytest.mark.skipif('avx2' not in describe_machine()['flags'], reason='needs an x86 CPU with AVX2')
 def test_peak_is_measured_for_each_instruction_set(capsys, monkeypatch):
-    assert run_tool('benchmark_peak', '--rounds', 2, '--loops', 100_000) == 0
+    assert run_tool('studies/benchmark_peak', '--rounds', 2, '--loops', 100_000) == 0
     rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if line.startswith('| ') and 'mm' in line]
     flags = describe_machine()['flags']
     expected = ['float', *(['float'] * ('avx512f' in flags)), 'INT8, exact', 'INT8, 16 bit sums']
     assert [row[1].strip() for row in rows] == [*expected, *(['INT8'] * sum(f.endswith('_vnni') for f in flags))]
     assert all(0 < float(row[3]) <= float(row[4]) for row in rows)
     monkeypatch.setenv('CC', 'no-such-compiler')
-    assert run_tool('benchmark_peak') != 0
+    assert run_tool('studies/benchmark_peak') != 0
 
 
 @pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='assembles x86 instructions')
 def test_every_instruction_assembles_whether_this_processor_has_it_or_not(tmp_path, monkeypatch):
     """On AVX2 alone too, so that a machine with AVX-VNNI is not the first to compile its loop."""
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/studies'))
     peak = importlib.import_module('benchmark_peak')
     assert [i.flag for i in peak.INSTRUCTIONS if i.precision == 'INT8'] == ['avx_vnni', 'avx512_vnni']
     for index, instruction in enumerate(peak.INSTRUCTIONS):

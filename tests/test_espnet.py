@@ -9,11 +9,11 @@ from reference_frostnet import randomize
 from torch import nn
 from torch.nn import functional as F
 
+from frostnet_mm.deploy.cost import count_macs
 from frostnet_mm.models import ESPNet, ESPNetHead, ESPNetv2, ESPNetv2Head
 from frostnet_mm.models.layers import EESP, ESP, EESPDown, channelwise
 from frostnet_mm.models.layers.eesp import branch_dilations
 from frostnet_mm.registry import MODELS
-from frostnet_mm.runtimes.cost import count_macs
 
 PRELU = dict(type='PReLU')
 LOSS = dict(type='CrossEntropyLoss', avg_non_ignore=True)

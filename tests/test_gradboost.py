@@ -13,8 +13,8 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import apply_to
 from scipy import stats
 
+from frostnet_mm.engine.optimizers.gradboost import _last_boosted_step
 from frostnet_mm.quantization import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
-from frostnet_mm.quantization.gradboost import _last_boosted_step
 
 # class, its base, arguments for the plain rule
 CLASSES = {

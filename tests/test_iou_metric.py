@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 from mmseg.structures import SegDataSample
 
-from frostnet_mm.engine.iou_metric import IoUMetric, class_table, scores_by_class
+from frostnet_mm.apis.iou_metric import IoUMetric, class_table, scores_by_class
 from frostnet_mm.registry import METRICS
 
 CLASSES = ('road', 'car', 'train', 'sky')
@@ -93,7 +93,7 @@ def test_errors_name_what_is_missing():
 
 def test_table_marks_classes_that_the_truth_lacks(monkeypatch):
     logged = []
-    monkeypatch.setattr('frostnet_mm.engine.iou_metric.print_log', lambda text, **_: logged.append(text))
+    monkeypatch.setattr('frostnet_mm.apis.iou_metric.print_log', lambda text, **_: logged.append(text))
     metrics = evaluate(IoUMetric(), (TRUTH, FOUND))
     scores = scores_by_class(metrics)
     assert scores == {'road': 60.0, 'car': 50.0, 'sky': 0.0}

@@ -10,7 +10,7 @@ from frostnet_mm.engine.config import load_config
 def test_the_table_has_what_was_measured_and_what_failed(tmp_path, capsys):
     config = ROOT / 'configs/ssdlite_frostnet_coco.py'
     arguments = ['--engines', 'onnxruntime', '--shape', 64, 96, '--out', tmp_path]
-    assert run_tool('measure_models', config, *arguments) == 0
+    assert run_tool('studies/measure_models', config, *arguments) == 0
     row = json.loads((tmp_path / 'ssdlite_frostnet_coco_64x96.json').read_text())
     # parameters counted on mmdet's own model, convolutions that put out floats counted by hand: 2 a level
     from mmdet.utils import register_all_modules
@@ -29,6 +29,6 @@ def test_the_table_has_what_was_measured_and_what_failed(tmp_path, capsys):
     row['failed'], row['engines'] = {'onnxruntime': 'DeploymentError: it deviates\nmore'}, {}
     (tmp_path / 'ssdlite_frostnet_coco_64x96.json').write_text(json.dumps(row))
     capsys.readouterr()
-    assert run_tool('measure_models', config, *arguments) == 0  # what is there is not measured again
+    assert run_tool('studies/measure_models', config, *arguments) == 0  # what is there is not measured again
     printed = capsys.readouterr().out
     assert 'failed |' in printed and '| DeploymentError: it deviates |' in printed and 'more' not in printed

@@ -11,10 +11,11 @@ import pytest
 from mmseg.datasets import CityscapesDataset
 from PIL import Image, ImageDraw
 
-from frostnet_mm.data import cityscapes, mini_cityscapes
-from frostnet_mm.data.mini_cityscapes import generate_mini_cityscapes
-from frostnet_mm.data.street import render_street
-from frostnet_mm.data.street_view import View, clip_polygon
+from frostnet_mm.data import cityscapes
+from frostnet_mm.data.generated.files import mini_cityscapes
+from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
+from frostnet_mm.data.generated.street import render_street
+from frostnet_mm.data.generated.street_view import View, clip_polygon
 
 SIZE = (96, 192)
 COUNTS = dict(num_train=12, num_val=12)

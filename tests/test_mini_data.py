@@ -18,8 +18,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from frostnet_mm.data import mini_coco
-from frostnet_mm.data.mini_coco import generate_mini_coco
+from frostnet_mm.data.generated.files import mini_coco
+from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 
 COUNTS = dict(num_train=40, num_val=24)
 SMALL = dict(num_train=6, num_val=3, progress=False)

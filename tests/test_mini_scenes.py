@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from frostnet_mm.data.masks import mask_to_polygons, mask_to_rle
-from frostnet_mm.data.scenes import Scene, SceneObject, render_scene
-from frostnet_mm.data.shapes import CLASS_OUTLINES, Pose, project, rasterise
+from frostnet_mm.data.generated.masks import mask_to_polygons, mask_to_rle
+from frostnet_mm.data.generated.scenes import Scene, SceneObject, render_scene
+from frostnet_mm.data.generated.shapes import CLASS_OUTLINES, Pose, project, rasterise
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from frostnet_mm.runtimes import predictor
-from frostnet_mm.runtimes.predictor import (
+from frostnet_mm.device import predictor
+from frostnet_mm.device.predictor import (
     DeploymentError,
     Detections,
     LabelMap,

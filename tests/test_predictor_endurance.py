@@ -38,7 +38,7 @@ print(json.dumps(dict(equal=equal, sizes=sizes, sums=[float(o.sum()) for o in fi
 def test_two_thousand_calls_do_not_grow(request, tmp_path, engine):
     source = request.getfixturevalue('made' if engine == 'onnxruntime' else 'openvino_deployment')
     folder = shutil.copytree(source, tmp_path / 'deployment')
-    shutil.copy(ROOT / 'frostnet_mm/runtimes/predictor.py', folder)
+    shutil.copy(ROOT / 'frostnet_mm/device/predictor.py', folder)
     command = [sys.executable, '-c', SCRIPT, str(folder)]
     workers = [
         subprocess.Popen([*command, calls], stdout=subprocess.PIPE, text=True) for calls in ('2000', '400')

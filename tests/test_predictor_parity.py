@@ -15,12 +15,12 @@ from mmengine.model import revert_sync_batchnorm
 from torch.utils import _pytree as pytree
 from upstream_models import CLASSES, R18, build_config, settle_norms
 
+from frostnet_mm.apis.inference import build_pipeline, predict
+from frostnet_mm.deploy.heads.describe import describe_model
+from frostnet_mm.device.predictor import DeploymentError, Detections, Predictor, preprocess, read_image
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.inference import build_pipeline, predict
 from frostnet_mm.models.dense import DenseNetwork
 from frostnet_mm.quantization.capture import output_names
-from frostnet_mm.runtimes.description import describe_model
-from frostnet_mm.runtimes.predictor import DeploymentError, Detections, Predictor, preprocess, read_image
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 PIPELINE = 'test_dataloader.dataset.pipeline'

@@ -14,8 +14,8 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from PIL import Image
 
 from frostnet_mm.data import BadImageError, LoadImage
-from frostnet_mm.runtimes import predictor
-from frostnet_mm.runtimes.predictor import ImageError, as_bgr, nms, preprocess, read_image, resize_plane, resized
+from frostnet_mm.device import predictor
+from frostnet_mm.device.predictor import ImageError, as_bgr, nms, preprocess, read_image, resize_plane, resized
 
 # -- suppression and boxes
 

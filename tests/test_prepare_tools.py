@@ -11,8 +11,8 @@ from conftest import run_tool
 from PIL import Image
 
 from frostnet_mm.data.cityscapes import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX
-from frostnet_mm.data.mini_cityscapes import generate_mini_cityscapes
-from frostnet_mm.data.mini_coco import generate_mini_coco
+from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
+from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_tool
 
-CONFIG = ROOT / 'configs/ssdlite_frostnet_minicoco.py'
+CONFIG = ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py'
 FIGURES = {'float': 0.30, 'qat': 0.20, 'statassist': 0.25, 'gradboost': 0.26, 'ptq': 0.28}
 
 
@@ -44,7 +44,7 @@ def commands(monkeypatch):
 def test_runs_and_table(commands, mini_coco, tmp_path, capsys):
     arguments = [CONFIG, '--data-root', mini_coco, '--out', tmp_path, '--warmup', '3 epochs', '--seeds', '0', '2']
     arguments += ['--ways', 'ptq', 'float', 'qat', 'gradboost', '--qat-options', 'numerics=executorch']
-    assert run_tool('qat_study', *arguments) == 0
+    assert run_tool('studies/qat_study', *arguments) == 0
     tools = [Path(command[1]).stem for command in commands]
     assert (tools.count('train'), tools.count('calibrate'), tools.count('test')) == (6, 2, 8)
     table = capsys.readouterr().out
@@ -60,13 +60,16 @@ def test_runs_and_table(commands, mini_coco, tmp_path, capsys):
         and "GradBoostAdamW', mode='paper'" in texts['gradboost_seed0']
     )
     before = len(commands)
-    assert run_tool('qat_study', *arguments) == 0
+    assert run_tool('studies/qat_study', *arguments) == 0
     assert len(commands) == before  # all was there
 
 
 def test_a_failed_run_names_its_log(commands, mini_coco, tmp_path, capsys):
     out = tmp_path / 'fail'
-    assert run_tool('qat_study', CONFIG, '--data-root', mini_coco, '--out', out, '--ways', 'float', '--seeds', 0) == 2
+    assert (
+        run_tool('studies/qat_study', CONFIG, '--data-root', mini_coco, '--out', out, '--ways', 'float', '--seeds', 0)
+        == 2
+    )
     assert f'{out}/float_seed0/train.out' in capsys.readouterr().err
     assert 'out of memory' in (out / 'float_seed0/train.out').read_text()
-    assert run_tool('qat_study', ROOT / 'none.py') == 2
+    assert run_tool('studies/qat_study', ROOT / 'none.py') == 2

@@ -17,15 +17,15 @@ from mmengine.hooks import EMAHook
 from onnx import numpy_helper
 from test_segmentation import config  # noqa: F401  (a fixture)
 
+from frostnet_mm.apis.inference import load_model
 from frostnet_mm.engine.config import load_config
-from frostnet_mm.engine.inference import load_model
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.models import read_checkpoint
 from frostnet_mm.quantization import QuantizationError
 from frostnet_mm.quantization.prepare import quantized_network
 
-FLOAT = ROOT / 'configs/ssdlite_frostnet_minicoco.py'
-QUANTIZED = ROOT / 'configs/ssdlite_frostnet_qat_minicoco.py'
+FLOAT = ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py'
+QUANTIZED = ROOT / 'configs/examples/ssdlite_frostnet_qat_minicoco.py'
 NO_AUGMENTATION = [
     dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

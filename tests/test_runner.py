@@ -10,7 +10,7 @@ from conftest import ROOT
 from mmengine.config import Config
 
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.interrupt_hook import InterruptHook
+from frostnet_mm.engine.hooks.interrupt_hook import InterruptHook
 from frostnet_mm.engine.runner import build_runner, enable_auto_scale_lr, keep_freed_memory, settle_work_dir
 
 UPSTREAM = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'

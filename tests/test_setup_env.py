@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ROOT / 'tools'
+TOOLS = ROOT / 'tools' / 'setup'
 sys.path.insert(0, str(TOOLS))
 import _setup_checks as checks  # noqa: E402
 import _setup_run as running  # noqa: E402

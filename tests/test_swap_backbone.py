@@ -16,9 +16,9 @@ from torch import nn
 from upstream_models import SIZE, build_config, losses_of
 
 from frostnet_mm import FrostNet, FrostNetClassifier
+from frostnet_mm.apis.swap.config_text import differences, format_value
+from frostnet_mm.apis.swap.swap import choose_stages
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.config_text import differences, format_value
-from frostnet_mm.engine.swap import choose_stages
 from frostnet_mm.models.dense import DenseNetwork
 from frostnet_mm.quantization import QuantizationSettings, float_operators, int8_share, prepare_model
 

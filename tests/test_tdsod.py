@@ -16,10 +16,10 @@ from torch import nn
 from upstream_models import settle_norms
 
 from frostnet_mm import DFPN, FrostNet, TDSODHead, TinyDSODBackbone
+from frostnet_mm.deploy.cost import count_macs
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.models.backbones.tiny_dsod import DepthwiseDenseBlock
 from frostnet_mm.quantization import convert, float_operators, int8_share, prepare_model
-from frostnet_mm.runtimes.cost import count_macs
 
 NAMES = [
     'tdsod_coco',

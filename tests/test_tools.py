@@ -14,9 +14,9 @@ import pytest
 import torch
 from conftest import ROOT, SHORT, run_tool
 
-from frostnet_mm.engine.figures import read_scalars
+from frostnet_mm.apis.visualization.training_plots import read_scalars
 
-CONFIG = ROOT / 'configs/ssdlite_frostnet_minicoco.py'
+CONFIG = ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py'
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
 
 

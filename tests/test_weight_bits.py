@@ -13,15 +13,16 @@ from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.engine.inference import weight_bits_of
+from frostnet_mm.apis.inference import weight_bits_of
+from frostnet_mm.deploy.onnx.rewrites.integer_matmul import use_integer_products
+from frostnet_mm.deploy.verification import verify
+from frostnet_mm.deploy.verification.layers import RUNNERS, compare_layers
+from frostnet_mm.device import predictor
+from frostnet_mm.device.predictor import DeploymentError, OverflowWarning, exact_session, may_overflow, sums_overflow
 from frostnet_mm.models import CheckpointError
 from frostnet_mm.quantization import QATHook, QuantizationError, QuantizationSettings, convert
 from frostnet_mm.quantization.hook import hook_options
 from frostnet_mm.quantization.prepare import check_quantization, describe_quantization, settings_of
-from frostnet_mm.runtimes import predictor, verify
-from frostnet_mm.runtimes.layers import RUNNERS, compare_layers
-from frostnet_mm.runtimes.predictor import DeploymentError, OverflowWarning, exact_session, may_overflow, sums_overflow
-from frostnet_mm.runtimes.products import use_integer_products
 
 OVERFLOWS = pytest.mark.skipif(not sums_overflow(), reason='needs an x86 CPU without VNNI')
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.engine.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.engine.images import preprocessed, spread_paths
-from frostnet_mm.engine.inference import load_model
-from frostnet_mm.engine.layer_figure import draw_layers
+from frostnet_mm.apis.images import preprocessed, spread_paths
+from frostnet_mm.apis.inference import load_model
+from frostnet_mm.apis.visualization.layer_plots import draw_layers
+from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
 from frostnet_mm.files import write_text
 from frostnet_mm.quantization.analysis import ACTIVATION, Analysis, LayerReport, analyze
 from frostnet_mm.quantization.prepare import quantized_network

@@ -15,24 +15,24 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from frostnet_mm.benchmark.cells import ENGINES, PRECISIONS, Cell, plan
-from frostnet_mm.benchmark.machine import describe_line, describe_machine
-from frostnet_mm.benchmark.operator_table import (
+from frostnet_mm.benchmark.measure.machine import describe_line, describe_machine
+from frostnet_mm.benchmark.measure.operators import CASES
+from frostnet_mm.benchmark.measure.scheduler import Effort
+from frostnet_mm.benchmark.measure.timing import Limits
+from frostnet_mm.benchmark.report.operator_table import (
     HEADINGS,
     OperatorEffort,
     OperatorStore,
     measure_operators,
     operator_tables,
 )
-from frostnet_mm.benchmark.operators import CASES
-from frostnet_mm.benchmark.publish import profile_table
-from frostnet_mm.benchmark.report import make_rows, markdown_table, read_metrics, settings, table
+from frostnet_mm.benchmark.report.publish import profile_table
+from frostnet_mm.benchmark.report.tables import make_rows, markdown_table, read_metrics, settings, table
 from frostnet_mm.benchmark.runs import Benchmark
-from frostnet_mm.benchmark.scheduler import Effort
-from frostnet_mm.benchmark.timing import Limits
-from frostnet_mm.engine.cli import add_config_options, run_tool
+from frostnet_mm.cli import add_config_options, run_tool
+from frostnet_mm.device.predictor import sums_overflow
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.files import write_text
-from frostnet_mm.runtimes.predictor import sums_overflow
 
 EFFORT = Effort()
 

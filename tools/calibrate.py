@@ -14,9 +14,9 @@ from pathlib import Path
 import _path  # noqa: F401
 import torch
 
-from frostnet_mm.engine.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.engine.images import preprocessed, spread_paths
-from frostnet_mm.engine.inference import load_model
+from frostnet_mm.apis.images import preprocessed, spread_paths
+from frostnet_mm.apis.inference import load_model
+from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
 from frostnet_mm.files import write_bytes
 from frostnet_mm.models import read_checkpoint
 from frostnet_mm.quantization.calibration import METHODS, PERCENTILE, calibrate

@@ -12,7 +12,7 @@ from pathlib import Path
 import _path  # noqa: F401
 import torch
 
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.cli import run_tool
 from frostnet_mm.files import write_bytes
 from frostnet_mm.models.checkpoints import (
     CheckpointError,

@@ -20,13 +20,13 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from torch import nn
 
-from frostnet_mm.data.mini_cityscapes import generate_mini_cityscapes
-from frostnet_mm.data.mini_coco import generate_mini_coco
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
+from frostnet_mm.apis.inference import build_visualizer, load_model
+from frostnet_mm.apis.visualization.training_plots import draw_curves, draw_sheet
+from frostnet_mm.cli import run_tool
+from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
+from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-from frostnet_mm.engine.figures import draw_curves, draw_sheet
-from frostnet_mm.engine.inference import build_visualizer, load_model
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
@@ -69,7 +69,7 @@ def draw_detections(cfg: Config, model: nn.Module, dataset: BaseDataset, path: P
 
 
 def draw_streets(cfg: Config, model: nn.Module, dataset: BaseDataset, path: Path) -> None:
-    from frostnet_mm.engine.seg_figures import draw_segmentation_sheet
+    from frostnet_mm.apis.visualization.segmentation_plots import draw_segmentation_sheet
 
     draw_segmentation_sheet(model, dataset, list(range(6)), path)
 

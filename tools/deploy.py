@@ -9,8 +9,8 @@ import argparse
 
 import _path  # noqa: F401
 
-from frostnet_mm.engine.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.runtimes.deploy import ENGINE_CLASSES, DeployOptions, deploy
+from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
+from frostnet_mm.deploy.deploy import ENGINE_CLASSES, DeployOptions, deploy
 
 
 def parse_args() -> argparse.Namespace:

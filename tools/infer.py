@@ -11,9 +11,7 @@ import _path  # noqa: F401
 import mmcv
 from tqdm import tqdm
 
-from frostnet_mm.data import BadImageError
-from frostnet_mm.engine.cli import add_config_options, add_execution_options, add_weight_bits, run_tool
-from frostnet_mm.engine.inference import (
+from frostnet_mm.apis.inference import (
     build_pipeline,
     build_visualizer,
     describe,
@@ -22,6 +20,8 @@ from frostnet_mm.engine.inference import (
     load_model,
     predict,
 )
+from frostnet_mm.cli import add_config_options, add_execution_options, add_weight_bits, run_tool
+from frostnet_mm.data import BadImageError
 from frostnet_mm.files import write_text
 
 

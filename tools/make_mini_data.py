@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from frostnet_mm.data.cityscapes import COLOR_SUFFIX, IMAGE_SUFFIX, NUM_CLASSES, label_path
-from frostnet_mm.data.mini_cityscapes import DEFAULT_SIZE, generate_mini_cityscapes
-from frostnet_mm.data.mini_coco import generate_mini_coco
+from frostnet_mm.data.generated.mini_cityscapes import DEFAULT_SIZE, generate_mini_cityscapes
+from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 
 _TILE = 320  # pixels, side of one picture on the contact sheet
 _COLUMNS = 6

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.engine.cli import run_tool
-from frostnet_mm.engine.figures import draw_curves
+from frostnet_mm.apis.visualization.training_plots import draw_curves
+from frostnet_mm.cli import run_tool
 
 
 def main() -> None:

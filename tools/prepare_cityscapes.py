@@ -8,8 +8,8 @@ import argparse
 
 import _path  # noqa: F401
 
+from frostnet_mm.cli import run_tool
 from frostnet_mm.data.cityscapes_checks import check_cityscapes
-from frostnet_mm.engine.cli import run_tool
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,13 +15,13 @@ import _path  # noqa: F401
 import torch
 from mmengine.config import Config, ConfigDict
 
-from frostnet_mm.engine.cli import run_tool
+from frostnet_mm.apis.swap.config_text import format_value
+from frostnet_mm.apis.swap.swap import SwapOptions, build_model, input_shape, swap_backbone
+from frostnet_mm.cli import run_tool
+from frostnet_mm.deploy.cost import count_macs
 from frostnet_mm.engine.config import ConfigError
-from frostnet_mm.engine.config_text import format_value
-from frostnet_mm.engine.swap import SwapOptions, build_model, input_shape, swap_backbone
 from frostnet_mm.models.backbones.frostnet import ARCHS
 from frostnet_mm.models.dense import DenseNetwork
-from frostnet_mm.runtimes.cost import count_macs
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,7 +13,9 @@ from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from frostnet_mm.engine.cli import (
+from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
+from frostnet_mm.apis.inference import choose_execution, classes_of, quantization_of, weight_bits_of
+from frostnet_mm.cli import (
     add_config_options,
     add_execution_options,
     add_launcher_options,
@@ -22,8 +24,6 @@ from frostnet_mm.engine.cli import (
     set_local_rank,
 )
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-from frostnet_mm.engine.inference import choose_execution, classes_of, quantization_of, weight_bits_of
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
@@ -93,7 +93,7 @@ def execution_of_engines(args: argparse.Namespace, checkpoint: dict) -> str:
 
 def engine_metrics(runner: Runner, args: argparse.Namespace, precision: str) -> dict[str, dict]:
     """Metrics by engine; imported here, as engines are optional."""
-    from frostnet_mm.runtimes.evaluation import evaluate_engines
+    from frostnet_mm.deploy.evaluation import evaluate_engines
 
     if not args.compare:
         runner.call_hook('before_run')

@@ -8,7 +8,7 @@ import argparse
 
 import _path  # noqa: F401
 
-from frostnet_mm.engine.cli import add_config_options, add_launcher_options, run_tool, set_local_rank
+from frostnet_mm.cli import add_config_options, add_launcher_options, run_tool, set_local_rank
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner, enable_amp, enable_auto_scale_lr, settle_work_dir
 from frostnet_mm.models import read_checkpoint

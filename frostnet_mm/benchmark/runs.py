@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_bytes
-from . import timing
 from .cells import FAILED, Cell, Result, Store, groups
-from .operator_table import OperatorStore
-from .publish import write_report
-from .report import Metric, thread_count
-from .scheduler import Effort, WorkerError, WorkerProcess, measure_group, require_quiet
+from .measure import timing
+from .measure.scheduler import Effort, WorkerError, WorkerProcess, measure_group, require_quiet
+from .report.operator_table import OperatorStore
+from .report.publish import write_report
+from .report.tables import Metric, thread_count
 
 DEPLOY_TIMEOUT = 1800.0  # seconds for all deployments of a model, of which ExecuTorch and inductor take minutes
 PROFILED = ('onnxruntime', 'openvino')

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 WHERE_DATA_BELONGS = (
     'COCO belongs in data/coco/{annotations,train2017,val2017}. If it lies elsewhere, set COCO_ROOT=/path or pass '
     "--cfg-options data_root=/path. To run without it, 'python tools/make_mini_data.py coco' generates a small "
-    'synthetic data set for configs/ssdlite_frostnet_minicoco.py.'
+    'synthetic data set for configs/examples/ssdlite_frostnet_minicoco.py.'
 )
 
 

@@ -6,8 +6,8 @@ torchao is needed for all but the GradBoost optimizers; without it, float models
 import logging
 from importlib.util import find_spec
 
+from ..engine.optimizers.gradboost import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
 from .errors import QuantizationError, RangeError
-from .gradboost import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
 
 __all__ = [
     'GradBoostAdam',

@@ -10,11 +10,11 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from ..engine.optimizers.gradboost import GradBoostMixin
 from ..models.dense import attach, unwrap
 from ..registry import HOOKS
 from .convert import convert
 from .errors import QuantizationError
-from .gradboost import GradBoostMixin
 from .names import EXECUTIONS, META
 from .network import QuantizedNetwork
 from .prepare import (

@@ -1,0 +1,60 @@
+"""Images of a config's data sets as the network sees them, for calibration and analysis."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..data import BadImageError
+from ..engine.config import ConfigError, inner_dataset
+from .inference import build_pipeline
+
+
+def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
+    """Paths of images spread evenly over a data set.
+
+    Args:
+        cfg (Config): With ``<split>_dataloader``.
+        count (int): How many; all, if there are fewer.
+        split (str): 'train' or 'val'. Default: 'train'.
+
+    Returns:
+        list[str]: The paths, in the order of the data set.
+
+    Raises:
+        ConfigError: The config has no such data set.
+    """
+    name = f'{split}_dataloader'
+    if not cfg.get(name):
+        raise ConfigError(f'The config has no {name}, from which the images are to be taken.')
+    dataset = DATASETS.build(inner_dataset(cfg[name].dataset))
+    total = len(dataset)
+    chosen = sorted({index * total // count for index in range(min(count, total))})
+    return [dataset.get_data_info(index)['img_path'] for index in chosen]
+
+
+def preprocessed(model: nn.Module, cfg: Config, paths: Sequence[str], task: str = '') -> Iterator[Tensor]:
+    """Preprocess images one by one as for testing; one that cannot be read is reported and left out.
+
+    Args:
+        model (nn.Module): A model of :func:`load_model`.
+        cfg (Config): Its config.
+        paths (Sequence[str]): Image files.
+        task (str): What the progress bar calls it.
+
+    Yields:
+        Tensor: An image of shape (1, 3, H, W), normalized, on the model's device.
+    """
+    pipeline = build_pipeline(cfg)
+    for path in tqdm(paths, unit='image', desc=task, disable=None):
+        try:
+            data = pseudo_collate([pipeline(dict(img_path=path, img_id=0))])
+        except BadImageError as error:
+            print(f'left out: {error}')
+            continue
+        inputs = model.data_preprocessor(data, False)['inputs']
+        yield inputs.contiguous(memory_format=torch.channels_last) if cfg.get('channels_last') else inputs

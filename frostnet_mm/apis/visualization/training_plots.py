@@ -1,0 +1,150 @@
+"""Pictures of a training: curves of losses and metrics, and sheets of images with truth beside predictions."""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import mmcv
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from ...files import write_bytes
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt  # noqa: E402
+
+_SEGMENTATION = ('mIoU', 'mAcc', 'aAcc')  # metrics of mmseg, which has no prefix before their names
+
+
+def read_scalars(work_dir: str | os.PathLike) -> list[dict]:
+    """All scalars that mmengine logged into a work dir, over all of its runs, oldest run first.
+
+    Where a resumed run repeats steps of an earlier one, the later values count.
+
+    Args:
+        work_dir (str | PathLike): Work dir of a training.
+
+    Returns:
+        list[dict]: One dict a log line, as in mmengine's ``scalars.json``, with ``at_iter``, the last training
+        iteration logged so far.
+
+    Raises:
+        FileNotFoundError: Nothing was logged there.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        raise FileNotFoundError(f'{work_dir} holds no */vis_data/scalars.json: give the work dir of a training.')
+    records: list[dict] = []
+    for file in files:
+        run = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        iteration = next((r['iter'] for r in run if 'iter' in r), 0)
+        records = [r for r in records if r['at_iter'] < iteration] if iteration else records
+        for record in run:  # a metric's own 'step' is an epoch or an iteration, as the loop counts
+            iteration = record.get('iter', iteration)
+            records.append(dict(record, at_iter=iteration))
+    return records
+
+
+def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title: str = '') -> None:
+    """Draw the losses, the learning rate and the metrics of a training into a PNG.
+
+    Args:
+        work_dir (str | PathLike): Work dir of a training.
+        out_file (str | PathLike): The picture.
+        title (str): Heading, such as the name of the config.
+    """
+    records = read_scalars(work_dir)
+    training = [r for r in records if 'loss' in r and 'iter' in r]
+    metrics = [r for r in records if _is_evaluation(r)]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), dpi=120)
+    for key in sorted({k for r in training for k in r if 'loss' in k}):
+        points = [(r['iter'], r[key]) for r in training if key in r]
+        axes[0].plot(*zip(*points, strict=True), label=key, linewidth=1.8 if key == 'loss' else 1)
+    axes[0].set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
+    axes[0].legend(loc='upper right', frameon=False)
+    names = _metric_names(metrics)
+    for key in names:
+        points = [
+            (r['at_iter'], r[key]) for r in metrics if key in r and r[key] >= 0
+        ]  # COCO says -1 for "no such object"
+        if points:
+            axes[1].plot(*zip(*points, strict=True), marker='o', markersize=3, label=key.split('/')[-1])
+    axes[1].set(xlabel='iteration', ylabel='validation metric', ylim=(0, None))
+    if names:
+        axes[1].legend(loc='best', frameon=False, fontsize=8)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(title)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    plt.close(figure)
+    write_bytes(out_file, buffer.getvalue())
+
+
+def _is_evaluation(record: dict) -> bool:
+    return any('/' in key or key in _SEGMENTATION for key in record)
+
+
+def _metric_names(metrics: Sequence[dict]) -> list[str]:
+    keys = {
+        key
+        for r in metrics
+        for key, value in r.items()
+        if ('/' in key or key in _SEGMENTATION) and isinstance(value, (int, float))
+    }
+    main = [k for k in keys if k.split('/')[-1] in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', *_SEGMENTATION)]
+    return sorted(main or keys)[:8]
+
+
+def draw_sheet(
+    model: nn.Module,
+    dataset: BaseDataset,
+    visualizer: Visualizer,
+    indices: Sequence[int],
+    out_file: str | os.PathLike,
+    score_thr: float = 0.3,
+    columns: int = 2,
+    width: int = 512,
+) -> None:
+    """Draw images of a data set into one PNG, each with its truth on the left and the prediction on the right.
+
+    Args:
+        model (nn.Module): A trained model in eval mode.
+        dataset (BaseDataset): A data set whose pipeline loads annotations.
+        visualizer (Visualizer): mm's visualizer of the task, with ``dataset_meta`` set.
+        indices (Sequence[int]): Which images.
+        out_file (str | PathLike): The picture.
+        score_thr (float): Detections below this score are left out. Default: 0.3.
+        columns (int): Pairs in a row. Default: 2.
+        width (int): Width of a pair in pixels. Default: 512.
+    """
+    tiles = []
+    for index in indices:
+        with torch.no_grad():
+            sample = model.test_step(pseudo_collate([dataset[index]]))[0]
+        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
+        visualizer.add_datasample('sheet', image, data_sample=sample.cpu(), show=False, **options)
+        tile = visualizer.get_image()
+        tiles.append(mmcv.imresize(tile, (width, round(tile.shape[0] * width / tile.shape[1]))))
+    gap = 8
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [max(tile.shape[0] for tile in row) for row in rows]
+    sheet = np.full((sum(heights) + gap * (len(rows) - 1), columns * (width + gap) - gap, 3), 255, np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            left = column * (width + gap)
+            sheet[top : top + tile.shape[0], left : left + width] = tile
+        top += height + gap
+    buffer = io.BytesIO()
+    plt.imsave(buffer, sheet, format='png')
+    write_bytes(out_file, buffer.getvalue())

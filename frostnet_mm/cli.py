@@ -1,0 +1,98 @@
+"""What all command-line tools share: one clear line for what a user can mend, a traceback for what is our fault."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from mmengine.config import DictAction
+
+from .engine.config import ConfigError
+from .engine.hooks.interrupt_hook import TrainingInterrupted
+from .models.checkpoints import CheckpointError
+from .models.dense import UnsupportedModelError
+from .quantization.errors import QuantizationError
+from .quantization.names import WEIGHT_BITS
+
+USER_ERRORS = (
+    CheckpointError,
+    ConfigError,
+    QuantizationError,
+    UnsupportedModelError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
+    )
+
+
+def add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Add what distributed launchers pass; :func:`set_local_rank` reads it."""
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+
+
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Pass a launcher's ``--local_rank`` on by the environment, where mmengine looks for it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def add_execution_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--float``, ``--simulated`` and ``--converted``, which set ``args.execution``; None without any."""
+    group = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ('float', 'run without quantization, in float'),
+        ('simulated', 'run in simulated INT8 (the default for a quantized checkpoint)'),
+        ('converted', 'run the integer-exact reference'),
+    ):
+        group.add_argument(f'--{name}', dest='execution', action='store_const', const=name, help=text)
+
+
+def add_weight_bits(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weight-bits``, for tools that read quantized checkpoints; None without it."""
+    parser.add_argument(
+        '--weight-bits',
+        type=int,
+        choices=WEIGHT_BITS,
+        help="of INT8 weights; default the checkpoint's. 7 for OpenVINO and inductor on x86 CPUs without VNNI, where 8 "
+        'overflow (docs/deployment.md)',
+    )
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
+    from .data import DatasetError
+    from .device.predictor import DeploymentError, ImageError
+
+    try:
+        code = main()
+    except (*USER_ERRORS, DatasetError, DeploymentError, ImageError) as error:
+        print(f'\nerror: {_explained(error)}', file=sys.stderr)
+        code = 2
+    except TrainingInterrupted:
+        code = 130
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _explained(error: Exception) -> str:
+    """The message; what mm leaves to the operating system to say gets the way out as well."""
+    if isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is not None:
+        return (
+            f'{error.filename} does not exist. If it belongs to a data set, --cfg-options data_root=PATH says where '
+            'that lies, and docs/data.md what it needs.'
+        )
+    return str(error)

@@ -1,0 +1,27 @@
+"""What the engines that read ONNX share."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ..flat_network import FlatNetwork, Normalization
+from ..onnx.export import onnx_of
+from .base import Engine
+
+
+class OnnxEngine(Engine):
+    """An engine that is given QDQ ONNX; of several, one export serves all."""
+
+    modules = ('onnx', 'onnxscript', 'onnxruntime')
+
+    def write(
+        self,
+        network: FlatNetwork,
+        example: Tensor,
+        folder: Path,
+        dynamic: bool = False,
+        baked: Normalization | None = None,
+    ) -> list[str]:
+        """See :meth:`Engine.write`."""
+        self.require()
+        return self.write_onnx(onnx_of(network, example, dynamic, baked), folder)

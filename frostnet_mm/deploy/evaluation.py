@@ -1,0 +1,66 @@
+"""mm's evaluators with an engine at the seam."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..apis.evaluation import qat_hook, timed_metrics
+from ..device.predictor import open_network
+from .deploy import DeployOptions, deploy_source, engine_of
+from .engine_network import attach_engine
+from .loaded_model import load_source
+
+
+def evaluate_engines(
+    runner: Runner,
+    config: str,
+    checkpoint: str,
+    engines: Sequence[str],
+    precision: str,
+    cfg_options: dict | None = None,
+    weight_bits: int | None = None,
+    check: bool = True,
+) -> Iterator[tuple[str, dict]]:
+    """Evaluate a checkpoint in engines: deployed, verified, and run on the test data.
+
+    Args:
+        runner (Runner): For evaluation, with its work_dir; the deployments go into ``deploy/`` there.
+        config (str): The config.
+        checkpoint (str): The checkpoint.
+        engines (Sequence[str]): Names of engines.
+        precision (str): 'int8' or 'float'.
+        cfg_options (dict, optional): Values that replace those of the config.
+        weight_bits (int, optional): 8 or 7. Default: as the checkpoint was made.
+        check (bool): Verify the deployments. Default: True.
+
+    Yields:
+        tuple[str, dict]: The engine, and the metrics with 'images/s' and, if verified, 'rms steps', the largest
+        difference of an output to the reference in steps of that output's range / 255.
+
+    Raises:
+        DeploymentError: An engine is missing, or does not compute what was trained.
+    """
+    for name in engines:
+        engine_of(name).require()
+    # QATHook would put its own network at the seam again whenever an evaluation begins.
+    runner._hooks[:] = [hook for hook in runner._hooks if hook is not qat_hook(runner)]
+    sources = {}
+    for name in engines:
+        engine = engine_of(name)
+        if engine.numerics not in sources:
+            sources[engine.numerics] = load_source(
+                config, checkpoint, precision, cfg_options, numerics=engine.numerics, weight_bits=weight_bits
+            )
+        source = sources[engine.numerics]
+        folder = Path(runner.work_dir) / 'deploy' / f'{name}_{precision}'
+        options = DeployOptions(precision=precision, dynamic=not source.has_fixed_size, check=check)
+        print_log(f'Deploying to {name} ({precision}) …', logger='current')
+        description = deploy_source(source, engine, folder, options)
+        attach_engine(runner.model, open_network(folder, description), source.network)
+        print_log(f'Evaluation: {name} ({precision}), {folder}.', logger='current')
+        metrics = timed_metrics(runner, runner.test_loop.run)
+        if check:
+            metrics['rms steps'] = max(output['rms_steps'] for output in description['verification']['outputs'])
+        yield name, metrics

@@ -1,0 +1,281 @@
+"""What surrounds a model's dense network, as plain data: images to its input, its outputs to predictions.
+
+The mm model is the source: its config's test pipeline, data preprocessor, head and test_cfg. The result are the keys of
+deploy.json that :mod:`frostnet_mm.device.predictor` reads.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from ...engine.config import ConfigError, inner_dataset
+
+BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
+IGNORED = ('LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs', 'PackSegInputs')
+EXPRESSED = (*BEFORE, *IGNORED, 'Resize', 'Pad')
+PREPROCESSORS = ('ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor')
+#: Of mmdet's BaseDenseHead: a head that has another one of these decodes in a way of its own.
+DECODING_METHODS = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
+
+
+class _NoDecodingError(Exception):
+    """Why a head's outputs cannot be decoded outside mm."""
+
+
+def describe_model(model: nn.Module, cfg: Config) -> dict:
+    """Describe what a model does before and after its dense network.
+
+    Args:
+        model (nn.Module): A detector or segmenter of mm with ``dataset_meta``.
+        cfg (Config): Its config.
+
+    Returns:
+        dict: ``task``, ``classes``, ``palette``, ``preprocessing`` (never baked) and ``decoding`` as in deploy.json.
+        Where no decoding is known (two-stage detectors, heads of other kinds), ``decoding`` is None and
+        ``no_decoding`` says why; otherwise ``no_decoding`` is None.
+
+    Raises:
+        ConfigError: The test pipeline or the data preprocessor does something that cannot be expressed, or the classes
+            of the data set are not those of the head.
+    """
+    segmentation = hasattr(model, 'decode_head')
+    meta = getattr(model, 'dataset_meta', None) or {}
+    if not meta.get('classes'):
+        raise ConfigError(
+            'The model does not say which classes it predicts (dataset_meta): load it with '
+            "frostnet_mm.apis.inference.load_model, or set model.dataset_meta = dict(classes=('cat', …))."
+        )
+    classes = [str(name) for name in meta['classes']]
+    decoding, reason = None, None
+    try:
+        decoding = _segmentation(model) if segmentation else _detection(model)
+    except _NoDecodingError as error:
+        reason = str(error)
+    # a head of one channel tells its only class from the background; mmseg counts the background as a class then
+    if decoding is not None and decoding['num_classes'] not in (1, len(classes)):
+        raise ConfigError(
+            f'The head has {decoding["num_classes"]} classes, dataset_meta names {len(classes)}: use the config that '
+            'the checkpoint was trained with.'
+        )
+    return dict(
+        task='segmentation' if segmentation else 'detection',
+        classes=classes,
+        palette=_palette(meta.get('palette'), len(classes)),
+        preprocessing=_preprocessing(model, cfg),
+        decoding=decoding,
+        no_decoding=reason,
+    )
+
+
+def _palette(palette: Any, count: int) -> list[list[int]]:
+    """The data set's colours (RGB); none where it has no list of them, or too few."""
+    if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) < count:
+        return []
+    return [[int(value) for value in colour] for colour in palette[:count]]
+
+
+# -- before the network
+
+
+def _preprocessing(model: nn.Module, cfg: Config) -> dict:
+    resize = pad = None
+    for step in inner_dataset(cfg.test_dataloader.dataset).pipeline:
+        name = str(step['type']).split('.')[-1]
+        if name not in EXPRESSED:
+            raise _inexpressible(f'the transform {name}', f'expected only {", ".join(EXPRESSED)}')
+        if (name == 'Resize' and (resize or pad)) or (name == 'Pad' and pad):
+            raise _inexpressible(f'a second transform {name}, or one after Pad', 'expected Resize, then Pad, each once')
+        if name == 'Resize':
+            resize = _resize(step)
+        elif name == 'Pad':
+            pad = _pad(step, resize)
+    return dict(resize=resize, pad=pad, **_data_preprocessor(model.data_preprocessor), baked=False)
+
+
+def _inexpressible(what: str, expected: str) -> ConfigError:
+    return ConfigError(
+        f'A deployment cannot express {what} of the test pipeline; {expected}. Change test_dataloader.dataset.pipeline '
+        'of the config.'
+    )
+
+
+def _resize(step: ConfigDict) -> dict:
+    scale = step.get('scale')
+    others = {'backend': 'cv2', 'interpolation': 'bilinear'}
+    odd = [f'{key}={step[key]!r}' for key, usual in others.items() if step.get(key, usual) != usual]
+    if scale is None or odd:
+        given = ', '.join(odd) or f'scale_factor={step.get("scale_factor")!r}'
+        raise _inexpressible(f'Resize with {given}', 'expected a scale (width, height), bilinear, by OpenCV')
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    return dict(width=int(width), height=int(height), keep_ratio=bool(step.get('keep_ratio', False)))
+
+
+def _pad(step: ConfigDict, resize: dict | None) -> dict:
+    size = step.get('size')
+    if step.get('pad_to_square') and resize is not None and not step.get('size_divisor'):
+        # the longer side has one length for all images then
+        if not resize['keep_ratio'] or resize['width'] == resize['height']:
+            size = [max(resize['width'], resize['height'])] * 2
+    if size is None or step.get('padding_mode', 'constant') != 'constant':
+        given = ', '.join(f'{key}={value!r}' for key, value in step.items() if key != 'type')
+        raise _inexpressible(
+            f'Pad with {given}', 'expected a constant and a size, or pad_to_square after a square scale'
+        )
+    value = step.get('pad_val', 0)
+    value = value.get('img', 0) if isinstance(value, dict) else value
+    value = list(value) if isinstance(value, Sequence) else [value] * 3
+    return dict(width=int(size[0]), height=int(size[1]), value=[int(v) for v in value])
+
+
+def _data_preprocessor(preprocessor: nn.Module) -> dict:
+    name = type(preprocessor).__name__
+    if name not in PREPROCESSORS:
+        raise ConfigError(
+            f'A deployment cannot express the data preprocessor {name}; expected one of {", ".join(PREPROCESSORS)}.'
+        )
+    if name == 'SegDataPreProcessor':  # pads in testing only by its test_cfg
+        options = preprocessor.test_cfg or {}
+        divisor, value = options.get('size_divisor') or 1, preprocessor.pad_val
+        if options.get('size') is not None:
+            raise ConfigError(
+                f'A deployment cannot express test_cfg.size={options["size"]!r} of the data preprocessor; expected '
+                'test_cfg=dict(size_divisor=…), or none.'
+            )
+    else:
+        divisor, value = preprocessor.pad_size_divisor, preprocessor.pad_value
+    normalizes = preprocessor._enable_normalize
+    mean, std = (
+        getattr(preprocessor, key).flatten().tolist() * (1 if getattr(preprocessor, key).numel() == 3 else 3)
+        if normalizes
+        else [default] * 3
+        for key, default in (('mean', 0.0), ('std', 1.0))
+    )
+    return dict(
+        size_divisor=int(divisor),
+        pad_value=float(value),
+        bgr_to_rgb=bool(preprocessor._channel_conversion),
+        mean=mean,
+        std=std,
+    )
+
+
+# -- after the network
+
+
+def _segmentation(model: nn.Module) -> dict:
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.models.segmentors import EncoderDecoder
+
+    head = model.decode_head
+    for name in ('predict', 'predict_by_feat'):
+        if getattr(type(head), name, None) is not getattr(BaseDecodeHead, name):
+            raise _NoDecodingError(f'{type(head).__name__} has a {name} of its own')
+    for name in ('predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result'):
+        if getattr(type(model), name) is not getattr(EncoderDecoder, name):
+            raise _NoDecodingError(f'{type(model).__name__} has a {name} of its own')
+    if model.test_cfg.get('mode', 'whole') != 'whole':
+        raise _NoDecodingError(f'test_cfg.mode is {model.test_cfg["mode"]!r}, expected "whole"')
+    decoding = dict(
+        kind='logits',
+        output='decode_head',
+        align_corners=bool(head.align_corners),
+        num_classes=int(head.out_channels),
+    )
+    if head.out_channels == 1:
+        decoding['threshold'] = float(head.threshold)
+    return decoding
+
+
+def _detection(model: nn.Module) -> dict:
+    from mmdet.models.dense_heads import YOLOXHead
+    from mmdet.models.detectors import SingleStageDetector
+
+    if not isinstance(model, SingleStageDetector):
+        raise _NoDecodingError(f'{type(model).__name__} is no single-stage detector: more than its head decodes')
+    if type(model).predict is not SingleStageDetector.predict:
+        raise _NoDecodingError(f'{type(model).__name__} has a predict of its own')
+    head = model.bbox_head
+    yolox = isinstance(head, YOLOXHead) and not _own_methods(head, YOLOXHead, '_bbox_decode')
+    kinds = ['scores', 'boxes', 'objectness'] if yolox else _outputs_of(head)
+    priors, test_cfg = head.prior_generator, model.test_cfg
+    return dict(
+        **_priors(priors),
+        coder=dict(type='yolox') if yolox else _coder(head.bbox_coder),
+        scores='sigmoid' if yolox or head.use_sigmoid_cls else 'softmax',
+        num_classes=int(head.num_classes),
+        outputs={
+            kind: [f'bbox_head.{index}.{level}' for level in range(priors.num_levels)]
+            for index, kind in enumerate(kinds)
+        },
+        score_threshold=float(test_cfg.get('score_thr', 0)),
+        nms_pre=int(test_cfg.get('nms_pre', -1)),
+        **_suppression(test_cfg.get('nms')),
+        max_per_image=None if yolox else int(test_cfg.max_per_img),
+        min_size=-1.0 if yolox else float(test_cfg.get('min_bbox_size', -1)),
+        clip=False if yolox else bool(head.bbox_coder.clip_border),
+    )
+
+
+def _own_methods(head: nn.Module, base: type, *more: str) -> list[str]:
+    """Methods by which a head decodes in another way than a class of mmdet."""
+    return [name for name in (*DECODING_METHODS, *more) if getattr(type(head), name) is not getattr(base, name)]
+
+
+def _outputs_of(head: nn.Module) -> list[str]:
+    """The kinds of outputs of a head that decodes as mmdet's BaseDenseHead does."""
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    name = type(head).__name__
+    own = _own_methods(head, BaseDenseHead)
+    if own:
+        raise _NoDecodingError(f'{name} has a {own[0]} of its own')
+    if getattr(getattr(head, 'loss_cls', None), 'custom_cls_channels', False):
+        raise _NoDecodingError(f'{name} computes its scores by its loss ({type(head.loss_cls).__name__})')
+    # BaseDenseHead passes the outputs of forward on as the first arguments of loss_by_feat
+    arguments = list(inspect.signature(head.loss_by_feat).parameters)
+    count = arguments.index('batch_gt_instances') if 'batch_gt_instances' in arguments else 0
+    if count not in (2, 3):
+        raise _NoDecodingError(f'{name} has {count} kinds of outputs, expected scores and boxes, or centerness too')
+    return ['scores', 'boxes', 'centerness'][:count]
+
+
+def _priors(generator: Any) -> dict:
+    kind = type(generator).__name__
+    strides = [[int(side) for side in stride] for stride in generator.strides]
+    if kind in ('AnchorGenerator', 'SSDAnchorGenerator'):
+        anchors = [torch.as_tensor(level).tolist() for level in generator.base_anchors]
+        levels = [dict(stride=s, base_anchors=a) for s, a in zip(strides, anchors, strict=True)]
+        return dict(kind='anchors', levels=levels)
+    if kind == 'MlvlPointGenerator':
+        return dict(kind='points', levels=[dict(stride=s, offset=float(generator.offset)) for s in strides])
+    raise _NoDecodingError(f'its priors are of a {kind}, expected AnchorGenerator, SSDAnchorGenerator or points')
+
+
+def _coder(coder: Any) -> dict:
+    kind = type(coder).__name__
+    if kind == 'DeltaXYWHBBoxCoder':
+        return dict(
+            type='delta_xywh',
+            means=[float(value) for value in coder.means],
+            stds=[float(value) for value in coder.stds],
+            wh_ratio_clip=16 / 1000,  # the default of its decode, which no head overrides
+            ctr_clamp=float(coder.ctr_clamp) if coder.add_ctr_clamp else None,
+        )
+    if kind == 'DistancePointBBoxCoder':
+        return dict(type='distance')
+    raise _NoDecodingError(f'its boxes are of a {kind}, expected DeltaXYWHBBoxCoder or DistancePointBBoxCoder')
+
+
+def _suppression(nms: ConfigDict | None) -> dict:
+    options = dict(nms or {})
+    kind = options.pop('type', 'nms' if nms else None)
+    threshold = options.pop('iou_threshold', options.pop('iou_thr', None))
+    agnostic = bool(options.pop('class_agnostic', False))
+    options.pop('split_thr', None)  # how mmcv divides the work, not what comes out
+    if kind != 'nms' or threshold is None or options:
+        raise _NoDecodingError(f'test_cfg.nms is {dict(nms or {})}, expected dict(type="nms", iou_threshold=…)')
+    return dict(iou_threshold=float(threshold), class_agnostic=agnostic)

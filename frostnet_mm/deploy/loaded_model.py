@@ -1,0 +1,241 @@
+"""Models as they are deployed and benchmarked: from a checkpoint, or with random weights."""
+
+import copy
+import os
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..apis.images import spread_paths
+from ..apis.inference import choose_execution, load_model, quantization_of, weight_bits_of
+from ..data import DatasetError
+from ..device.predictor import DeploymentError
+from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
+from ..models.checkpoints import read_checkpoint
+from ..models.dense import DenseNetwork, detach
+from ..quantization.calibration import calibrate
+from ..quantization.convert import convert
+from ..quantization.network import QuantizedNetwork
+from ..quantization.prepare import QuantizationSettings, prepare_model, quantized_network, settings_of
+from ..quantization.report import float_operators, int8_share
+from .flat_network import FlatNetwork, converted_network, float_network
+from .heads.describe import describe_model
+
+_RANDOM_PASSES = 4
+
+
+@dataclass
+class Source:
+    """A model to be deployed.
+
+    Args:
+        model (nn.Module): In evaluation mode, with its own dense network at work.
+        cfg (Config): Its config.
+        precision (str): 'int8' or 'float'.
+        network (FlatNetwork): What is deployed.
+        exact (FlatNetwork): The same in float.
+        quantized (QuantizedNetwork, optional): For INT8, the simulation.
+        settings (QuantizationSettings, optional): For INT8.
+        facts (dict): What ``deploy.json`` says about the model.
+    """
+
+    model: nn.Module
+    cfg: Config
+    precision: str
+    network: FlatNetwork
+    exact: FlatNetwork
+    quantized: QuantizedNetwork | None
+    settings: QuantizationSettings | None
+    facts: dict = field(default_factory=dict)
+    has_data: bool = False
+
+    @property
+    def numerics(self) -> dict | None:
+        """The settings of quantization as plain data."""
+        return (
+            None
+            if self.settings is None
+            else asdict(self.settings) | dict(example_shape=list(self.settings.example_shape))
+        )
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of the INT8 weights; None in float."""
+        return None if self.settings is None else self.settings.weight_bits
+
+    @property
+    def int8_share(self) -> float:
+        """The share of the MACs that the numerics compute in INT8."""
+        return 0.0 if self.quantized is None else int8_share(self.quantized)
+
+    @property
+    def float_operators(self) -> dict[str, int]:
+        """The operators that stay in float, by kind."""
+        return {} if self.quantized is None else {g.kind: g.count for g in float_operators(self.quantized)}
+
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether the test pipeline makes all images the same size."""
+        settings = describe_model(self.model, self.cfg)['preprocessing']
+        return settings['pad'] is not None or bool(settings['resize'] and not settings['resize']['keep_ratio'])
+
+    def test_paths(self, count: int) -> list[str]:
+        """Images of the test data, or none where the config's data are not on this machine."""
+        try:
+            paths = spread_paths(self.cfg, count, 'test') if count else []
+        except (ConfigError, DatasetError, FileNotFoundError):
+            return []
+        self.has_data = bool(paths)
+        return paths
+
+
+def load_source(
+    config: str | os.PathLike,
+    checkpoint: str | os.PathLike | None,
+    precision: str,
+    cfg_options: dict | None = None,
+    size: tuple[int, int] | None = None,
+    numerics: str = 'onnx',
+    weight_bits: int | None = None,
+) -> Source:
+    """Load a model to be deployed.
+
+    Args:
+        config (str | PathLike): The config.
+        checkpoint (str | PathLike, optional): The checkpoint; None for random weights.
+        precision (str): 'int8' or 'float'.
+        cfg_options (dict, optional): Values that replace those of the config.
+        size (tuple[int, int], optional): Height and width that the test pipeline is set to.
+        numerics (str): The preset that the engine is meant for.
+        weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
+
+    Raises:
+        DeploymentError: The checkpoint was quantized for another kind of engine.
+        CheckpointError: INT8 of a checkpoint without ranges.
+    """
+    if precision not in ('int8', 'float'):
+        raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
+    execution = 'converted' if precision == 'int8' else 'float'
+    if checkpoint is None:
+        model, cfg, settings = _random_model(config, cfg_options, precision, size, numerics, weight_bits or 8)
+    else:
+        content = read_checkpoint(checkpoint)
+        choose_execution(content, execution, str(checkpoint))
+        settings = settings_of(quantization_of(content)) if precision == 'int8' else None
+        _check_numerics(settings, numerics, str(checkpoint))
+        if settings is not None:
+            settings.weight_bits = weight_bits_of(content, weight_bits, str(checkpoint))
+        model, cfg = load_model(config, checkpoint, 'cpu', cfg_options, execution, weight_bits)
+        model.to(memory_format=torch.contiguous_format)
+        if size is not None:
+            set_input_size(cfg, size)
+    quantized = quantized_network(model)
+    detach(model)
+    exact = float_network(model)
+    network = exact if quantized is None else converted_network(model, convert(quantized))
+    return Source(model, cfg, precision, network, exact, quantized, settings, _facts(model, cfg, config, checkpoint))
+
+
+def _check_numerics(settings: QuantizationSettings | None, wanted: str, source: str) -> None:
+    if settings is not None and settings.numerics != wanted and wanted == 'executorch':
+        raise DeploymentError(
+            f'{source} was quantized with numerics={settings.numerics!r} (unsigned activations), which ExecuTorch does '
+            "not run; expected numerics='executorch'. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT "
+            '--numerics executorch, or train with default_hooks.qat.numerics=executorch.'
+        )
+
+
+def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
+    """Have the test pipeline resize (and pad) to another size, (height, width)."""
+    height, width = size
+    for name in ('test_dataloader', 'val_dataloader'):
+        if not cfg.get(name):
+            continue
+        for step in inner_dataset(cfg[name].dataset).pipeline:
+            kind = str(step['type']).split('.')[-1]
+            if kind == 'Resize':
+                step['scale'] = (width, height)
+            elif kind == 'Pad' and 'size' in step:
+                step['size'] = (width, height)
+
+
+def _facts(model: nn.Module, cfg: Config, config: str | os.PathLike, checkpoint: str | os.PathLike | None) -> dict:
+    backbone = model.backbone
+    return dict(
+        name=Path(str(config)).stem,
+        detector=type(model).__name__,
+        backbone=type(backbone).__name__,
+        params=sum(p.numel() for p in DenseNetwork(model).parameters()),
+        checkpoint=None if checkpoint is None else Path(checkpoint).name,
+        checkpoint_sha256=None if checkpoint is None else sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        random_weights=checkpoint is None,
+    )
+
+
+def _random_model(
+    config: str | os.PathLike,
+    cfg_options: dict | None,
+    precision: str,
+    size: tuple[int, int] | None,
+    numerics: str,
+    weight_bits: int,
+) -> tuple[nn.Module, Config, QuantizationSettings | None]:
+    """A model with random weights whose batch norms and ranges fit noise, so that no layer is dead."""
+    cfg = load_config(config, cfg_options, classes=None)
+    cfg = copy.deepcopy(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    without_pretrained(cfg.model)
+    if size is not None:
+        set_input_size(cfg, size)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.dataset_meta = dict(classes=_class_names(model))
+    dense = DenseNetwork(model)
+    _enliven(dense)
+    height, width = size or (320, 320)
+    batches = [torch.randn(2, 3, height, width) for _ in range(_RANDOM_PASSES)]
+    settings = None
+    _gather_statistics(model, dense, batches)
+    if precision == 'int8':
+        settings = QuantizationSettings(numerics=numerics, weight_bits=weight_bits)
+        calibrate(prepare_model(model, settings), batches, 'minmax')
+    return model, cfg, settings
+
+
+@torch.no_grad()
+def _gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Tensor]) -> None:
+    """Give batch norms the statistics of some batches, whatever their momentum, so that no layer fades."""
+    norms = [module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the average of all batches
+    model.train()
+    for images in batches:
+        dense(images)
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _enliven(dense: nn.Module) -> None:
+    """Give convolutions that begin near zero, as those of heads do, weights that put out values of every size."""
+    for module in dense.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            if module.weight.std() < 0.25 / fan_in**0.5:
+                nn.init.normal_(module.weight, 0, 0.25 / fan_in**0.5)
+
+
+def _class_names(model: nn.Module) -> tuple[str, ...]:
+    head = getattr(model, 'bbox_head', None) or getattr(model, 'decode_head', None)
+    count = getattr(head, 'num_classes', None)
+    if count is None:  # two-stage
+        count = model.roi_head.bbox_head.num_classes
+    return tuple(f'class {index}' for index in range(count))

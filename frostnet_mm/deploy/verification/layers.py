@@ -1,0 +1,230 @@
+"""Every layer of a quantized ONNX network in an engine, against the same layer computed exactly.
+
+Rounding makes two correct implementations drift apart: a value that lies between two steps falls to one side here and
+to the other there, and each such step moves others behind it. So layers are compared one by one: each is computed from
+the very integers that the engine put into it, by onnxruntime's unfused float operators, whose result an integer engine
+must meet within one step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+
+from ...device.predictor import exact_session
+from ..onnx.graph import OnnxGraph
+from ..onnx.rewrites.integer_matmul import PRODUCT
+
+TIE = 1e-3  # of a step: so near to the middle of two steps either is right; a bilinear resize puts every 100th there
+RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """How far an engine is from the exact result of one layer.
+
+    Args:
+        name (str): The quantized tensor, ``<module>/QuantizeLinear``.
+        steps (int): Largest difference in quantization steps.
+        count (int): Number of elements that differ.
+        share (float): Their share.
+    """
+
+    name: str
+    steps: int
+    count: int
+    share: float
+
+
+def compare_layers(model: Any, images: np.ndarray, run: RunModel) -> list[LayerDifference]:
+    """Compare an engine with exact arithmetic, layer by layer.
+
+    Args:
+        model (onnx.ModelProto): A network in QDQ form.
+        images (ndarray): Its input.
+        run (Callable): Runs an ONNX file (bytes) on images in the engine and returns the outputs that are named.
+
+    Returns:
+        list[LayerDifference]: In the order of the network.
+    """
+    from onnx import TensorProto, helper
+
+    grids = _grids(model)
+    found = run(_with_outputs(model, list(grids)), images, list(grids))
+    values = dict(zip(grids, found, strict=True))
+    exact = _copy(model)
+    del exact.graph.node[:]
+    exact.graph.node.extend(node for node in model.graph.node if node.output[0] not in grids)
+    _use_unsigned_weights(exact)
+    exact.graph.input.extend(_value(name, value) for name, value in values.items())
+    inputs = {model.graph.input[0].name: images, **values}
+    sources = dict.fromkeys(grid.source for grid in grids.values() if grid.source not in inputs)
+    del exact.graph.output[:]
+    exact.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sources)
+    reals = dict(inputs)
+    if sources:
+        reals.update(zip(sources, _run_exactly(exact.SerializeToString(), inputs, list(sources)), strict=True))
+    return [_difference(name, values[name], reals[grid.source], grid) for name, grid in grids.items()]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The tensor that a QuantizeLinear rounds, and to what."""
+
+    source: str
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+
+def _grids(model: Any) -> dict[str, _Grid]:
+    """Each quantized tensor of a model."""
+    from onnx import numpy_helper
+
+    values = {value.name: value for value in model.graph.initializer}
+    return {
+        node.output[0]: _Grid(node.input[0], *(numpy_helper.to_array(values[name]) for name in node.input[1:3]))
+        for node in model.graph.node
+        if node.op_type == 'QuantizeLinear'
+    }
+
+
+def _difference(name: str, found: np.ndarray, real: np.ndarray, grid: _Grid) -> LayerDifference:
+    if found.shape != real.shape:
+        raise ValueError(f'{name} has the shape {found.shape} in the engine, expected {real.shape}.')
+    real = real / grid.scale + grid.zero_point.astype(np.float32)
+    ends = np.iinfo(grid.zero_point.dtype)
+    difference = np.abs(found.astype(np.int32) - np.clip(np.rint(real), ends.min, ends.max).astype(np.int32))
+    difference[np.abs(found - real) <= 0.5 + TIE] = 0
+    return LayerDifference(
+        name, int(difference.max(initial=0)), int((difference > 0).sum()), float((difference > 0).mean())
+    )
+
+
+def _copy(model: Any) -> Any:
+    copied = type(model)()
+    copied.CopyFrom(model)
+    return copied
+
+
+def _use_unsigned_weights(model: Any) -> None:
+    """Make the weights of integer products unsigned: without optimizations onnxruntime's signed ones may overflow."""
+    graph = OnnxGraph(model.graph)
+    for node in model.graph.node:
+        if node.op_type == PRODUCT and graph.value(node.input[1]).dtype == np.int8:
+            for place, name in ((1, f'{node.name}:unsigned'), (5, f'{node.name}:unsigned zero')):
+                shifted = graph.value(node.input[place]).astype(np.int16) + 128
+                node.input[place] = graph.add(name, shifted.astype(np.uint8))
+
+
+def _value(name: str, value: np.ndarray) -> Any:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
+    """The model with all quantized tensors as outputs."""
+    from onnx import helper
+
+    exposed = _copy(model)
+    for name, grid in _grids(model).items():
+        kind = helper.np_dtype_to_tensor_dtype(grid.zero_point.dtype)
+        exposed.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return exposed.SerializeToString()
+
+
+def _run_exactly(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+    """Run a model without any fusion: quantized operators between dequantization and quantization, in float."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    return session.run(list(names), inputs)
+
+
+def run_onnxruntime(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """Run an ONNX file in onnxruntime, with all that it fuses, as deployments do."""
+    import onnxruntime
+
+    options = exact_session(onnxruntime.SessionOptions())
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    return session.run(list(names), {session.get_inputs()[0].name: images})
+
+
+def run_openvino(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """Run an ONNX file in OpenVINO, with what it fuses where every quantized tensor is to be seen."""
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    results = compiled(images)
+    positions = {name: index for index, output in enumerate(compiled.outputs) for name in output.get_names()}
+    return [np.asarray(results[positions[name]]) for name in names]
+
+
+class _Collector(Interpreter):
+    """Runs a converted network and keeps what its quantizers put out."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.integers: list[np.ndarray] = []
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.op == 'call_function' and n.target is torch.ops.quantized_decomposed.quantize_per_tensor.default:
+            self.integers.append(value.numpy())
+        return value
+
+
+@torch.no_grad()
+def reference_runner(module: GraphModule) -> RunModel:
+    """The converted network itself as an engine: shows whether an ONNX file is that network.
+
+    Args:
+        module (GraphModule): What was exported. The file may have channels of zeros behind its own.
+    """
+
+    def run(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        from onnx import load_from_string
+
+        collector = _Collector(module)
+        collector.run(torch.from_numpy(images))
+        found = collector.integers
+        if len(found) != len(names):
+            raise ValueError(
+                f'The file quantizes {len(names)} tensors, the network {len(found)}: it is another network.'
+            )
+        graph = load_from_string(model)
+        channels, grids = _channels(graph), _grids(graph)
+        return [
+            _padded(value, channels.get(name, 0), grids[name].zero_point)
+            for name, value in zip(names, found, strict=True)
+        ]
+
+    return run
+
+
+def _channels(model: Any) -> dict[str, int]:
+    """The channels of each tensor that has some."""
+    from onnx import shape_inference
+
+    inferred = shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.output)}
+    return {name: shape[1].dim_value for name, shape in shapes.items() if len(shape) > 1}
+
+
+def _padded(value: np.ndarray, channels: int, zero_point: np.ndarray) -> np.ndarray:
+    """Channels of zeros behind those of a tensor, up to their number in a file."""
+    if value.ndim < 2 or value.shape[1] >= channels:
+        return value
+    widths = [(0, channels - value.shape[1] if axis == 1 else 0) for axis in range(value.ndim)]
+    return np.pad(value, widths, constant_values=zero_point)
+
+
+RUNNERS: dict[str, RunModel] = {'onnxruntime': run_onnxruntime, 'openvino': run_openvino}

@@ -1,0 +1,173 @@
+"""A deployment against the network that it was made from, on images."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...device.predictor import (
+    ALLOWANCE,
+    CHECK,
+    CHECKED,
+    FACTOR,
+    OVERFLOW,
+    DeploymentError,
+    OutputDifference,
+    check_values,
+    describe_outputs,
+    normalize_pixels,
+    sums_overflow,
+)
+from ...files import write_bytes
+from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
+
+LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
+LAYER_COUNT = 2  # elements that may differ in a map too small for a share
+_CHECKED_VALUES = 2048  # of each output, for the machines that it is deployed on
+
+
+def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
+    """Compare layer by layer: first the network with the file that was written, then the engine with the file.
+
+    Args:
+        engine (str): Its name.
+        model (onnx.ModelProto): The file.
+        module (GraphModule): The network that was exported.
+        images (ndarray): Its input.
+
+    Returns:
+        list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
+        nothing is quantized.
+    """
+    if engine not in RUNNERS or not any(node.op_type == 'QuantizeLinear' for node in model.graph.node):
+        return []
+    pairs = zip(
+        compare_layers(model, images, reference_runner(module)),
+        compare_layers(model, images, RUNNERS[engine]),
+        strict=True,
+    )
+    return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
+
+
+def failed_layers(layers: Sequence[LayerDifference]) -> list[LayerDifference]:
+    """The layers that an engine computes otherwise than exactly, in the order of the network.
+
+    A small map may differ in two elements, whatever their share.
+    """
+    return [
+        layer
+        for layer in layers
+        if layer.steps > LAYER_STEPS or (layer.share > LAYER_SHARE and layer.count > LAYER_COUNT)
+    ]
+
+
+def _worst(layers: Sequence[LayerDifference]) -> LayerDifference:
+    return max(layers, key=lambda layer: (layer.steps, layer.share))
+
+
+def summarize(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifference], images: int, source: str) -> dict:
+    """What ``deploy.json`` says about the verification."""
+    summary = dict(images=images, source=source, outputs=[asdict(output) for output in outputs])
+    if layers:
+        worst = _worst(layers)
+        summary['layers'] = dict(count=len(layers), worst=asdict(worst))
+    return summary
+
+
+def describe(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifference]) -> str:
+    """The comparison as a table."""
+    lines = [describe_outputs(outputs)]
+    if layers:
+        worst = _worst(layers)
+        lines.append(
+            f'{len(layers)} quantized layers, each by itself: at most {worst.steps} step in {worst.share:.4%} of the '
+            f'elements ({worst.name}).'
+        )
+    return '\n'.join(lines)
+
+
+def require_agreement(
+    outputs: Sequence[OutputDifference],
+    layers: Sequence[LayerDifference],
+    engine: str,
+    weight_bits: int | None = None,
+) -> None:
+    """Raise an error if an engine does not compute what was trained.
+
+    Args:
+        outputs (Sequence[OutputDifference]): Of :func:`compare_outputs`.
+        layers (Sequence[LayerDifference]): Of :func:`check_layers`.
+        engine (str): Its name.
+        weight_bits (int, optional): Of its INT8 weights.
+
+    Raises:
+        DeploymentError: An output deviates beyond the bounds, or a layer; the message names the first.
+    """
+    bad_outputs, bad_layers = [o for o in outputs if not o.passed], failed_layers(layers)
+    if not bad_outputs and not bad_layers:
+        return
+    parts = []
+    if bad_outputs:
+        o = bad_outputs[0]
+        parts.append(
+            f'{len(bad_outputs)} of {len(outputs)} outputs deviate, the first is {o.name}: {o.max_steps:.1f} steps at '
+            f'most; {o.engine_error:.2f} steps from float, expected at most '
+            f'{FACTOR} x {o.reference_error:.2f} + {ALLOWANCE}.'
+        )
+    if bad_layers:
+        first = bad_layers[0]
+        parts.append(
+            f'The first layer that differs is {first.name}: {first.steps} steps, {first.share:.3%} of its elements, '
+            f'expected at most {LAYER_STEPS} step in {LAYER_SHARE:.1%}.'
+        )
+    elif layers:
+        parts.append('Each layer by itself agrees: the engine fuses layers in another way when it runs them together.')
+    if weight_bits == 8 and sums_overflow():
+        parts.append(OVERFLOW)
+    raise DeploymentError(f'{engine} does not compute what was trained. {" ".join(parts)}')
+
+
+def write_check(
+    folder: Path,
+    description: dict,
+    pair: tuple[np.ndarray, np.ndarray],
+    reference: Sequence[np.ndarray],
+    exact: Sequence[np.ndarray],
+) -> dict[str, str]:
+    """Write what other machines compare their engine with: an image, and some of the values that it should give.
+
+    Args:
+        folder (Path): The deployment.
+        description (dict): Of the deployment.
+        pair (tuple[ndarray, ndarray]): The raw image and the normalized one.
+        reference (Sequence[ndarray]): Outputs of the reference.
+        exact (Sequence[ndarray]): Outputs of the float network.
+
+    Returns:
+        dict[str, str]: The file and its sha256.
+    """
+    raw, image = pair
+    settings = description['preprocessing']
+    plain = settings['baked'] or all(
+        np.array_equal(normalize_pixels(one, one.shape[:2], settings)[0], other)
+        for one, other in zip(raw, image, strict=True)
+    )
+    positions = [_sample(value) for value in reference]
+    arrays = dict(images=raw if plain else image)
+    compared = (positions, check_values(reference, positions), check_values(exact, positions))
+    for kind, values in zip(CHECKED, compared, strict=True):
+        arrays |= {f'{kind}_{index}': value for index, value in enumerate(values)}
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(folder / CHECK, content.getvalue())
+    return {CHECK: sha256(content.getvalue()).hexdigest()}
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    """Positions in a flattened output, evenly spread, with those of its ends, which say what a step is."""
+    spread = np.linspace(0, values.size - 1, min(values.size, _CHECKED_VALUES)).astype(np.int64)
+    return np.unique(np.concatenate([spread, [values.argmin(), values.argmax()]]))

@@ -1,0 +1,5 @@
+"""GradBoost optimizers."""
+
+from .gradboost import GradBoostAdam, GradBoostAdamW, GradBoostMixin, GradBoostRMSprop, GradBoostSGD
+
+__all__ = ['GradBoostAdam', 'GradBoostAdamW', 'GradBoostMixin', 'GradBoostRMSprop', 'GradBoostSGD']

@@ -1,0 +1,178 @@
+"""Train one detector or segmenter in several ways, in float and in simulated INT8, and compare the metrics.
+
+python tools/studies/qat_study.py configs/examples/ssdlite_frostnet_custom_192.py --data-root path/to/data
+    --seeds 0 1 --jobs 2
+
+The ways are: float; qat (fake quantization from the first step); statassist (float warm-up, then QAT); gradboost
+(StatAssist with GradBoost's paper mode); gradboost-ref (its reference mode). The float run is also calibrated after
+training (ptq). What is finished is not run again, so the command can be stopped and repeated.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+
+import _tools  # noqa: F401
+from mmengine.config import DictAction
+
+from frostnet_mm.cli import run_tool
+from frostnet_mm.engine.config import ConfigError, load_config
+from frostnet_mm.files import write_text
+from frostnet_mm.quantization.names import EXECUTIONS
+
+TOOLS = Path(__file__).resolve().parent.parent
+WARMUPS = {'float': None, 'qat': '0 epochs', 'statassist': None, 'gradboost': None, 'gradboost-ref': None}
+MODES = {'gradboost': 'paper', 'gradboost-ref': 'reference'}
+
+
+class StudyError(ConfigError):
+    """One of the runs failed; the message names its log."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Compare float training, PTQ and QAT on one data set.')
+    parser.add_argument('config', help='a float config')
+    parser.add_argument('--data-root', help='the data; default: that of the config')
+    parser.add_argument('--out', help='folder of the runs; default work_dirs/qat_study/<config name>')
+    parser.add_argument('--ways', nargs='+', choices=[*WARMUPS, 'ptq'], default=[*WARMUPS, 'ptq'])
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])
+    parser.add_argument('--warmup', default='2 epochs', help="StatAssist's float warm-up; default 2 epochs")
+    parser.add_argument('--qat-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='options of QATHook')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
+    parser.add_argument('--calibration-images', type=int, default=128, help='for ptq; default 128')
+    return parser.parse_args()
+
+
+def write_config(args: argparse.Namespace, way: str, seed: int, folder: Path) -> Path:
+    """Write the config of one run."""
+    lines = [f"_base_ = '{Path(args.config).resolve()}'", f'randomness = dict(seed={seed}, deterministic=False)']
+    if way != 'float':
+        warmup = WARMUPS[way] or args.warmup
+        options = dict(type='frostnet_mm.QATHook', warmup=warmup, **(args.qat_options or {}))
+        lines.append(f'default_hooks = dict(qat={options!r})')
+    if way in MODES:
+        base = load_config(args.config, root_option(args)).optim_wrapper.optimizer.type
+        boosted = f'GradBoost{base}'
+        if boosted not in ('GradBoostSGD', 'GradBoostRMSprop', 'GradBoostAdam', 'GradBoostAdamW'):
+            raise ConfigError(f'{args.config} trains with {base}, of which there is no GradBoost form.')
+        lines.append(f"optim_wrapper = dict(optimizer=dict(type='frostnet_mm.{boosted}', mode='{MODES[way]}'))")
+    path = folder / 'config.py'
+    write_text(path, '\n'.join(lines) + '\n')
+    return path
+
+
+def run(command: list[str], log: Path) -> None:
+    """Run a tool with its output in a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('a') as stream:
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment()).returncode
+    if code:
+        raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
+
+
+def environment() -> dict[str, str]:
+    """One thread a run: two runs that share cores would wait for each other's threads."""
+    return dict(os.environ, OMP_NUM_THREADS='1')
+
+
+def root_option(args: argparse.Namespace) -> dict | None:
+    """The data root for load_config."""
+    return {'data_root': args.data_root} if args.data_root else None
+
+
+def data_options(args: argparse.Namespace) -> list[str]:
+    """The data root for a tool's command line."""
+    return ['--cfg-options', f'data_root={args.data_root}'] if args.data_root else []
+
+
+def train(args: argparse.Namespace, way: str, seed: int, folder: Path) -> Path:
+    """Train one way, or go on with it; return the last checkpoint."""
+    done = folder / 'trained'
+    if not done.is_file():
+        config = folder / 'config.py'
+        if not config.is_file():
+            write_config(args, way, seed, folder)
+        command = [sys.executable, str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
+        if (folder / 'last_checkpoint').is_file():
+            command.append('--resume')
+        run(command + data_options(args), folder / 'train.out')
+        write_text(done, (folder / 'last_checkpoint').read_text())
+    return Path(done.read_text())
+
+
+def evaluate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: Path, quantized: bool) -> dict:
+    """Evaluate a checkpoint, a quantized one in every arithmetic; return the metrics by arithmetic."""
+    out = folder / 'metrics.json'
+    if not out.is_file():
+        command = [sys.executable, str(TOOLS / 'test.py'), str(config), str(checkpoint), '--out', str(out)]
+        command += ['--work-dir', str(folder / 'test')] + ['--compare'] * quantized
+        run(command + data_options(args), folder / 'test.out')
+    metrics = json.loads(out.read_text())['metrics']
+    return metrics if quantized else {'float': metrics}
+
+
+def one_run(args: argparse.Namespace, way: str, seed: int, root: Path) -> dict[str, dict]:
+    """Train (for ptq: calibrate) and evaluate."""
+    folder = root / f'{way}_seed{seed}'
+    if way == 'ptq':
+        float_folder = root / f'float_seed{seed}'
+        config, source = float_folder / 'config.py', train(args, 'float', seed, float_folder)
+        checkpoint = folder / 'calibrated.pth'
+        if not checkpoint.is_file():
+            command = [sys.executable, str(TOOLS / 'calibrate.py'), str(config), str(source), '--out', str(checkpoint)]
+            command += ['--num-images', str(args.calibration_images)]
+            run(command + data_options(args), folder / 'calibrate.out')
+    else:
+        checkpoint, config = train(args, way, seed, folder), folder / 'config.py'
+    return evaluate(args, config, checkpoint, folder, quantized=way != 'float')
+
+
+def table(results: dict[tuple[str, int], dict], ways: list[str], seeds: list[int]) -> Iterator[str]:
+    """The results as a markdown table: each seed's figure, then their mean."""
+    some = next(iter(next(iter(results.values())).values()))
+    metrics = [name for name in some if name.split('/')[-1] in ('bbox_mAP', 'bbox_mAP_50', 'mIoU')] or list(some)[:2]
+    yield (
+        '| way | arithmetic | '
+        + ' | '.join(f'{m.split("/")[-1]} (seeds {", ".join(map(str, seeds))})' for m in metrics)
+        + ' |'
+    )
+    yield '|---|---|' + '---|' * len(metrics)
+    for way in ways:
+        for execution in EXECUTIONS:
+            rows = [results[way, seed].get(execution) for seed in seeds if (way, seed) in results]
+            rows = [row for row in rows if row]
+            if not rows:
+                continue
+            cells = [
+                f'{", ".join(f"{row[m]:.3f}" for row in rows)} (mean {mean(row[m] for row in rows):.3f})'
+                for m in metrics
+            ]
+            yield f'| {way} | {execution} | ' + ' | '.join(cells) + ' |'
+
+
+def main() -> None:
+    args = parse_args()
+    load_config(args.config, root_option(args))  # a wrong path is said now
+    root = Path(args.out or Path('work_dirs') / 'qat_study' / Path(args.config).stem)
+    order = [(way, seed) for seed in args.seeds for way in sorted(args.ways, key=lambda way: way == 'ptq')]
+    results: dict[tuple[str, int], dict] = {}
+    first = [item for item in order if item[0] != 'ptq']
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for group in (first, [item for item in order if item[0] == 'ptq']):  # ptq starts from the float runs
+            for item, result in zip(group, pool.map(lambda item: one_run(args, *item, root), group), strict=True):
+                results[item] = result
+                print(f'{item[0]}, seed {item[1]}: done', flush=True)
+    lines = list(table(results, args.ways, args.seeds))
+    write_text(root / 'table.md', '\n'.join(lines) + '\n')
+    write_text(root / 'results.json', json.dumps({f'{w}_seed{s}': r for (w, s), r in results.items()}, indent=1))
+    print('\n'.join(lines))
+
+
+if __name__ == '__main__':
+    run_tool(main)
