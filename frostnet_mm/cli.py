@@ -12,7 +12,7 @@ from .engine.hooks.interrupt_hook import TrainingInterrupted
 from .models.checkpoints import CheckpointError
 from .models.dense import UnsupportedModelError
 from .quantization.errors import QuantizationError
-from .quantization.names import WEIGHT_BITS
+from .quantization.scheme import WEIGHT_BITS
 
 USER_ERRORS = (
     CheckpointError,

@@ -18,7 +18,7 @@ from pathlib import Path
 import _path  # noqa: F401
 
 from frostnet_mm.apis.images import preprocessed, spread_paths
-from frostnet_mm.apis.inference import load_model
+from frostnet_mm.apis.model import load_model
 from frostnet_mm.apis.visualization.layer_plots import draw_layers
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
 from frostnet_mm.files import write_text

@@ -21,7 +21,8 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-from frostnet_mm.apis.inference import build_visualizer, load_model
+from frostnet_mm.apis.inference import build_visualizer
+from frostnet_mm.apis.model import load_model
 from frostnet_mm.apis.visualization.training_plots import draw_curves, draw_sheet
 from frostnet_mm.cli import run_tool
 from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
@@ -29,7 +30,7 @@ from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.files import write_text
-from frostnet_mm.models import read_checkpoint
+from frostnet_mm.quantization.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -157,10 +158,10 @@ def evaluate(cfg: Config, checkpoint: Path) -> dict:
     cfg = cfg.copy()
     cfg.resume, cfg.load_from = False, None
     cfg.experiment_name = f'demo_test_{time.time_ns()}'
-    content = read_checkpoint(checkpoint)
-    configure_execution(cfg, content, 'float', str(checkpoint))
+    opened = Checkpoint.open(checkpoint)
+    configure_execution(cfg, opened, 'float')
     runner = build_runner(cfg)
-    load_runner_weights(runner, content, str(checkpoint))
+    load_runner_weights(runner, opened)
     return evaluate_all(runner)
 
 

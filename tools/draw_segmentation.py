@@ -14,8 +14,8 @@ from mmengine.registry import DATASETS
 from torch import nn, no_grad
 from tqdm import tqdm
 
-from frostnet_mm.apis.inference import load_model
 from frostnet_mm.apis.iou_metric import IoUMetric, class_table, scores_by_class
+from frostnet_mm.apis.model import load_model
 from frostnet_mm.apis.visualization.segmentation_plots import draw_class_iou, draw_segmentation_sheet
 from frostnet_mm.cli import add_config_options, add_execution_options, run_tool
 from frostnet_mm.engine.config import ConfigError

@@ -17,9 +17,9 @@ from frostnet_mm.apis.inference import (
     describe,
     draw,
     list_images,
-    load_model,
     predict,
 )
+from frostnet_mm.apis.model import load_model
 from frostnet_mm.cli import add_config_options, add_execution_options, add_weight_bits, run_tool
 from frostnet_mm.data import BadImageError
 from frostnet_mm.files import write_text

@@ -13,164 +13,16 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.logging import print_log
-from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
+from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from ..engine.config import ConfigError, inner_dataset, load_config
-from ..models.checkpoints import CheckpointError, check_fit, read_checkpoint, state_dict_of
-from ..quantization.names import META, NAME
+from ..engine.config import ConfigError, inner_dataset
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 RANGES = f'{NAME}.'  # the beginning of the ranges' names in a checkpoint
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
-
-
-def classes_of(checkpoint: dict) -> tuple[str, ...] | None:
-    """The class names that a checkpoint of mm was trained with, or None."""
-    meta = checkpoint.get('meta') or {}
-    classes = (meta.get('dataset_meta') or {}).get('classes')
-    return tuple(classes) if classes else None
-
-
-def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
-    """Load a checkpoint into the model it was trained as; everything must fit.
-
-    Activation ranges are the exception: those of a quantized checkpoint are left out of a float model, and a quantized
-    model keeps its own where a float checkpoint has none.
-
-    Args:
-        model (nn.Module): The model.
-        checkpoint (dict): What :func:`read_checkpoint` returned.
-        source (str): Name of the file, for messages.
-
-    Raises:
-        CheckpointError: An entry is missing, unexpected or of another shape.
-    """
-    state_dict = dict(state_dict_of(checkpoint, source))
-    target = dict(model.state_dict())
-    here, there = ({key for key in entries if key.startswith(RANGES)} for entries in (target, state_dict))
-    if there and not here:
-        print_log(f'{source}: the ranges of {len(there) // 2} quantized activations are left out.', logger='current')
-        state_dict = {key: value for key, value in state_dict.items() if key not in there}
-    if here and not there:
-        print_log(f'{source} is a float checkpoint: it has no activation ranges.', logger='current')
-        target = {key: value for key, value in target.items() if key not in here}
-    check_fit(target, state_dict, type(model).__name__, source)
-    unexpected = [key for key in state_dict if key not in target]
-    if unexpected:
-        raise CheckpointError(
-            f'{source} has {len(unexpected)} entries that {type(model).__name__} lacks: '
-            f'{", ".join(unexpected[:4])}{", …" if len(unexpected) > 4 else ""}. Use the config that '
-            'the checkpoint was trained with.'
-        )
-    model.load_state_dict(state_dict, strict=False)
-
-
-def quantization_of(checkpoint: dict) -> dict | None:
-    """What a checkpoint says about its quantized network, or None for a float one."""
-    return (checkpoint.get('meta') or {}).get(META)
-
-
-def weight_bits_of(checkpoint: dict, wanted: int | None, source: str) -> int:
-    """The bits of a quantized checkpoint's weights as it is to be run.
-
-    Args:
-        checkpoint (dict): The checkpoint.
-        wanted (int, optional): 8 or 7; None for those that it was made with.
-        source (str): Name of the file, for messages.
-
-    Raises:
-        CheckpointError: Others are wanted of a checkpoint whose scales were trained.
-    """
-    settings = (quantization_of(checkpoint) or {}).get('settings', {})
-    own = settings.get('weight_bits', 8)
-    if wanted not in (None, own) and settings.get('learned'):
-        raise CheckpointError(
-            f'{source} was trained with learned_scales=True and weights of {own} bits: its scales belong to them, and '
-            f'weights of {wanted} bits cannot be made of it. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT '
-            f'--weight-bits {wanted}'
-        )
-    return own if wanted is None else wanted
-
-
-def choose_execution(checkpoint: dict, wanted: str | None, source: str) -> str:
-    """How a checkpoint is to be run: as wanted, else in simulated INT8 if it is a quantized one.
-
-    Args:
-        checkpoint (dict): The checkpoint.
-        wanted (str, optional): 'float', 'simulated' or 'converted'.
-        source (str): Name of the file, for messages.
-
-    Raises:
-        CheckpointError: INT8 is wanted of a checkpoint without activation ranges.
-    """
-    quantized = quantization_of(checkpoint) is not None
-    if wanted in ('simulated', 'converted') and not quantized:
-        raise CheckpointError(
-            f'{source} is a float checkpoint: it has no activation ranges, without which it cannot run in INT8. '
-            'Train it '
-            'with QATHook, or calibrate it: python tools/calibrate.py CONFIG CHECKPOINT'
-        )
-    return wanted or ('simulated' if quantized else 'float')
-
-
-def load_model(
-    config: str | os.PathLike,
-    checkpoint_path: str | os.PathLike,
-    device: str | None = None,
-    cfg_options: dict | None = None,
-    execution: str | None = None,
-    weight_bits: int | None = None,
-) -> tuple[nn.Module, Config]:
-    """Build a config's model with trained weights, ready to predict.
-
-    Args:
-        config (str | PathLike): The config.
-        checkpoint_path (str | PathLike): The checkpoint.
-        device (str, optional): A torch device. Default: 'cuda' if there is one, else 'cpu'.
-        cfg_options (dict, optional): Values that replace those of the config.
-        execution (str, optional): 'float', 'simulated' (INT8) or 'converted' (integer-exact reference). Default:
-            'simulated' for a quantized checkpoint, else 'float'.
-        weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made.
-
-    Returns:
-        tuple[nn.Module, Config]: The model in eval mode with ``dataset_meta`` set, and its config.
-    """
-    checkpoint = read_checkpoint(checkpoint_path)
-    source = str(checkpoint_path)
-    execution = choose_execution(checkpoint, execution, source)
-    classes = classes_of(checkpoint)
-    cfg = load_config(config, cfg_options, classes=classes)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if 'init_cfg' in cfg.model.get('backbone', {}):
-        cfg.model.backbone.init_cfg = None  # the checkpoint brings the weights
-    model = MODELS.build(cfg.model)
-    network = None
-    if execution != 'float':
-        from ..quantization.hook import execute
-        from ..quantization.prepare import check_quantization, prepare_model, settings_of
-
-        settings = settings_of(quantization_of(checkpoint))
-        settings.weight_bits = weight_bits_of(checkpoint, weight_bits, source)
-        network = prepare_model(model, settings)
-        check_quantization(quantization_of(checkpoint), network, settings, source)
-    load_weights(model, checkpoint, source)
-    meta = (checkpoint.get('meta') or {}).get('dataset_meta')
-    if meta is None:
-        raise CheckpointError(
-            f'{checkpoint_path} does not say which classes it was trained with (meta.dataset_meta): '
-            'use a checkpoint as tools/train.py writes it.'
-        )
-    model.dataset_meta = meta
-    if cfg.get('channels_last'):
-        model.to(memory_format=torch.channels_last)
-    model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
-    if network is not None:
-        execute(model, network, execution)
-    return model, cfg
 
 
 def build_pipeline(cfg: Config) -> Compose:

@@ -25,23 +25,28 @@ if find_spec('torchao') is not None:
     for _logger in _loggers:
         _logger.setLevel(logging.ERROR)
 
+    from .checkpoint import Checkpoint  # noqa: F401
     from .convert import ConvertedNetwork, convert  # noqa: F401
     from .hook import QATHook  # noqa: F401
     from .network import QuantizedNetwork  # noqa: F401
-    from .prepare import QuantizationSettings, prepare_model  # noqa: F401
+    from .prepare import prepare_model  # noqa: F401
     from .quantizer import DenseQuantizer  # noqa: F401
     from .report import FloatOperators, float_operators, int8_share  # noqa: F401
+    from .scheme import Scheme  # noqa: F401
+    from .settings import QuantizationSettings  # noqa: F401
 
     for _logger, _level in zip(_loggers, _levels, strict=True):
         _logger.setLevel(_level)
 
     __all__ += [
+        'Checkpoint',
         'ConvertedNetwork',
         'DenseQuantizer',
         'FloatOperators',
         'QATHook',
         'QuantizationSettings',
         'QuantizedNetwork',
+        'Scheme',
         'convert',
         'float_operators',
         'int8_share',
