@@ -21,7 +21,6 @@ from torch import nn
 from ..engine.config import ConfigError, inner_dataset
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-RANGES = f'{NAME}.'  # the beginning of the ranges' names in a checkpoint
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
 
 

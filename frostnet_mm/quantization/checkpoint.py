@@ -159,8 +159,8 @@ class Checkpoint:
         made_with, installed = self.meta[META]['torchao'], version('torchao')
         if _minor(made_with) != _minor(installed):
             raise CheckpointError(
-                f'{self.source} was made with torchao {made_with}, installed is {installed}, which may quantize another '
-                f'way. Install it: pip install --no-deps torchao=={made_with}'
+                f'{self.source} was made with torchao {made_with}, installed is {installed}, which may quantize '
+                f'another way. Install it: pip install --no-deps torchao=={made_with}'
             )
         graph = self.meta[META]['graph']
         if graph != network.program.fingerprint:

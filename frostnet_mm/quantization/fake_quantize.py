@@ -78,8 +78,8 @@ class ActivationFakeQuantize(FakeQuantizeBase):
     Args:
         scheme (Scheme): The type of the integers, and whether 0 lies in their middle.
         averaging_constant (float): Weight of a new batch in the moving average. Default: 0.01.
-        learned_scales (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153). Its
-            parameter is the logarithm of the scale, so that a step of the optimizer changes a scale by a share of
+        learned_scales (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153).
+            Its parameter is the logarithm of the scale, so that a step of the optimizer changes a scale by a share of
             itself and never its sign; it holds 0 until :meth:`start_learning`. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """

@@ -11,7 +11,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from ..engine.optimizers import GradBoostMixin
-from ..engine.optimizers.gradboost import GradBoostMixin
 from ..models.dense import attach, unwrap
 from ..registry import HOOKS
 from .checkpoint import Checkpoint

@@ -17,6 +17,27 @@ DTYPES = {'uint8': (0, 255), 'int8': (-128, 127)}  # of activations: smallest an
 Override = str | int | Mapping[str, int]
 
 
+def _require(option: str, value: Any, known: Iterable[str]) -> None:
+    if value not in tuple(known):
+        raise QuantizationError(f'{option}={value!r} was given; expected one of {", ".join(map(repr, known))}.')
+
+
+def _require_bits(option: str, value: Any) -> None:
+    if isinstance(value, bool) or value not in WEIGHT_BITS:
+        raise QuantizationError(f'{option}={value!r} was given, expected 8, or 7 for engines on x86 CPUs without VNNI.')
+
+
+def _plain_overrides(overrides: Mapping[str, Override] | Iterable) -> tuple[tuple[str, str | int], ...]:
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    plain = {}
+    for name, value in pairs:
+        value = value.get('bits') if isinstance(value, Mapping) else value
+        if value != FLOAT:
+            _require_bits(f'overrides[{name!r}]', value)
+        plain[str(name)] = value
+    return tuple(plain.items())
+
+
 @dataclass(frozen=True)
 class Scheme:
     """Which numbers a quantized network computes with.
@@ -221,24 +242,3 @@ PRESETS: dict[str, Preset] = {
         "Numerics(name='executorch', activation_dtype=torch.int8, shared_concat=True, engines=('executorch',))",
     ),
 }
-
-
-def _require(option: str, value: Any, known: Iterable[str]) -> None:
-    if value not in tuple(known):
-        raise QuantizationError(f'{option}={value!r} was given; expected one of {", ".join(map(repr, known))}.')
-
-
-def _require_bits(option: str, value: Any) -> None:
-    if isinstance(value, bool) or value not in WEIGHT_BITS:
-        raise QuantizationError(f'{option}={value!r} was given, expected 8, or 7 for engines on x86 CPUs without VNNI.')
-
-
-def _plain_overrides(overrides: Mapping[str, Override] | Iterable) -> tuple[tuple[str, str | int], ...]:
-    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
-    plain = {}
-    for name, value in pairs:
-        value = value.get('bits') if isinstance(value, Mapping) else value
-        if value != FLOAT:
-            _require_bits(f'overrides[{name!r}]', value)
-        plain[str(name)] = value
-    return tuple(plain.items())
