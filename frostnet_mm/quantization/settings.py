@@ -63,8 +63,8 @@ class QuantizationSettings:
             example_shape (Sequence[int], optional): Shape of the images that the network is captured with.
             weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI. Default: 8.
         """
-        scheme = replace(Scheme.preset(numerics), quantize_outputs=quantize_outputs)
-        scheme = scheme.with_weights(bits=weight_bits).with_float(float_modules)
+        scheme = replace(Scheme.preset(numerics), quantize_outputs=quantize_outputs, weight_bits=weight_bits)
+        scheme = scheme.with_float(float_modules)
         shape = EXAMPLE_SHAPE if example_shape is None else tuple(example_shape)
         return cls(scheme, learned_scales, averaging_constant, shape)
 
