@@ -22,6 +22,7 @@ from frostnet_mm.deploy.cost import count_macs
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.models.backbones.frostnet import ARCHS
 from frostnet_mm.models.dense import DenseNetwork
+from frostnet_mm.registry import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +82,7 @@ def main() -> None:
     swap = swap_backbone(args.config, options)
     shape = tuple(args.shape) if args.shape else input_shape(swap.base)
     rows = [
-        (name, model.backbone.type.rpartition('.')[2], *cost(swap.base, model, shape))
+        (name, type_name(model.backbone), *cost(swap.base, model, shape))
         for name, model in (('before', swap.base.model), ('after', swap.model))
     ]
     swap.write(args.config, args.out)

@@ -27,6 +27,7 @@ from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.runner import build_runner, settle_work_dir
 from frostnet_mm.files import write_text
 from frostnet_mm.models import read_checkpoint
+from frostnet_mm.registry import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,7 +79,7 @@ def draw_into(cfg: Config, folder: str) -> None:
             '--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) in the config.'
         )
     hook.draw = True
-    if hook.type.endswith('DetVisualizationHook'):
+    if type_name(hook).endswith('DetVisualizationHook'):
         hook.test_out_dir = os.path.abspath(folder)
     else:
         cfg.visualizer.update(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from ..registry import type_name
+
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
 
 
@@ -122,7 +124,7 @@ def without_pretrained(node: object) -> None:
     """Remove initializations from checkpoints, which need not be reachable, from a model config in place."""
     if isinstance(node, dict):
         init = node.get('init_cfg')
-        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+        if isinstance(init, dict) and type_name(init) in ('Pretrained', 'PretrainedInit'):
             node['init_cfg'] = None
         if node.get('pretrained') is not None:
             node['pretrained'] = None

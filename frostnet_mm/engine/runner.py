@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..registry import is_type, type_name
 from .config import ConfigError
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
@@ -32,11 +33,11 @@ def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
     """
     cfg.launcher = launcher
     train_cfg = cfg.get('train_cfg')
-    if train_cfg and (train_cfg.get('type') == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
+    if train_cfg and (type_name(train_cfg) == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
     hooks = cfg.setdefault('custom_hooks', [])
-    if not any(hook['type'] == 'frostnet_mm.InterruptHook' for hook in hooks):
+    if not any(is_type(hook, 'frostnet_mm.InterruptHook') for hook in hooks):
         hooks.append(ConfigDict(type='frostnet_mm.InterruptHook'))
     if launcher == 'pytorch' and not torch.cuda.is_available():
         _init_cpu_group(cfg)
@@ -109,8 +110,9 @@ def enable_amp(cfg: Config) -> None:
     if not torch.cuda.is_available():
         raise ConfigError('--amp needs a GPU: mmengine refuses mixed precision on a CPU. Leave it out.')
     wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ConfigError(f'--amp does not know optim_wrapper.type={wrapper.type!r}; expected OptimWrapper.')
+    name = type_name(wrapper) or 'OptimWrapper'
+    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(f'--amp does not know optim_wrapper.type={name!r}; expected OptimWrapper.')
     wrapper.type = 'AmpOptimWrapper'
     wrapper.loss_scale = 'dynamic'
 

@@ -25,6 +25,7 @@ from frostnet_mm.cli import run_tool
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.files import write_text
 from frostnet_mm.quantization.names import EXECUTIONS
+from frostnet_mm.registry import type_name
 
 TOOLS = Path(__file__).resolve().parent.parent
 WARMUPS = {'float': None, 'qat': '0 epochs', 'statassist': None, 'gradboost': None, 'gradboost-ref': None}
@@ -57,7 +58,7 @@ def write_config(args: argparse.Namespace, way: str, seed: int, folder: Path) ->
         options = dict(type='frostnet_mm.QATHook', warmup=warmup, **(args.qat_options or {}))
         lines.append(f'default_hooks = dict(qat={options!r})')
     if way in MODES:
-        base = load_config(args.config, root_option(args)).optim_wrapper.optimizer.type
+        base = type_name(load_config(args.config, root_option(args)).optim_wrapper.optimizer)
         boosted = f'GradBoost{base}'
         if boosted not in ('GradBoostSGD', 'GradBoostRMSprop', 'GradBoostAdam', 'GradBoostAdamW'):
             raise ConfigError(f'{args.config} trains with {base}, of which there is no GradBoost form.')

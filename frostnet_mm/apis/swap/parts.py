@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...engine.config import ConfigError, without_pretrained
 from ...models.dense import DenseNetwork
+from ...registry import type_name
 
 PROBE = 512  # pixels: the maps show strides up to 64, and fill the 49x49 window of mmseg's LRASPPHead at stride 8
 
@@ -66,7 +67,7 @@ def build(cfg: dict | list, name: str) -> nn.Module:
 
 
 def _kind(cfg: Any) -> str:
-    return ' + '.join(map(_kind, cfg)) if isinstance(cfg, (list, tuple)) else str(cfg.get('type'))
+    return ' + '.join(map(_kind, cfg)) if isinstance(cfg, (list, tuple)) else type_name(cfg) or 'no type'
 
 
 def verify(cfg: Config, model: ConfigDict, device: str) -> None:
@@ -212,7 +213,7 @@ def _rewrite_detection_head(node: Any, name: str, old: list[int], new: list[int]
         return 0
     count = 0
     for key in list(node):
-        if key == 'in_channels' or (key == 'out_channels' and str(node.get('type')).endswith('RoIExtractor')):
+        if key == 'in_channels' or (key == 'out_channels' and type_name(node).endswith('RoIExtractor')):
             node[key] = _follow(node[key], old, new, f'{name}.{key}', node)
             count += 1
         else:

@@ -17,6 +17,7 @@ from ...engine.config import ConfigError, inner_dataset, load_config
 from ...files import write_text
 from ...models.backbones.frostnet import NUM_STAGES, FrostNet
 from ...models.dense import DenseNetwork
+from ...registry import type_name
 from .config_text import assignments, differences, inherit
 from .parts import PROBE, Maps, RunError, build, build_model, rewrite_heads, rewrite_necks, run, verify
 
@@ -110,7 +111,7 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     steps = inner_dataset(loader.dataset).get('pipeline', []) if loader else []
-    scales = [step.scale for step in steps if step.get('type') == 'Resize' and isinstance(step.get('scale'), Sequence)]
+    scales = [step.scale for step in steps if type_name(step) == 'Resize' and isinstance(step.get('scale'), Sequence)]
     if not scales:
         raise ConfigError('The test pipeline of this config resizes to no fixed scale; give --shape HEIGHT WIDTH.')
     divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
@@ -211,7 +212,7 @@ def _frostnet(old: dict, options: SwapOptions, stages: list[int], output_stride:
     backbone['out_indices'] = tuple(sorted(set(stages)))
     if output_stride < STRIDES[max(stages)]:
         backbone['output_stride'] = output_stride
-    norm = (old.get('norm_cfg') or {}).get('type', 'BN')
+    norm = type_name(old.get('norm_cfg') or {}) or 'BN'
     if norm == 'SyncBN':
         backbone['norm_cfg'] = dict(type='SyncBN')
     elif norm != 'BN':
