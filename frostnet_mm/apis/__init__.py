@@ -1,6 +1,5 @@
 """Trained models: loaded, run on images, evaluated, drawn; backbones swapped."""
 
-from importlib.util import find_spec
+from ..compat import check_operators
 
-if find_spec('mmseg') is not None:  # a user of mmdet alone need not have mmseg
-    from .iou_metric import IoUMetric  # noqa: F401
+check_operators()  # before a model of mm is built, which would fail deep inside
