@@ -19,12 +19,14 @@ from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from ..compat import check_operators
 from ..engine.config import ConfigError, inner_dataset, load_config
 from ..models.checkpoints import CheckpointError, check_fit, read_checkpoint, state_dict_of
 from ..quantization.names import META, NAME
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 RANGES = f'{NAME}.'  # the beginning of the ranges' names in a checkpoint
+check_operators()  # before models of mm are built, which would fail deep inside
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
 
 

@@ -12,8 +12,8 @@ __all__ = offer(
     __name__,
     {
         '.coco_json': ['palette_for', 'read_coco_classes'],
-        '.coco_paths': ['DatasetError', 'DatasetNotFoundError'],
-        '.loading': ['BadImageError', 'LoadImage'],
+        '.errors': ['BadImageError', 'DatasetError', 'DatasetNotFoundError'],
+        '.loading': ['LoadImage'],
         **_DETECTION,
     },
 )

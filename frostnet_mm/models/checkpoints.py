@@ -8,12 +8,14 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor, nn
+
+from ..errors import UserError
+from ..files import require_checkpoint
 
 TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
 StateDict = dict[str, Tensor]
@@ -42,7 +44,7 @@ _RELEASE_MODULES = {'squeeze_conv': 'squeeze', 'conv1': 'expand', 'conv2': 'dept
 _RELEASE_LAYERS = {'0': 'conv', '1': 'bn'}
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be read or does not fit the model; the message says why and what to do."""
 
 
@@ -59,29 +61,11 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is truncated, not a checkpoint, or holds Python objects other than plain data.
     """
-    if '://' in str(path):
+    file = require_checkpoint(path)
+    if file is None:
         from mmengine.runner import CheckpointLoader
 
         return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    file = Path(path).expanduser()
-    if not file.is_file():
-        parent = file.parent
-        found = (
-            sorted(p.name for p in parent.glob('*.pth')) + sorted(p.name for p in parent.glob('*.tar'))
-            if parent.is_dir()
-            else []
-        )
-        what = 'is a folder' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(
-            f'Checkpoint {file} {what}; expected a file written by torch.save. '
-            + (
-                f'Checkpoints beside it: {", ".join(found[:8])}.'
-                if found
-                else f'Folder {parent} holds none.'
-                if parent.is_dir()
-                else f'Folder {parent} does not exist either.'
-            )
-        )
     trusted = os.environ.get(TRUST_VARIABLE) == '1'
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
