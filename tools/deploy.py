@@ -10,7 +10,7 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.deploy.deploy import ENGINE_CLASSES, DeployOptions, deploy
+from frostnet_mm.files import require_checkpoint, require_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,6 +43,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    if args.checkpoint != 'random':
+        require_checkpoint(args.checkpoint)
+    from frostnet_mm.deploy.deploy import DeployOptions, deploy
+
     options = DeployOptions(
         precision='float' if args.float else 'int8',
         shape=tuple(args.shape) if args.shape else None,
