@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import require_checkpoint
+from .frostnet_arch import ARCHS, divisible
 
 TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
 StateDict = dict[str, Tensor]
@@ -239,8 +240,6 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
 
 def describe_frostnet(state_dict: Mapping) -> str | None:
     """Name the FrostNet that a state dict holds, such as ``FrostNet(arch='base', widen_factor=0.5)``, or None."""
-    from .backbones.frostnet import ARCHS, divisible
-
     prefix = next((key[: -len('stem.conv.weight')] for key in state_dict if key.endswith('stem.conv.weight')), None)
     if prefix is None:
         return None
@@ -252,8 +251,9 @@ def describe_frostnet(state_dict: Mapping) -> str | None:
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
             channels[stage] = value.shape[0]
     expands = {key for key in state_dict if key.endswith('expand.conv.weight')}
-    for arch, stages in ARCHS.items():
-        if not blocks or any(len(stages[s]) != n for s, n in blocks.items() if s < len(stages)):
+    for arch, spec in ARCHS.items():
+        stages = spec.stages
+        if not blocks or any(s >= len(stages) or len(stages[s]) != n for s, n in blocks.items()):
             continue
         for width in (0.35, 0.5, 0.75, 1.0, 1.25):
             if all(divisible(int(stages[s][-1].channels * width)) == c for s, c in channels.items()) and expands:
