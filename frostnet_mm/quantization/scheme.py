@@ -1,0 +1,3 @@
+"""Stand-in."""
+
+PRESETS = ('onnx', 'executorch')
