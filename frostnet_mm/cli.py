@@ -9,7 +9,7 @@ from mmengine.config import DictAction
 
 from .compat import IncompatibleEnvironment
 from .errors import TrainingInterrupted, UserError
-from .quantization.names import WEIGHT_BITS
+from .quantization.scheme import WEIGHT_BITS
 
 USER_ERRORS = (
     UserError,

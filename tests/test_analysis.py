@@ -17,9 +17,11 @@ from frostnet_mm.engine.config import load_config
 from frostnet_mm.quantization import DenseQuantizer, QuantizationError, QuantizedNetwork, RangeError
 from frostnet_mm.quantization.analysis import ActivationStatistics, SignalToNoise, analyze
 from frostnet_mm.quantization.calibration import calibrate
+from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
 from frostnet_mm.quantization.fake_quantize import ActivationFakeQuantize
-from frostnet_mm.quantization.names import CALIBRATED
-from frostnet_mm.quantization.prepare import QuantizationSettings, describe_quantization, prepare_model
+from frostnet_mm.quantization.prepare import prepare_model
+from frostnet_mm.quantization.scheme import Scheme
+from frostnet_mm.quantization.settings import QuantizationSettings
 
 # Two stages of the backbone and two levels of the head: a capture takes 5 s in place of 20.
 CONFIG = f"""
@@ -50,7 +52,8 @@ def random_images(count, height=96, width=128):
 
 
 def quantizer(low, high, bits=8):
-    module = ActivationFakeQuantize(quant_min=0, quant_max=2**bits - 1)
+    module = ActivationFakeQuantize(Scheme())
+    module.quant_min, module.quant_max = 0, 2**bits - 1
     module.observing = False
     module.set_range(low, high)
     return module
@@ -139,7 +142,7 @@ class Dense(nn.Module):
 @pytest.fixture(scope='module', params=['onnx', 'executorch'])
 def small(request):
     dense = Dense().eval()
-    network = QuantizedNetwork(dense, DenseQuantizer(request.param), (2, 3, 40, 56)).eval()
+    network = QuantizedNetwork(dense, DenseQuantizer(Scheme.preset(request.param)), (2, 3, 40, 56)).eval()
     images = random_images(2, 24, 32)
     calibrate(network, images, 'average')
     return SimpleNamespace(head=dense.head, network=network, images=images, analysis=analyze(network, images))
@@ -220,7 +223,7 @@ def test_channels_of_zeros_do_not_count_as_small_scales(small):
 
 
 def test_learned_scales_are_the_ones_that_count():
-    network = QuantizedNetwork(Dense().eval(), DenseQuantizer(learned=True), (2, 3, 40, 56)).eval()
+    network = QuantizedNetwork(Dense().eval(), DenseQuantizer(learned_scales=True), (2, 3, 40, 56)).eval()
     images = random_images(2, 24, 32)
     calibrate(network, images, 'minmax')
     network.start_learning()
@@ -252,8 +255,10 @@ def detector(tmp_path_factory):
     settings = QuantizationSettings(example_shape=(2, 3, 288, 416))
     network = prepare_model(model.eval(), settings)
     calibrate(network, random_images(2), 'minmax')
-    meta = dict(dataset_meta=dict(classes=CLASSES), quantization=describe_quantization(network, settings, CALIBRATED))
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), folder / 'int8.pth')
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    checkpoint = Checkpoint(dict(meta=meta, state_dict=model.state_dict()), 'int8.pth')
+    checkpoint.quantize(network, settings, CALIBRATED)
+    torch.save(checkpoint.content, folder / 'int8.pth')
     floats = {key: value for key, value in model.state_dict().items() if not key.startswith('quantization.')}
     torch.save(dict(meta=dict(dataset_meta=dict(classes=CLASSES)), state_dict=floats), folder / 'float.pth')
     return SimpleNamespace(network=network, folder=folder)

@@ -11,7 +11,7 @@ from tiny_segmenter import prepared_segmenter
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.deploy.deploy import engine_of
+from frostnet_mm.deploy.deploy import deploy_model, engine_of
 from frostnet_mm.deploy.engines import executorch as executorch_engine
 from frostnet_mm.deploy.flat_network import FlatNetwork, _IntegerNetwork, converted_network, traceable
 from frostnet_mm.deploy.onnx.export import export_onnx
@@ -87,10 +87,10 @@ def test_executorch_wants_one_size_and_its_own_numerics(tmp_path):
     _, flat = flat_network('executorch')
     with pytest.raises(DeploymentError, match='give --shape instead of --dynamic'):
         engine_of('executorch').write(flat, images(1), tmp_path, dynamic=True)
-    from frostnet_mm.deploy.loaded_model import _check_numerics
-
     with pytest.raises(DeploymentError, match='--numerics executorch'):
-        _check_numerics(SimpleNamespace(numerics='onnx'), 'executorch', 'epoch_1.pth')
+        deploy_model(
+            SimpleNamespace(preset='onnx', source='epoch_1.pth'), engine_of('executorch'), tmp_path / 'new', None
+        )
 
 
 def test_inductor_computes_what_was_trained(tmp_path):

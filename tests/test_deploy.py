@@ -17,12 +17,12 @@ from torch import nn
 
 from frostnet_mm.apis.inference import build_pipeline
 from frostnet_mm.deploy.cost import engine_int8_share, layer_costs, macs_by_node
-from frostnet_mm.deploy.deploy import DeployOptions, deploy, deploy_source, engine_of
+from frostnet_mm.deploy.deploy import DeployOptions, deploy, deploy_model, engine_of
 from frostnet_mm.deploy.engine_network import attach_engine
 from frostnet_mm.deploy.engines import base
 from frostnet_mm.deploy.flat_network import Normalization, traceable
 from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
-from frostnet_mm.deploy.loaded_model import load_source, set_input_size
+from frostnet_mm.deploy.loaded_model import load_for_deployment, set_input_size
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.onnx.rewrites.pad_depthwise import pad_depthwise
 from frostnet_mm.deploy.verification import verify
@@ -45,7 +45,7 @@ ENGINES = ('onnxruntime', 'openvino')
 @pytest.fixture(scope='module')
 def source():
     """SSDLite on FrostNet small, 320x320, random weights, ranges of noise."""
-    return load_source(CONFIG, None, 'int8', CLASSES, weight_bits=EXACT_BITS)
+    return load_for_deployment(CONFIG, None, 'int8', CLASSES, weight_bits=EXACT_BITS)
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +68,7 @@ def deployed(source, picture, tmp_path_factory):
     """The same network in both engines: folder and description by engine."""
     root = tmp_path_factory.mktemp('deployed')
     options = DeployOptions(images=[str(picture)])
-    return {name: (root / name, deploy_source(source, engine_of(name), root / name, options)) for name in ENGINES}
+    return {name: (root / name, deploy_model(source, engine_of(name), root / name, options)) for name in ENGINES}
 
 
 def kinds(description, *names):
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
 
     monkeypatch.setattr('frostnet_mm.deploy.engines.onnx_engine.onnx_of', broken)
     with pytest.raises(DeploymentError, match=r'first layer that differs is backbone.stages.3.0.expand.activate'):
-        deploy_source(source, engine_of('onnxruntime'), tmp_path / 'out', DeployOptions(images=[str(picture)]))
+        deploy_model(source, engine_of('onnxruntime'), tmp_path / 'out', DeployOptions(images=[str(picture)]))
     assert not list(tmp_path.iterdir())  # nothing half-finished stays
 
 
@@ -309,8 +309,8 @@ def test_baked_preprocessing(source):
     raw = torch.randint(0, 256, (1, 320, 320, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = settings(dict(inputs=[raw[0].permute(2, 0, 1)], data_samples=[]))['inputs']
     with torch.no_grad():
-        exact, integers = source.exact(images), source.network(images)
-        for a, b in zip(traceable(source.exact, baked)(raw), exact, strict=True):
+        exact, integers = source.float_network(images), source.network(images)
+        for a, b in zip(traceable(source.float_network, baked)(raw), exact, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
         # in integers a pixel on the edge between two steps may fall to the other side: within INT8's own error
         for a, b, c in zip(traceable(source.network, baked)(raw), integers, exact, strict=True):
@@ -320,7 +320,7 @@ def test_baked_preprocessing(source):
 def test_decoding_in_the_engine(source, deployed, picture, tmp_path):
     """ONNX's decoding and suppression against NumPy's, on the same engine; and the same file in the other engine."""
     options = DeployOptions(images=[str(picture)], decode=True)
-    description = deploy_source(source, engine_of('onnxruntime'), tmp_path / 'out', options)
+    description = deploy_model(source, engine_of('onnxruntime'), tmp_path / 'out', options)
     assert [output['name'] for output in description['outputs']] == ['boxes', 'scores', 'labels']
     assert description['verification']['decoded_share'] >= 0.98
     one, other = (Predictor(folder).predict(picture) for folder in (deployed['onnxruntime'][0], tmp_path / 'out'))

@@ -8,13 +8,14 @@ from torch.nn import functional
 
 from frostnet_mm.quantization.errors import RangeError
 from frostnet_mm.quantization.fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+from frostnet_mm.quantization.scheme import Scheme
 
+SCHEMES = {torch.uint8: Scheme.preset('onnx'), torch.int8: Scheme.preset('executorch')}
 TYPES = [(torch.uint8, 0, 255), (torch.int8, -128, 127)]
 
 
 def with_range(dtype, low, high, **options):
-    info = torch.iinfo(dtype)
-    quantizer = ActivationFakeQuantize(dtype, info.min, info.max, **options)
+    quantizer = ActivationFakeQuantize(SCHEMES[dtype], **options)
     quantizer.name = 'backbone.stem'
     quantizer.set_range(low, high)
     quantizer.observing = False
@@ -57,7 +58,7 @@ def test_scale_and_zero_point_by_hand():
 @pytest.mark.parametrize('axis', [0, 1])
 def test_weight_equals_torchs_operator_bit_for_bit(axis):
     weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    quantizer = WeightFakeQuantize(ch_axis=axis)
+    quantizer = WeightFakeQuantize(Scheme(), ch_axis=axis)
     dims = [d for d in range(4) if d != axis]
     scale = weight.detach().abs().amax(dims) / 127
     found = quantizer(weight)
@@ -75,12 +76,12 @@ def test_a_factor_a_channel_drops_out_of_the_rounding():
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(8, 4, 3, 3, generator=generator)
     factor = torch.tensor([1e-3, 0.5, 1.0, 3.0, 100.0, -0.25, -1.0, -7.0]).view(-1, 1, 1, 1)
-    quantizer = WeightFakeQuantize()
+    quantizer = WeightFakeQuantize(Scheme())
     torch.testing.assert_close(quantizer(weight * factor) / factor, quantizer(weight), rtol=1e-6, atol=0)
 
 
 def test_range_is_the_moving_average_of_the_batches():
-    quantizer = ActivationFakeQuantize(averaging_constant=0.1)
+    quantizer = ActivationFakeQuantize(Scheme(), averaging_constant=0.1)
     quantizer.simulating = False
     for low, high in ((-1.0, 2.0), (-3.0, 1.0), (0.5, 5.0)):
         quantizer(torch.tensor([low, high, (low + high) / 2]))
@@ -91,7 +92,7 @@ def test_range_is_the_moving_average_of_the_batches():
 
 @pytest.mark.parametrize(('high', 'expected'), [(math.inf, 8.0), (6.0, 6.0)])
 def test_range_behind_a_rectifier_is_that_of_its_result(high, expected):
-    quantizer = ActivationFakeQuantize()
+    quantizer = ActivationFakeQuantize(Scheme())
     quantizer.rectify(0, high)
     quantizer(torch.tensor([-5.0, 1.0, 8.0]))
     assert (float(quantizer.min_val), float(quantizer.max_val)) == (0.0, expected)
@@ -121,7 +122,7 @@ def test_range_stays_in_evaluation_and_once_frozen():
     ],
 )
 def test_a_range_that_cannot_be_used_names_its_layer(values, message):
-    quantizer = ActivationFakeQuantize()
+    quantizer = ActivationFakeQuantize(Scheme())
     quantizer.name = 'neck.extra_layers.0.output'
     quantizer.simulating = False
     for batch in values:
@@ -133,7 +134,7 @@ def test_a_range_that_cannot_be_used_names_its_layer(values, message):
 @pytest.mark.parametrize(('dtype', 'qmin', 'qmax'), TYPES)
 def test_learned_scale_has_lsqs_gradient(dtype, qmin, qmax):
     """Values and gradient of the input against torch's operator, that of the scale against Esser et al. 2020."""
-    quantizer = with_range(dtype, -2.0, 3.1, learned=True)
+    quantizer = with_range(dtype, -2.0, 3.1, learned_scales=True)
     assert torch.equal(quantizer(torch.ones(2)), with_range(dtype, -2.0, 3.1)(torch.ones(2)))  # not yet
     quantizer.start_learning()
     with torch.no_grad():
@@ -160,7 +161,7 @@ def test_learned_scale_has_lsqs_gradient(dtype, qmin, qmax):
 
 def test_learned_scales_of_weights_start_from_the_largest_and_learn():
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(4))
-    quantizer, plain = WeightFakeQuantize(learned=True), WeightFakeQuantize()
+    quantizer, plain = WeightFakeQuantize(Scheme(), learned_scales=True), WeightFakeQuantize(Scheme())
     quantizer.make_learnable(weight)
     assert torch.equal(quantizer(weight), plain(weight))
     quantizer.start_learning(weight)

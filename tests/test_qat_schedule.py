@@ -6,8 +6,7 @@ import pytest
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from frostnet_mm.models import CheckpointError
-from frostnet_mm.quantization import QATHook, QuantizationError, QuantizationSettings
-from frostnet_mm.quantization.prepare import check_quantization, describe_quantization, settings_of
+from frostnet_mm.quantization import Checkpoint, QATHook, QuantizationError, QuantizationSettings
 from frostnet_mm.quantization.schedule import Phase, TrainingPoint
 
 
@@ -84,10 +83,21 @@ def network(fingerprint='0123'):
     return SimpleNamespace(program=SimpleNamespace(fingerprint=fingerprint))
 
 
+def note(settings):
+    """What a checkpoint says of its quantized network."""
+    checkpoint = Checkpoint({}, 'last.pth')
+    checkpoint.quantize(network(), settings, 'QAT')
+    return checkpoint.meta['quantization']
+
+
+def check(meta, found, settings):
+    Checkpoint(dict(meta=dict(quantization=meta)), 'last.pth').check(found, settings)
+
+
 def test_a_resumed_run_never_falls_back_into_an_earlier_phase():
     hook = QATHook(warmup='90 %')
     hook.network = network()
-    meta = describe_quantization(network(), hook.settings, 'QAT, batch norm frozen')
+    meta = note(hook.settings)
     meta['reached'] = dict(simulating=True, norms_frozen=True, ranges_frozen=False)
     for resume, expected in ((False, Phase(False)), (True, Phase(True, True))):  # load_from starts anew
         hook.after_load_checkpoint(SimpleNamespace(_resume=resume), dict(meta=dict(quantization=meta)))
@@ -95,15 +105,15 @@ def test_a_resumed_run_never_falls_back_into_an_earlier_phase():
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_reason():
-    settings = QuantizationSettings('onnx', float_modules=['neck'])
-    meta = describe_quantization(network(), settings, 'QAT')
-    assert settings_of(meta) == settings
-    check_quantization(meta, network(), settings, 'last.pth')
+    settings = QuantizationSettings.of('onnx', float_modules=['neck'])
+    meta = note(settings)
+    assert Checkpoint(dict(meta=dict(quantization=meta)), 'last.pth').settings == settings
+    check(meta, network(), settings)
     with pytest.raises(CheckpointError, match="last.pth.*numerics='onnx'.*this config has numerics='executorch'"):
-        check_quantization(meta, network(), QuantizationSettings('executorch', float_modules=['neck']), 'last.pth')
+        check(meta, network(), QuantizationSettings.of('executorch', float_modules=['neck']))
     with pytest.raises(CheckpointError, match=r"float_modules=\['neck'\].*this config has float_modules=\[\]"):
-        check_quantization(meta, network(), QuantizationSettings(), 'last.pth')
+        check(meta, network(), QuantizationSettings())
     with pytest.raises(CheckpointError, match=r'another graph \(0123\) than this model has \(9999\)'):
-        check_quantization(meta, network('9999'), settings, 'last.pth')
+        check(meta, network('9999'), settings)
     with pytest.raises(CheckpointError, match=r'made with torchao 0.3.1, installed is .*torchao==0.3.1'):
-        check_quantization(dict(meta, torchao='0.3.1'), network(), settings, 'last.pth')
+        check(dict(meta, torchao='0.3.1'), network(), settings)

@@ -17,7 +17,7 @@ from mmengine.hooks import EMAHook
 from onnx import numpy_helper
 from test_segmentation import config  # noqa: F401  (a fixture)
 
-from frostnet_mm.apis.inference import load_model
+from frostnet_mm.apis.model import load_model
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.models import read_checkpoint

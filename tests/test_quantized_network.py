@@ -11,7 +11,15 @@ from torch import nn
 from torch.nn import functional
 
 from frostnet_mm.models import UnsupportedModelError
-from frostnet_mm.quantization import DenseQuantizer, QuantizationError, QuantizedNetwork, RangeError, convert
+from frostnet_mm.quantization import (
+    DenseQuantizer,
+    QuantizationError,
+    QuantizationSettings,
+    QuantizedNetwork,
+    RangeError,
+    Scheme,
+    convert,
+)
 from frostnet_mm.quantization.calibration import calibrate
 from frostnet_mm.quantization.capture import capture, without_sync_batchnorm
 from frostnet_mm.quantization.convert import fold
@@ -73,7 +81,9 @@ def images(seed=1, shape=SHAPE):
 @lru_cache
 def captured(numerics, options, eps):
     dense = Dense(eps=eps)
-    return dense, QuantizedNetwork(dense, DenseQuantizer(numerics, **dict(options)), (2, 3, 136, 184))
+    settings = QuantizationSettings.of(numerics, **dict(options))
+    quantizer = DenseQuantizer(settings.scheme, settings.averaging_constant, settings.learned_scales)
+    return dense, QuantizedNetwork(dense, quantizer, (2, 3, 136, 184))
 
 
 def make(numerics='onnx', options=(), eps=1e-3):
@@ -202,13 +212,13 @@ def test_any_batch_size_height_and_width(pair, shape):
         ('executorch', {}, 1e-3),
         ('onnx', dict(quantize_outputs=True), 1e-3),
         ('onnx', dict(float_modules=('head.depthwise',)), 1e-3),
-        ('executorch', dict(learned=True), 1e-3),
+        ('executorch', dict(learned_scales=True), 1e-3),
     ],
 )
 def test_converted_equals_simulated(numerics, options, eps):
     dense, network = make(numerics, options.items(), eps)
     gather_ranges(dense, network)
-    if options.get('learned'):
+    if options.get('learned_scales'):
         network.start_learning()
     x = images(9)
     with torch.no_grad():
@@ -228,7 +238,7 @@ def test_converted_equals_simulated(numerics, options, eps):
     assert not any('batch_norm' in target for target in targets)  # folded, in layers that stay float too
     weights = [value for value in converted.module.buffers() if value.dtype == torch.int8]
     assert len(weights) == 5 - bool(options.get('float_modules'))
-    assert all(weight.abs().max() == 127 for weight in weights if not options.get('learned'))
+    assert all(weight.abs().max() == 127 for weight in weights if not options.get('learned_scales'))
 
 
 def test_folded_convolutions_equal_batch_norms(pair, monkeypatch):
@@ -319,7 +329,7 @@ def test_ranges_that_cannot_be_used_are_named_at_conversion():
 
 def test_options_are_checked():
     with pytest.raises(QuantizationError, match="numerics='tflite'.*'onnx' for onnxruntime, openvino"):
-        DenseQuantizer('tflite')
+        QuantizationSettings.of('tflite')
 
 
 def test_ranks_take_the_smallest_minimum_and_the_largest_maximum(pair, monkeypatch):
@@ -375,7 +385,7 @@ def test_calibration_methods_by_hand():
     x = torch.cat(batches)
 
     def error(low, high):
-        quantizer = ActivationFakeQuantize()
+        quantizer = ActivationFakeQuantize(Scheme())
         quantizer.set_range(low, high)
         return float((quantizer.eval()(x) - x).square().mean())
 

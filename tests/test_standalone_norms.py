@@ -9,7 +9,7 @@ from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.quantization import convert, float_operators, int8_share
+from frostnet_mm.quantization import Scheme, convert, float_operators, int8_share
 from frostnet_mm.quantization.convert import fold
 from frostnet_mm.quantization.fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from frostnet_mm.quantization.folding import norm_as_convolution, scale_with_room
@@ -98,7 +98,7 @@ def test_simulated_training_computes_the_norm_itself(pair):
 
 def test_factors_of_zero_keep_their_bias():
     """A bias of 0.5 is 0.5 in the steps of the accumulator, though the factor would make them infinitely small."""
-    inputs = ActivationFakeQuantize()
+    inputs = ActivationFakeQuantize(Scheme())
     inputs.set_range(-1.0, 1.0)
     factor, shift = torch.tensor([0.0, 0.0, 1e-30, -2.0]), torch.tensor([0.5, 0.0, -0.25, 1.0])
     weight, bias, quantizer = norm_as_convolution(factor, shift, inputs)
@@ -122,7 +122,7 @@ def test_dead_channels_of_convolutions_keep_their_bias():
             network.get_submodule('backbone.last.output').register_forward_hook(lambda _, __, out: values.append(out))
             run(x)
     assert len(values) and (values[0][:, 2] - 1).abs().max() <= 6 / 255
-    inputs = ActivationFakeQuantize()
+    inputs = ActivationFakeQuantize(Scheme())
     inputs.set_range(0.0, 255.0)
     scales = scale_with_room(torch.tensor([1e-12, 0.1]), torch.tensor([1.0, 1.0]), inputs)
     assert scales[0] == pytest.approx(2.0**-30) and scales[1] == torch.tensor(0.1)

@@ -187,7 +187,7 @@ def test_what_stays_in_float_is_reported(case):
 
 @pytest.mark.parametrize('name', ['retinanet', 'fcn'])
 def test_executorch_with_learned_scales(name):
-    case = set_ranges(prepared(name, QuantizationSettings('executorch', learned=True)))
+    case = set_ranges(prepared(name, QuantizationSettings.of('executorch', learned_scales=True)))
     case.network.start_learning()
     _, found = backward(case.model)
     scales = {key for key, _ in case.model.named_parameters() if key.endswith('_scale')}

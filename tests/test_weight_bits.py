@@ -13,16 +13,14 @@ from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.apis.inference import weight_bits_of
 from frostnet_mm.deploy.onnx.rewrites.integer_matmul import use_integer_products
 from frostnet_mm.deploy.verification import verify
 from frostnet_mm.deploy.verification.layers import RUNNERS, compare_layers
 from frostnet_mm.device import predictor
 from frostnet_mm.device.predictor import DeploymentError, OverflowWarning, exact_session, may_overflow, sums_overflow
 from frostnet_mm.models import CheckpointError
-from frostnet_mm.quantization import QATHook, QuantizationError, QuantizationSettings, convert
+from frostnet_mm.quantization import Checkpoint, QATHook, QuantizationError, QuantizationSettings, convert
 from frostnet_mm.quantization.hook import hook_options
-from frostnet_mm.quantization.prepare import check_quantization, describe_quantization, settings_of
 
 OVERFLOWS = pytest.mark.skipif(not sums_overflow(), reason='needs an x86 CPU without VNNI')
 
@@ -93,9 +91,10 @@ def test_fewer_bits_round_twice_as_coarsely():
 
 
 def test_settings_and_hook_take_8_or_7():
-    assert QuantizationSettings().weight_bits == 8
+    assert QuantizationSettings().scheme.weight_bits == 8
     hook = QATHook(weight_bits=7)
-    assert hook.settings.weight_bits == 7 and hook_options(hook.settings)['weight_bits'] == 7
+    assert hook.settings.scheme.weight_bits == 7 and hook_options(hook.settings)['scheme']['weight_bits'] == 7
+    assert QATHook(**hook_options(hook.settings)).settings == hook.settings
     for wrong in (6, '7', None):
         with pytest.raises(QuantizationError, match='weight_bits=.* was given, expected 8, or 7'):
             QATHook(weight_bits=wrong)
@@ -104,21 +103,23 @@ def test_settings_and_hook_take_8_or_7():
 def test_checkpoints_load_with_other_bits_unless_their_scales_were_trained():
     _, network = settled(Stack, weight_bits=8)
     for learned in (False, True):
-        settings = QuantizationSettings(learned=learned, example_shape=(2, 3, 32, 48))
-        meta = describe_quantization(network, settings, 'QAT')
-        assert settings_of(meta).weight_bits == 8
+        settings = QuantizationSettings.of(learned_scales=learned, example_shape=(2, 3, 32, 48))
+        written = Checkpoint({}, 'last.pth')
+        written.quantize(network, settings, 'QAT')
+        assert written.settings.scheme.weight_bits == 8
+        meta = written.meta['quantization']
         older = dict(meta, settings={key: value for key, value in meta['settings'].items() if key != 'weight_bits'})
-        assert settings_of(older).weight_bits == 8  # made before there was a choice
-        checkpoint, wanted = dict(meta=dict(quantization=older)), QuantizationSettings(learned=learned, weight_bits=7)
-        assert weight_bits_of(checkpoint, None, 'last.pth') == weight_bits_of(checkpoint, 8, 'last.pth') == 8
+        checkpoint = Checkpoint(dict(meta=dict(quantization=older)), 'last.pth')  # made before there was a choice
+        assert [checkpoint.settings_with(bits).scheme.weight_bits for bits in (None, 8)] == [8, 8]
+        wanted = QuantizationSettings.of(learned_scales=learned, weight_bits=7)
         if learned:
             with pytest.raises(CheckpointError, match=r'last.pth was made with QATHook\(weight_bits=8\) and trained'):
-                check_quantization(older, network, wanted, 'last.pth')
+                checkpoint.check(network, wanted)
             with pytest.raises(CheckpointError, match='last.pth was trained with learned_scales=True and weights of 8'):
-                weight_bits_of(checkpoint, 7, 'last.pth')
+                checkpoint.settings_with(7)
         else:
-            check_quantization(older, network, wanted, 'last.pth')
-            assert weight_bits_of(checkpoint, 7, 'last.pth') == 7
+            checkpoint.check(network, wanted)
+            assert checkpoint.settings_with(7).scheme.weight_bits == 7
 
 
 # -- what engines make of it

@@ -22,7 +22,7 @@ def segmenter(backbone):
 def prepared_segmenter(backbone, **settings):
     """The model and its quantized network, captured for images of 32x48."""
     model = segmenter(backbone)
-    return model, prepare_model(model, QuantizationSettings(example_shape=(2, 3, 32, 48), **settings))
+    return model, prepare_model(model, QuantizationSettings.of(example_shape=(2, 3, 32, 48), **settings))
 
 
 def images(seed=0):

@@ -107,7 +107,7 @@ def main() -> None:
     require_config(args.config)
     require_checkpoint(args.checkpoint)
     from frostnet_mm.apis.images import preprocessed, spread_paths
-    from frostnet_mm.apis.inference import load_model
+    from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.layer_plots import draw_layers
     from frostnet_mm.quantization.analysis import analyze
     from frostnet_mm.quantization.prepare import quantized_network

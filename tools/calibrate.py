@@ -7,7 +7,6 @@ The result is a checkpoint like one of quantization-aware training: tools/test.p
 """
 
 import argparse
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -46,30 +45,26 @@ def main() -> None:
     require_config(args.config)
     require_checkpoint(args.checkpoint)
     from frostnet_mm.apis.images import preprocessed, spread_paths
-    from frostnet_mm.apis.inference import load_model
-    from frostnet_mm.models import read_checkpoint
+    from frostnet_mm.apis.model import load_model
     from frostnet_mm.quantization.calibration import calibrate
-    from frostnet_mm.quantization.names import CALIBRATED, META
-    from frostnet_mm.quantization.prepare import QuantizationSettings, describe_quantization, prepare_model
+    from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
+    from frostnet_mm.quantization.prepare import prepare_model
+    from frostnet_mm.quantization.settings import QuantizationSettings
 
-    checkpoint = read_checkpoint(args.checkpoint)
-    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, execution='float')
-    settings = replace(
-        QuantizationSettings(),
-        numerics=args.numerics,
-        quantize_outputs=args.quantize_outputs,
-        float_modules=args.float_modules,
-        weight_bits=args.weight_bits or 8,
+    checkpoint = Checkpoint.open(args.checkpoint)
+    model, cfg = load_model(args.config, checkpoint, args.device, args.cfg_options, execution='float')
+    settings = QuantizationSettings.of(
+        args.numerics, args.quantize_outputs, args.float_modules, weight_bits=args.weight_bits or 8
     )
     network = prepare_model(model, settings)
     images = preprocessed(model, cfg, spread_paths(cfg, args.num_images), 'calibrating')  # never validation images
     count = calibrate(network, images, args.method, args.percentile)
     source = Path(args.checkpoint)
     out = Path(args.out or source.with_name(f'{source.stem}_int8.pth'))
-    meta = dict(checkpoint.get('meta') or {})
-    meta[META] = describe_quantization(network, settings, CALIBRATED)
-    meta[META]['calibration'] = dict(images=count, method=args.method, percentile=args.percentile)
-    write_bytes(out, _serialized(dict(meta=meta, state_dict=model.cpu().state_dict())))
+    result = Checkpoint(dict(meta=checkpoint.meta, state_dict=model.cpu().state_dict()), str(out))
+    about = dict(images=count, method=args.method, percentile=args.percentile)
+    result.quantize(network, settings, CALIBRATED, calibration=about)
+    write_bytes(out, _serialized(result.content))
     print(
         f'{out}: ranges of {len(list(network.activations()))} activations from {count} training images '
         f'({args.method}, {args.numerics}). Evaluate it: python tools/test.py {args.config} {out} --compare'

@@ -168,15 +168,15 @@ def evaluate(cfg: 'Config', checkpoint: Path) -> dict:
     """Metrics in float, in simulated INT8 and as integers."""
     from frostnet_mm.apis.evaluation import configure_execution, evaluate_all, load_runner_weights
     from frostnet_mm.engine.runner import build_runner
-    from frostnet_mm.models import read_checkpoint
+    from frostnet_mm.quantization.checkpoint import Checkpoint
 
     cfg = cfg.copy()
     cfg.resume, cfg.load_from = False, None
     cfg.experiment_name = f'demo_test_{time.time_ns()}'
-    content = read_checkpoint(checkpoint)
-    configure_execution(cfg, content, 'float', str(checkpoint))
+    opened = Checkpoint.open(checkpoint)
+    configure_execution(cfg, opened, 'float')
     runner = build_runner(cfg)
-    load_runner_weights(runner, content, str(checkpoint))
+    load_runner_weights(runner, opened)
     return evaluate_all(runner)
 
 
@@ -185,7 +185,7 @@ def main() -> None:
     from mmengine.registry import DATASETS
 
     from frostnet_mm.apis.evaluation import comparison_table
-    from frostnet_mm.apis.inference import load_model
+    from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.training_plots import draw_curves
 
     demo, started = args.demo, time.monotonic()

@@ -66,8 +66,8 @@ def main() -> None:
     require_checkpoint(args.checkpoint)
     from mmengine.registry import DATASETS
 
-    from frostnet_mm.apis.inference import load_model
     from frostnet_mm.apis.iou_metric import class_table, scores_by_class
+    from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.segmentation_plots import draw_class_iou, draw_segmentation_sheet
 
     model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, args.execution)

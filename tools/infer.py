@@ -40,9 +40,9 @@ def main() -> int:
         describe,
         draw,
         list_images,
-        load_model,
         predict,
     )
+    from frostnet_mm.apis.model import load_model
     from frostnet_mm.data.errors import BadImageError
 
     images = list_images(args.images)

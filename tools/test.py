@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
 
+    from frostnet_mm.quantization.checkpoint import Checkpoint
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint on the test data of its config.')
@@ -85,21 +87,20 @@ def draw_into(cfg: 'Config', folder: str) -> None:
         )  # by its name, one of an earlier run would be reused
 
 
-def execution_of_engines(args: argparse.Namespace, checkpoint: dict) -> str:
+def execution_of_engines(args: argparse.Namespace, checkpoint: 'Checkpoint') -> str:
     """The precision that engines run in: INT8 for a quantized checkpoint, unless float is asked for."""
-    from frostnet_mm.apis.inference import quantization_of
-
-    return 'float' if args.execution == 'float' or quantization_of(checkpoint) is None else 'int8'
+    return 'float' if args.execution == 'float' or not checkpoint.quantized else 'int8'
 
 
-def engine_metrics(runner: 'Runner', args: argparse.Namespace, precision: str) -> dict[str, dict]:
+def engine_metrics(runner: 'Runner', args: argparse.Namespace, checkpoint: 'Checkpoint') -> dict[str, dict]:
     """Metrics by engine."""
     from frostnet_mm.deploy.evaluation import evaluate_engines
 
     if not args.compare:
         runner.call_hook('before_run')
+    precision = execution_of_engines(args, checkpoint)
     options = (args.engine, precision, args.cfg_options, args.weight_bits, not args.no_verify)
-    return dict(evaluate_engines(runner, args.config, args.checkpoint, *options))
+    return dict(evaluate_engines(runner, args.config, checkpoint, *options))
 
 
 def main() -> None:
@@ -109,35 +110,34 @@ def main() -> None:
     from mmengine.evaluator import DumpResults
 
     from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-    from frostnet_mm.apis.inference import choose_execution, classes_of, quantization_of, weight_bits_of
     from frostnet_mm.engine.config import load_config
     from frostnet_mm.engine.runner import build_runner, settle_work_dir
-    from frostnet_mm.models import read_checkpoint
+    from frostnet_mm.quantization.checkpoint import Checkpoint
 
-    checkpoint = read_checkpoint(args.checkpoint)
-    execution = choose_execution(checkpoint, 'converted' if args.compare else args.execution, args.checkpoint)
-    cfg = load_config(args.config, args.cfg_options, classes=classes_of(checkpoint))
+    checkpoint = Checkpoint.open(args.checkpoint)
+    execution = checkpoint.execution('converted' if args.compare else args.execution)
+    cfg = load_config(args.config, args.cfg_options, classes=checkpoint.classes)
     settle_work_dir(cfg, args.config, args.work_dir)
     cfg.load_from, cfg.resume = None, False
-    configure_execution(cfg, checkpoint, execution, args.checkpoint, args.weight_bits)
+    configure_execution(cfg, checkpoint, execution, args.weight_bits)
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
-    load_runner_weights(runner, checkpoint, args.checkpoint)
+    load_runner_weights(runner, checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     if args.compare or args.engine:
         execution, metrics = 'compared', evaluate_all(runner) if args.compare else {}
         if args.engine:
-            metrics |= engine_metrics(runner, args, execution_of_engines(args, checkpoint))
+            metrics |= engine_metrics(runner, args, checkpoint)
         if runner.rank == 0:
             print(f'\n{comparison_table(metrics)}')
     else:
         metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         report = dict(config=args.config, checkpoint=args.checkpoint, execution=execution, metrics=metrics)
-        if quantization_of(checkpoint) is not None:
-            report['weight_bits'] = weight_bits_of(checkpoint, args.weight_bits, args.checkpoint)
+        if checkpoint.quantized:
+            report['weight_bits'] = checkpoint.settings_with(args.weight_bits).scheme.weight_bits
         write_text(args.out, json.dumps(report, indent=1, default=float))
 
 

@@ -50,9 +50,10 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from'):
-        read_checkpoint(cfg.load_from)  # a wrong path or a truncated file is said now, not after reading the data
-    build_runner(cfg, args.launcher).train()
+    opened = {}
+    if cfg.get('load_from'):  # a wrong path or a truncated file is said now, not after reading the data
+        opened[cfg.load_from] = read_checkpoint(cfg.load_from)
+    build_runner(cfg, args.launcher, opened).train()
 
 
 if __name__ == '__main__':

@@ -1,72 +1,82 @@
 """Checkpoints in a Runner: evaluated in float, in simulated INT8 and as integers, by mm's own evaluators.
 
-What runs INT8 is imported where it is needed: float models need no torchao.
+What runs INT8 is imported where it is needed.
 """
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..models.dense import unwrap
-from ..quantization.names import EXECUTIONS
-from .inference import load_weights, quantization_of, weight_bits_of
+from ..quantization.checkpoint import Checkpoint
+from ..quantization.settings import EXECUTIONS, QuantizationSettings
+from ..registry import is_type
+
+if TYPE_CHECKING:
+    from ..quantization.hook import QATHook
 
 
-def load_runner_weights(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Load a checkpoint as :func:`load_weights` does into a Runner's model, and have the Runner load nothing else.
+def load_runner_weights(runner: Runner, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into a Runner's model, and have the Runner load nothing else.
 
     Where the Runner has a QATHook, its network is captured first, and must be the one that the ranges belong to.
     """
     hook = qat_hook(runner)
     if hook is not None:
-        from ..quantization.prepare import check_quantization
-
         network = hook.prepare(runner)
-        meta = quantization_of(checkpoint)
-        if meta is not None:
-            check_quantization(meta, network, hook.settings, source)
-    load_weights(unwrap(runner.model), checkpoint, source)
+        if checkpoint.quantized:
+            checkpoint.check(network, hook.settings)
+    checkpoint.load_into(unwrap(runner.model))
     runner._has_loaded = True
 
 
-def qat_hook(runner: Runner) -> Hook | None:
+def qat_hook(runner: Runner) -> 'QATHook | None':
     """The QATHook of a Runner, or None."""
-    return next((hook for hook in runner.hooks if type(hook).__name__ == 'QATHook'), None)
+    from ..quantization.hook import QATHook
+
+    return next((hook for hook in runner.hooks if isinstance(hook, QATHook)), None)
 
 
-def configure_execution(
-    cfg: Config, checkpoint: dict, execution: str, source: str, weight_bits: int | None = None
-) -> None:
+def configure_execution(cfg: Config, checkpoint: Checkpoint, execution: str, weight_bits: int | None = None) -> None:
     """Have a config's Runner evaluate a checkpoint in one arithmetic.
 
     A config without QATHook gets one with the checkpoint's settings, as a calibrated model needs it.
 
     Args:
         cfg (Config): Changed in place.
-        checkpoint (dict): The checkpoint.
-        execution (str): What :func:`choose_execution` returned.
-        source (str): Name of the checkpoint, for messages.
+        checkpoint (Checkpoint): The checkpoint.
+        execution (str): What :meth:`Checkpoint.execution` returned.
         weight_bits (int, optional): 8 or 7. Default: as the checkpoint was made.
 
     Raises:
         CheckpointError: The weights cannot have that many bits.
     """
-    hooks = [*cfg.get('custom_hooks', []), *(hook for hook in cfg.get('default_hooks', {}).values() if hook)]
-    own = [hook for hook in hooks if hook['type'] in ('QATHook', 'frostnet_mm.QATHook')]
+    settings = checkpoint.settings_with(weight_bits)
+    hooks = [*cfg.get('custom_hooks', []), *cfg.get('default_hooks', {}).values()]
+    own = [hook for hook in hooks if hook and is_type(hook, 'frostnet_mm.QATHook')]
     if not own and execution != 'float':
         from ..quantization.hook import hook_options
-        from ..quantization.prepare import settings_of
 
-        own = [ConfigDict(type='frostnet_mm.QATHook', **hook_options(settings_of(quantization_of(checkpoint))))]
+        own = [ConfigDict(type='frostnet_mm.QATHook', **hook_options(settings))]
         cfg.setdefault('default_hooks', ConfigDict())['qat'] = own[0]
     for hook in own:
-        hook['execution'] = execution
-        if quantization_of(checkpoint) is not None:
-            hook['weight_bits'] = weight_bits_of(checkpoint, weight_bits, source)
+        _set_execution(hook, execution, settings)
+
+
+def _set_execution(hook: 'dict | QATHook', execution: str, settings: QuantizationSettings | None) -> None:
+    """Have a QATHook, or the one that a config is of, evaluate in an arithmetic, with a checkpoint's bits."""
+    if not isinstance(hook, dict):
+        hook.execution = execution
+        hook.settings = settings or hook.settings
+        return
+    hook['execution'] = execution
+    if settings is not None:
+        options = hook['scheme'] if hook.get('scheme') else hook
+        options['weight_bits'] = settings.scheme.weight_bits
 
 
 def evaluate_all(runner: Runner) -> dict[str, dict]:

@@ -31,12 +31,13 @@ from ..device.predictor import (
     read_deployment,
 )
 from ..files import write_text
+from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
 from .engines.base import Engine, LayerTime, count_operators
 from .flat_network import Normalization, traceable
 from .heads.describe import describe_model
 from .heads.onnx_decoding import NAMES, OUTPUTS, with_decoding
-from .loaded_model import Source, load_source
+from .loaded_model import LoadedModel, load_for_deployment
 from .verification import verify
 
 ENGINE_CLASSES = {
@@ -121,13 +122,26 @@ def deploy(
     runner.require()
     out = Path(out)
     _check_target(out)
+    opened = None if checkpoint is None else Checkpoint.open(checkpoint)
+    if opened is not None and options.precision == 'int8' and opened.quantized:
+        _check_preset(opened.scheme.name, runner, opened.source)  # before the network is captured
     how = (options.precision, options.cfg_options, options.shape, runner.numerics, options.weight_bits)
-    source = load_source(config, checkpoint, *how)
-    return deploy_source(source, runner, out, options)
+    return deploy_model(load_for_deployment(config, opened, *how), runner, out, options)
 
 
-def deploy_source(source: Source, engine: Engine, out: Path, options: DeployOptions) -> dict:
+def _check_preset(preset: str, engine: Engine, source: str) -> None:
+    if engine.numerics == 'executorch' != preset:
+        raise DeploymentError(
+            f'{source} was quantized with numerics={preset!r} (unsigned activations), which ExecuTorch does '
+            "not run; expected numerics='executorch'. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT "
+            '--numerics executorch, or train with default_hooks.qat.numerics=executorch.'
+        )
+
+
+def deploy_model(source: LoadedModel, engine: Engine, out: Path, options: DeployOptions) -> dict:
     """As :func:`deploy`, of a model that is loaded already."""
+    if source.preset is not None:
+        _check_preset(source.preset, engine, source.source)
     description = describe_model(source.model, source.cfg)
     settings = description['preprocessing']
     baked = None
@@ -202,7 +216,7 @@ def _example(settings: dict, options: DeployOptions) -> tuple[Tensor, bool]:
 
 
 def _facts(
-    source: Source, engine: Engine, folder: Path, files: list[str], example: Tensor, dynamic: bool
+    source: LoadedModel, engine: Engine, folder: Path, files: list[str], example: Tensor, dynamic: bool
 ) -> dict[str, object]:
     """What is known before the engine runs."""
     axes = (0, 1, 2) if example.dtype == torch.uint8 else (0, 2, 3)
@@ -232,10 +246,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _measure(source: Source, engine: Engine, folder: Path, inputs: list[np.ndarray]) -> dict[str, object]:
+def _measure(source: LoadedModel, engine: Engine, folder: Path, inputs: list[np.ndarray]) -> dict[str, object]:
     """What the network costs, and what the engine makes of it."""
     height, width = inputs[0].shape[1:3] if inputs[0].dtype == np.uint8 else inputs[0].shape[2:]
-    macs = count_macs(source.exact, torch.zeros(1, 3, height, width))
+    macs = count_macs(source.float_network, torch.zeros(1, 3, height, width))
     layers: list[LayerTime] = engine.profile(folder, inputs[:1])
     model = dict(source.facts, macs=macs, macs_shape=[int(height), int(width)])
     onnx_model = _onnx_of(folder)
@@ -305,7 +319,7 @@ def _onnx_of(folder: Path):
 
 
 def _verification_images(
-    source: Source, options: DeployOptions, example: Tensor, dynamic: bool
+    source: LoadedModel, options: DeployOptions, example: Tensor, dynamic: bool
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of a raw batch (N, H, W, 3) and the preprocessed one (N, 3, H, W)."""
     pairs = []
@@ -352,7 +366,7 @@ def preprocess_image(model: nn.Module, cfg: Config, path: str) -> tuple[np.ndarr
 
 @torch.no_grad()
 def _verify(
-    source: Source,
+    source: LoadedModel,
     engine: Engine,
     folder: Path,
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
@@ -373,7 +387,7 @@ def _verify(
     network.close()
     expected, exact = (
         [[value.numpy() for value in run(torch.from_numpy(image))] for _, image in pairs]
-        for run in (source.network, source.exact)
+        for run in (source.network, source.float_network)
     )
     outputs = compare_outputs(source.network.names, found, expected, exact)
     model = _onnx_of(folder)

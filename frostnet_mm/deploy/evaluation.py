@@ -8,15 +8,16 @@ from mmengine.runner import Runner
 
 from ..apis.evaluation import qat_hook, timed_metrics
 from ..device.predictor import open_network
-from .deploy import DeployOptions, deploy_source, engine_of
+from ..quantization.checkpoint import Checkpoint
+from .deploy import DeployOptions, deploy_model, engine_of
 from .engine_network import attach_engine
-from .loaded_model import load_source
+from .loaded_model import load_for_deployment
 
 
 def evaluate_engines(
     runner: Runner,
     config: str,
-    checkpoint: str,
+    checkpoint: Checkpoint,
     engines: Sequence[str],
     precision: str,
     cfg_options: dict | None = None,
@@ -28,7 +29,7 @@ def evaluate_engines(
     Args:
         runner (Runner): For evaluation, with its work_dir; the deployments go into ``deploy/`` there.
         config (str): The config.
-        checkpoint (str): The checkpoint.
+        checkpoint (Checkpoint): The checkpoint.
         engines (Sequence[str]): Names of engines.
         precision (str): 'int8' or 'float'.
         cfg_options (dict, optional): Values that replace those of the config.
@@ -46,19 +47,14 @@ def evaluate_engines(
         engine_of(name).require()
     # QATHook would put its own network at the seam again whenever an evaluation begins.
     runner._hooks[:] = [hook for hook in runner._hooks if hook is not qat_hook(runner)]
-    sources = {}
+    loaded = load_for_deployment(config, checkpoint, precision, cfg_options, weight_bits=weight_bits)
     for name in engines:
         engine = engine_of(name)
-        if engine.numerics not in sources:
-            sources[engine.numerics] = load_source(
-                config, checkpoint, precision, cfg_options, numerics=engine.numerics, weight_bits=weight_bits
-            )
-        source = sources[engine.numerics]
         folder = Path(runner.work_dir) / 'deploy' / f'{name}_{precision}'
-        options = DeployOptions(precision=precision, dynamic=not source.has_fixed_size, check=check)
+        options = DeployOptions(precision=precision, dynamic=not loaded.has_fixed_size, check=check)
         print_log(f'Deploying to {name} ({precision}) …', logger='current')
-        description = deploy_source(source, engine, folder, options)
-        attach_engine(runner.model, open_network(folder, description), source.network)
+        description = deploy_model(loaded, engine, folder, options)
+        attach_engine(runner.model, open_network(folder, description), loaded.network)
         print_log(f'Evaluation: {name} ({precision}), {folder}.', logger='current')
         metrics = timed_metrics(runner, runner.test_loop.run)
         if check:

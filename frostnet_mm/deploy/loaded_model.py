@@ -2,8 +2,7 @@
 
 import copy
 import os
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,61 +11,68 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..apis.images import spread_paths
-from ..apis.inference import choose_execution, load_model, quantization_of, weight_bits_of
+from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
 from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
-from ..models.checkpoints import read_checkpoint
 from ..models.dense import DenseNetwork, detach
 from ..quantization.calibration import calibrate
+from ..quantization.checkpoint import Checkpoint
 from ..quantization.convert import convert
 from ..quantization.network import QuantizedNetwork
-from ..quantization.prepare import QuantizationSettings, prepare_model, quantized_network, settings_of
+from ..quantization.prepare import prepare_model, quantized_network
 from ..quantization.report import float_operators, int8_share
+from ..quantization.settings import QuantizationSettings
+from ..registry import type_name
 from .flat_network import FlatNetwork, converted_network, float_network
 from .heads.describe import describe_model
 
 _RANDOM_PASSES = 4
+PRECISIONS = ('int8', 'float')
 
 
 @dataclass
-class Source:
+class LoadedModel:
     """A model to be deployed.
 
     Args:
         model (nn.Module): In evaluation mode, with its own dense network at work.
         cfg (Config): Its config.
+        source (str): What it was loaded from, for messages.
         precision (str): 'int8' or 'float'.
         network (FlatNetwork): What is deployed.
-        exact (FlatNetwork): The same in float.
+        float_network (FlatNetwork): The same in float.
         quantized (QuantizedNetwork, optional): For INT8, the simulation.
         settings (QuantizationSettings, optional): For INT8.
         facts (dict): What ``deploy.json`` says about the model.
+        has_data (bool): Whether images of the config's data were found.
     """
 
     model: nn.Module
     cfg: Config
+    source: str
     precision: str
     network: FlatNetwork
-    exact: FlatNetwork
+    float_network: FlatNetwork
     quantized: QuantizedNetwork | None
     settings: QuantizationSettings | None
     facts: dict = field(default_factory=dict)
     has_data: bool = False
 
     @property
+    def preset(self) -> str | None:
+        """The preset of its arithmetic; None in float."""
+        return None if self.settings is None else self.settings.scheme.name
+
+    @property
     def numerics(self) -> dict | None:
-        """The settings of quantization as plain data."""
-        return (
-            None
-            if self.settings is None
-            else asdict(self.settings) | dict(example_shape=list(self.settings.example_shape))
-        )
+        """The settings of quantization as plain data, as ``deploy.json`` has them."""
+        return None if self.settings is None else self.settings.to_dict()
 
     @property
     def weight_bits(self) -> int | None:
         """Bits of the INT8 weights; None in float."""
-        return None if self.settings is None else self.settings.weight_bits
+        return None if self.settings is None else self.settings.scheme.weight_bits
 
     @property
     def int8_share(self) -> float:
@@ -94,60 +100,51 @@ class Source:
         return paths
 
 
-def load_source(
+def load_for_deployment(
     config: str | os.PathLike,
-    checkpoint: str | os.PathLike | None,
+    checkpoint: str | os.PathLike | Checkpoint | None,
     precision: str,
     cfg_options: dict | None = None,
     size: tuple[int, int] | None = None,
-    numerics: str = 'onnx',
+    preset: str = 'onnx',
     weight_bits: int | None = None,
-) -> Source:
+) -> LoadedModel:
     """Load a model to be deployed.
 
     Args:
         config (str | PathLike): The config.
-        checkpoint (str | PathLike, optional): The checkpoint; None for random weights.
+        checkpoint (str | PathLike | Checkpoint, optional): The checkpoint, or its path; None for random weights.
         precision (str): 'int8' or 'float'.
         cfg_options (dict, optional): Values that replace those of the config.
         size (tuple[int, int], optional): Height and width that the test pipeline is set to.
-        numerics (str): The preset that the engine is meant for.
+        preset (str): The arithmetic of random weights in INT8; a checkpoint has its own. Default: 'onnx'.
         weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
 
     Raises:
-        DeploymentError: The checkpoint was quantized for another kind of engine.
+        DeploymentError: The precision is unknown.
         CheckpointError: INT8 of a checkpoint without ranges.
     """
-    if precision not in ('int8', 'float'):
+    if precision not in PRECISIONS:
         raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
-    execution = 'converted' if precision == 'int8' else 'float'
     if checkpoint is None:
-        model, cfg, settings = _random_model(config, cfg_options, precision, size, numerics, weight_bits or 8)
+        settings = QuantizationSettings.of(preset, weight_bits=weight_bits or 8) if precision == 'int8' else None
+        model, cfg = _random_model(config, cfg_options, settings, size)
+        source = 'random weights'
     else:
-        content = read_checkpoint(checkpoint)
-        choose_execution(content, execution, str(checkpoint))
-        settings = settings_of(quantization_of(content)) if precision == 'int8' else None
-        _check_numerics(settings, numerics, str(checkpoint))
-        if settings is not None:
-            settings.weight_bits = weight_bits_of(content, weight_bits, str(checkpoint))
+        checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+        execution = checkpoint.execution('converted' if precision == 'int8' else 'float')
+        settings = checkpoint.settings_with(weight_bits) if precision == 'int8' else None
         model, cfg = load_model(config, checkpoint, 'cpu', cfg_options, execution, weight_bits)
         model.to(memory_format=torch.contiguous_format)
         if size is not None:
             set_input_size(cfg, size)
+        source = checkpoint.source
     quantized = quantized_network(model)
     detach(model)
-    exact = float_network(model)
-    network = exact if quantized is None else converted_network(model, convert(quantized))
-    return Source(model, cfg, precision, network, exact, quantized, settings, _facts(model, cfg, config, checkpoint))
-
-
-def _check_numerics(settings: QuantizationSettings | None, wanted: str, source: str) -> None:
-    if settings is not None and settings.numerics != wanted and wanted == 'executorch':
-        raise DeploymentError(
-            f'{source} was quantized with numerics={settings.numerics!r} (unsigned activations), which ExecuTorch does '
-            "not run; expected numerics='executorch'. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT "
-            '--numerics executorch, or train with default_hooks.qat.numerics=executorch.'
-        )
+    float_ = float_network(model)
+    network = float_ if quantized is None else converted_network(model, convert(quantized))
+    facts = _facts(model, config, checkpoint)
+    return LoadedModel(model, cfg, source, precision, network, float_, quantized, settings, facts)
 
 
 def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
@@ -157,22 +154,21 @@ def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
         if not cfg.get(name):
             continue
         for step in inner_dataset(cfg[name].dataset).pipeline:
-            kind = str(step['type']).split('.')[-1]
+            kind = type_name(step)
             if kind == 'Resize':
                 step['scale'] = (width, height)
             elif kind == 'Pad' and 'size' in step:
                 step['size'] = (width, height)
 
 
-def _facts(model: nn.Module, cfg: Config, config: str | os.PathLike, checkpoint: str | os.PathLike | None) -> dict:
-    backbone = model.backbone
+def _facts(model: nn.Module, config: str | os.PathLike, checkpoint: Checkpoint | None) -> dict:
     return dict(
         name=Path(str(config)).stem,
         detector=type(model).__name__,
-        backbone=type(backbone).__name__,
+        backbone=type(model.backbone).__name__,
         params=sum(p.numel() for p in DenseNetwork(model).parameters()),
-        checkpoint=None if checkpoint is None else Path(checkpoint).name,
-        checkpoint_sha256=None if checkpoint is None else sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        checkpoint=None if checkpoint is None else Path(checkpoint.source).name,
+        checkpoint_sha256=None if checkpoint is None else checkpoint.digest,
         random_weights=checkpoint is None,
     )
 
@@ -180,14 +176,11 @@ def _facts(model: nn.Module, cfg: Config, config: str | os.PathLike, checkpoint:
 def _random_model(
     config: str | os.PathLike,
     cfg_options: dict | None,
-    precision: str,
+    settings: QuantizationSettings | None,
     size: tuple[int, int] | None,
-    numerics: str,
-    weight_bits: int,
-) -> tuple[nn.Module, Config, QuantizationSettings | None]:
+) -> tuple[nn.Module, Config]:
     """A model with random weights whose batch norms and ranges fit noise, so that no layer is dead."""
-    cfg = load_config(config, cfg_options, classes=None)
-    cfg = copy.deepcopy(cfg)
+    cfg = copy.deepcopy(load_config(config, cfg_options, classes=None))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     without_pretrained(cfg.model)
     if size is not None:
@@ -200,12 +193,10 @@ def _random_model(
     _enliven(dense)
     height, width = size or (320, 320)
     batches = [torch.randn(2, 3, height, width) for _ in range(_RANDOM_PASSES)]
-    settings = None
     _gather_statistics(model, dense, batches)
-    if precision == 'int8':
-        settings = QuantizationSettings(numerics=numerics, weight_bits=weight_bits)
+    if settings is not None:
         calibrate(prepare_model(model, settings), batches, 'minmax')
-    return model, cfg, settings
+    return model, cfg
 
 
 @torch.no_grad()

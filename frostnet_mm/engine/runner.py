@@ -13,12 +13,13 @@ from mmengine.runner import Runner
 
 from ..compat import check_operators
 from ..registry import is_type, type_name
+from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
 
 
-def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
+def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | None = None) -> Runner:
     """Build the Runner of a config.
 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
@@ -28,6 +29,7 @@ def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
     Args:
         cfg (Config): A config with ``work_dir`` set.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        opened (dict[str, dict], optional): By path the content of checkpoints that were read already.
 
     Returns:
         Runner: Ready to train or test.
@@ -46,8 +48,10 @@ def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
     if not torch.cuda.is_available():
         _limit_workers(cfg)
         keep_freed_memory()
-    runner_type = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
+    runner_type = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else CheckpointRunner
     runner = runner_type.from_cfg(cfg)
+    if isinstance(runner, CheckpointRunner):
+        runner.opened.update(opened or {})
     if cfg.get('channels_last'):
         runner.model.to(memory_format=torch.channels_last)  # activations follow the weights' layout
     return runner

@@ -8,6 +8,8 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
+from hashlib import sha256
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -50,13 +52,18 @@ class CheckpointError(UserError, RuntimeError):
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
+    """The content of a checkpoint; as :func:`read_file`."""
+    return read_file(path)[0]
+
+
+def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
     """Read a checkpoint onto the CPU without running any code that it may hold.
 
     Args:
         path (str | PathLike): A local file, or a URL or ``open-mmlab://`` name that mmengine resolves.
 
     Returns:
-        dict: The content of the file.
+        tuple[dict, str | None]: The content of the file, and the file's sha256, None where mmengine has read it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -66,11 +73,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if file is None:
         from mmengine.runner import CheckpointLoader
 
-        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu'), None
     trusted = os.environ.get(TRUST_VARIABLE) == '1'
     try:
+        data = file.read_bytes()  # once, for the digest and the content
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            checkpoint = torch.load(file, map_location='cpu', weights_only=not trusted)
+            checkpoint = torch.load(BytesIO(data), map_location='cpu', weights_only=not trusted)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError, OSError) as error:
         foreign = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(error))
         if foreign and 'Unsupported' in str(error):
@@ -88,7 +96,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of tensors or '
             "one with the key 'state_dict'."
         )
-    return checkpoint
+    return checkpoint, sha256(data).hexdigest()
+
+
+def epoch_length_of(checkpoint: Mapping) -> int | None:
+    """How many iterations an epoch had when a checkpoint of our training was written, or None."""
+    return (checkpoint.get('meta') or {}).get('iterations_per_epoch')
 
 
 def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:

@@ -8,13 +8,16 @@ __all__ = offer(
     __name__,
     {
         '..engine.optimizers.gradboost': ['GradBoostAdam', 'GradBoostAdamW', 'GradBoostRMSprop', 'GradBoostSGD'],
+        '.checkpoint': ['Checkpoint'],
         '.convert': ['ConvertedNetwork', 'convert'],
         '.errors': ['QuantizationError', 'RangeError'],
         '.hook': ['QATHook'],
         '.network': ['QuantizedNetwork'],
-        '.prepare': ['QuantizationSettings', 'prepare_model'],
+        '.prepare': ['prepare_model'],
         '.quantizer': ['DenseQuantizer'],
         '.report': ['FloatOperators', 'float_operators', 'int8_share'],
+        '.scheme': ['Scheme'],
+        '.settings': ['QuantizationSettings'],
     },
 )
 

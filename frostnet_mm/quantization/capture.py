@@ -15,11 +15,9 @@ from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, UnsupportedModelError
 from .quantizer import BATCH_NORM, module_paths
+from .settings import EXAMPLE_SHAPE
 
 aten = torch.ops.aten
-# Batch, height and width differ from each other and from usual channel counts, so that no two of them are taken for one
-# symbol; large enough that the deepest map of a detector is not 1x1.
-EXAMPLE_SHAPE = (2, 3, 544, 736)
 CHECK_SHAPE = (1, 3, 160, 224)
 
 

@@ -169,7 +169,7 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         scale, weight = quantizer.scale(weight).clone(), quantizer(weight)
     inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
     if quantizer is not None and inputs is not None:
-        scale = scale_with_room(scale, bias, inputs)
+        scale = quantizer.joined(scale_with_room(scale, bias, inputs))
         bias = rounded_bias(bias, inputs, scale)
     if bias is not None and (quantizer is not None or norm is not None):
         _set_argument(module, conv, 2, bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
@@ -240,7 +240,7 @@ def _average(module: GraphModule, pool: Node, inputs: ActivationFakeQuantize) ->
             aten.conv2d.default, (pool.args[0], None, None, stride, padding, [1, 1], channels)
         )
     conv.meta = dict(pool.meta)
-    quantizer = WeightFakeQuantize()
+    quantizer = WeightFakeQuantize(inputs.scheme.for_constants())
     weight = torch.full((channels, 1, *window), 1 / prod(window), device=inputs.min_val.device)
     quantizer.fix(quantizer.scale(weight))
     _set_quantized_weight(module, conv, weight, f'mean_weight_{conv.name}', quantizer)

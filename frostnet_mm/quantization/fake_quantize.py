@@ -10,6 +10,7 @@ bound of the same clamp, forward and backward.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 
 from .errors import RangeError
+from .scheme import Scheme
 
 SMALLEST_SCALE = 1e-12
 
@@ -74,12 +76,10 @@ class ActivationFakeQuantize(FakeQuantizeBase):
     The range is a moving average of each batch's minimum and maximum, widened to contain 0, as in torch.
 
     Args:
-        dtype (torch.dtype): ``torch.uint8`` or ``torch.int8``.
-        quant_min (int): Smallest quantized value.
-        quant_max (int): Largest quantized value.
+        scheme (Scheme): The type of the integers, and whether 0 lies in their middle.
         averaging_constant (float): Weight of a new batch in the moving average. Default: 0.01.
-        learned (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153). Its
-            parameter is the logarithm of the scale, so that a step of the optimizer changes a scale by a share of
+        learned_scales (bool): Train the scale (learned step size quantization, Esser et al. 2020, arXiv 1902.08153).
+            Its parameter is the logarithm of the scale, so that a step of the optimizer changes a scale by a share of
             itself and never its sign; it holds 0 until :meth:`start_learning`. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """
@@ -89,13 +89,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
     ch_axis = -1
 
     def __init__(
-        self,
-        dtype: torch.dtype = torch.uint8,
-        quant_min: int = 0,
-        quant_max: int = 255,
-        averaging_constant: float = 0.01,
-        learned: bool = False,
-        **kwargs,
+        self, scheme: Scheme, averaging_constant: float = 0.01, learned_scales: bool = False, **kwargs
     ) -> None:
         super().__init__()
         # The phase of training belongs to the hook, not to each layer's state.
@@ -103,8 +97,9 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         self.simulating = True
         self.observing = True
         self.observing_in_evaluation = False
-        self.dtype = dtype
-        self.quant_min, self.quant_max = quant_min, quant_max
+        self.scheme = scheme
+        self.dtype = getattr(torch, scheme.activation_dtype)
+        self.quant_min, self.quant_max = scheme.activation_range
         self.averaging_constant = averaging_constant
         self.low, self.high, self.inplace = -math.inf, math.inf, False
         self.name = '?'
@@ -113,7 +108,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         self._pass: tuple[Tensor, ...] | None = None  # the range before this pass, and the ends that it has seen
         self.register_buffer('min_val', torch.tensor([math.inf]))
         self.register_buffer('max_val', torch.tensor([-math.inf]))
-        self.log_scale = nn.Parameter(torch.zeros(1)) if learned else None
+        self.log_scale = nn.Parameter(torch.zeros(1)) if learned_scales else None
 
     def rectify(self, low: float, high: float, inplace: bool = False) -> None:
         """Apply a clamp (0 and infinity for ReLU, 0 and 6 for ReLU6) to the tensor before anything else.
@@ -178,13 +173,20 @@ class ActivationFakeQuantize(FakeQuantizeBase):
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """The scale (float32) and zero point (int32), each of shape (1,)."""
-        steps = self.quant_max - self.quant_min
-        scale = (self.max_val - self.min_val) / steps
-        scale = scale.clamp(min=SMALLEST_SCALE)
-        zero_point = (self.quant_min - (self.min_val / scale).round()).clamp(self.quant_min, self.quant_max)
+        scale = self._observed_scale().clamp(min=SMALLEST_SCALE)
+        if self.scheme.activation_symmetric:
+            zero_point = torch.full_like(self.min_val, (self.quant_min + self.quant_max + 1) // 2)
+        else:
+            zero_point = (self.quant_min - (self.min_val / scale).round()).clamp(self.quant_min, self.quant_max)
         if self.learning:
             scale = self.log_scale.detach().exp()
         return scale, zero_point.to(torch.int32)
+
+    def _observed_scale(self) -> Tensor:
+        """The step with which the integers hold the observed range, of shape (1,)."""
+        if self.scheme.activation_symmetric:
+            return torch.maximum(-self.min_val, self.max_val) / ((self.quant_max - self.quant_min) // 2)
+        return (self.max_val - self.min_val) / (self.quant_max - self.quant_min)
 
     def check_range(self) -> None:
         """Raise an error that names the layer if the range is not one to quantize with.
@@ -225,7 +227,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
         """Take the observed range as the first value of the learned scale."""
         if not self.learning:
             self.check_range()
-            self.log_scale.copy_(((self.max_val - self.min_val) / (self.quant_max - self.quant_min)).log())
+            self.log_scale.copy_(self._observed_scale().log())
 
     def forward(self, x: Tensor) -> Tensor:
         """Rectify, observe and round, as far as each is switched on.
@@ -271,40 +273,43 @@ class ActivationFakeQuantize(FakeQuantizeBase):
 
 
 class WeightFakeQuantize(FakeQuantizeBase):
-    """Rounds a convolution's weight to 8 bits, symmetric, one scale an output channel: its largest magnitude / 127.
+    """Rounds a convolution's weight to signed integers, symmetric: its largest magnitude is the largest integer.
 
     It has no state: the scale follows from the weight. A batch norm behind the convolution multiplies each output
     channel by one factor, which a scale a channel takes up exactly, so the integers are those of the folded weight.
+    With one scale a tensor, that of the folded weight, channel c has here that scale divided by its factor.
 
     Args:
-        dtype (torch.dtype): ``torch.int8``.
-        quant_min (int): -127.
-        quant_max (int): 127.
+        scheme (Scheme): Bits and granularity.
+        bits (int, optional): Of a module with an override. Default: the scheme's.
         ch_axis (int): The dimension of the output channels. Default: 0.
-        learned (bool): Train the scales, by their logarithms. Default: False.
+        learned_scales (bool): Train the scales, by their logarithms. Default: False.
         kwargs: Further fields of torchao's ``QuantizationSpec``, which do not apply here.
     """
 
     is_dynamic = False
     qscheme = torch.per_channel_symmetric
 
+    dtype = torch.int8
+
     def __init__(
         self,
-        dtype: torch.dtype = torch.int8,
-        quant_min: int = -127,
-        quant_max: int = 127,
+        scheme: Scheme,
+        bits: int | None = None,
         ch_axis: int | None = 0,
-        learned: bool = False,
+        learned_scales: bool = False,
         **kwargs,
     ) -> None:
         super().__init__()
         del self.fake_quant_enabled, self.observer_enabled
         self.simulating = True
-        self.dtype = dtype
-        self.quant_min, self.quant_max = quant_min, quant_max
+        self.scheme = scheme
+        self.quant_max = scheme.largest_weight(bits)
+        self.quant_min = -self.quant_max
         self.ch_axis = ch_axis or 0
         self.name = '?'
-        self.learned = learned
+        self.learned_scales = learned_scales
+        self.norm_factor: Callable[[], Tensor] | None = None  # what the batch norm behind multiplies by, (C_out,)
         self.log_scale: nn.Parameter | None = None  # made when the number of channels is known
         self.fixed_scale: Tensor | None = None
 
@@ -316,7 +321,7 @@ class WeightFakeQuantize(FakeQuantizeBase):
     def start_learning(self, weight: Tensor) -> None:
         """Take the largest magnitudes as the first value of the learned scales."""
         if not self.learning:
-            self.log_scale.copy_((self._largest(weight) / self.quant_max).clamp(min=SMALLEST_SCALE).log())
+            self.log_scale.copy_(self._observed_scale(weight).log())
 
     @property
     def learning(self) -> bool:
@@ -332,7 +337,24 @@ class WeightFakeQuantize(FakeQuantizeBase):
             return self.fixed_scale
         if self.learning:
             return self.log_scale.detach().exp()
-        return (self._largest(weight) / self.quant_max).clamp(min=SMALLEST_SCALE)
+        return self._observed_scale(weight)
+
+    def folded_scale(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """The scales (C_out,) of a weight times the factors (C_out,) of its batch norm."""
+        scale = self.scale(weight) * factor.abs()
+        return scale if self.learning else self.joined(scale)
+
+    def joined(self, scale: Tensor) -> Tensor:
+        """The scales that a folded weight is stored with: one for all channels if the scheme has one a tensor."""
+        return scale.max().expand_as(scale) if self.scheme.weight_granularity == 'tensor' else scale
+
+    @torch.no_grad()
+    def _observed_scale(self, weight: Tensor) -> Tensor:
+        largest = self._largest(weight)
+        if self.scheme.weight_granularity == 'tensor':
+            factor = None if self.norm_factor is None else self.norm_factor().abs().clamp(min=SMALLEST_SCALE)
+            largest = largest.max().expand_as(largest) if factor is None else (largest * factor).max() / factor
+        return (largest / self.quant_max).clamp(min=SMALLEST_SCALE)
 
     def with_scale(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Round a weight to other scales than its own, of shape (C_out,)."""
@@ -341,7 +363,7 @@ class WeightFakeQuantize(FakeQuantizeBase):
 
     def fix(self, scale: Tensor) -> None:
         """Keep these scales from now on, as conversion to integers needs it."""
-        self.fixed_scale = scale.clamp(min=SMALLEST_SCALE)
+        self.fixed_scale, self.norm_factor = scale.clamp(min=SMALLEST_SCALE), None
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """The scales (float32) and zero points (all 0, int64), of shape (C_out,); :meth:`fix` comes before.

@@ -44,8 +44,7 @@ def folded_weight(
     shape = [-1 if d == axis else 1 for d in range(weight.dim())]
     if quantizer is None:
         return weight * factor.view(shape), None
-    scale = quantizer.scale(weight) * factor.abs()
-    return quantizer(weight) * factor.view(shape), scale
+    return quantizer(weight) * factor.view(shape), quantizer.folded_scale(weight, factor)
 
 
 def rounded_bias(bias: Tensor | None, inputs: ActivationFakeQuantize, scale: Tensor) -> Tensor | None:
@@ -106,7 +105,7 @@ def fold_in_passing(
         weight, scale = folded_weight(weight, factor, axis, quantizer)
         bias = (0.0 if bias is None else bias) * factor + shift
     if scale is not None:
-        scale = scale if inputs is None else scale_with_room(scale, bias, inputs)
+        scale = scale if inputs is None else quantizer.joined(scale_with_room(scale, bias, inputs))
         weight = quantizer.with_scale(weight, scale)
         bias = bias if inputs is None else rounded_bias(bias, inputs, scale)
     return weight, bias
@@ -126,7 +125,7 @@ def norm_as_convolution(
         tuple[Tensor, Tensor, WeightFakeQuantize]: The weight (C, 1, 1, 1), the bias (C,) on the accumulator's grid, and
         the quantizer of the weight: integers of ±127, or 0 for a factor of 0.
     """
-    quantizer = WeightFakeQuantize()
+    quantizer = WeightFakeQuantize(inputs.scheme.for_constants())
     quantizer.fix(scale_with_room(factor.abs() / quantizer.quant_max, shift, inputs))
     return factor.view(-1, 1, 1, 1), rounded_bias(shift, inputs, quantizer.fixed_scale), quantizer
 

@@ -1,7 +1,7 @@
 """The hook that trains a model of a float config in simulated INT8, from scratch."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -10,23 +10,18 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from ..engine.optimizers.gradboost import GradBoostMixin
+from ..engine.optimizers import GradBoostMixin
 from ..models.dense import attach, unwrap
 from ..registry import HOOKS
+from .checkpoint import Checkpoint
 from .convert import convert
 from .errors import QuantizationError
-from .names import EXECUTIONS, META
 from .network import QuantizedNetwork
-from .prepare import (
-    QuantizationSettings,
-    check_quantization,
-    describe_quantization,
-    prepare_model,
-    quantized_network,
-    settings_of,
-)
+from .prepare import prepare_model, quantized_network
 from .report import describe_report
 from .schedule import Phase, TrainingPoint
+from .scheme import Scheme
+from .settings import EXECUTIONS, QuantizationSettings
 
 DATA_BATCH = dict | tuple | list | None
 
@@ -49,7 +44,7 @@ class QATHook(Hook):
     is in the phase's arithmetic: float in the warm-up, simulated INT8 afterwards.
 
     Args:
-        numerics (str): 'onnx' for onnxruntime, OpenVINO and TensorRT; 'executorch' for XNNPACK. Default: 'onnx'.
+        numerics (str): 'onnx' for onnxruntime and OpenVINO; 'executorch' for XNNPACK. Default: 'onnx'.
         warmup (str | int): Length of the float warm-up: '1 epoch', '500 iterations', '5 %', or 0. Default: '1 epoch'.
         freeze_bn_at (str, optional): When batch norm statistics are frozen. Default: '80 %'.
         freeze_observers_at (str, optional): When the activation ranges are frozen. Default: '90 %'.
@@ -64,6 +59,8 @@ class QATHook(Hook):
             OpenVINO and torch's compiler (docs/deployment.md). Default: 8.
         execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).
             Default: 'simulated'.
+        scheme (Mapping, optional): In place of ``numerics``, ``quantize_outputs``, ``float_modules`` and
+            ``weight_bits``: all of a scheme as :meth:`Scheme.to_dict` writes it.
 
     Raises:
         QuantizationError: An option is out of its domain, or the config combines QAT with what it cannot be combined
@@ -85,17 +82,19 @@ class QATHook(Hook):
         example_shape: Sequence[int] | None = None,
         weight_bits: int = 8,
         execution: str = 'simulated',
+        scheme: Mapping | None = None,
     ) -> None:
-        options = {} if example_shape is None else dict(example_shape=tuple(example_shape))
-        self.settings = QuantizationSettings(
+        self.settings = QuantizationSettings.of(
             numerics,
             quantize_outputs,
-            list(float_modules),
+            float_modules,
             learned_scales,
             averaging_constant,
-            weight_bits=weight_bits,
-            **options,
+            example_shape,
+            weight_bits,
         )
+        if scheme is not None:
+            self.settings = replace(self.settings, scheme=Scheme.from_dict(scheme))
         points = (('warmup', warmup), ('freeze_bn_at', freeze_bn_at), ('freeze_observers_at', freeze_observers_at))
         self.points = [None if text is None else TrainingPoint.parse(text, name) for name, text in points]
         if self.points[0] is None:
@@ -114,7 +113,7 @@ class QATHook(Hook):
     def prepare(self, runner) -> QuantizedNetwork:
         """Put the quantized network into the Runner's model; a second call returns the one that is there."""
         if self.network is None:
-            print_log(f'Capturing the dense network for INT8 ({self.settings.numerics}) …', logger='current')
+            print_log(f'Capturing the dense network for INT8 ({self.settings.scheme.name}) …', logger='current')
             self.network = prepare_model(runner.model, self.settings)
             print_log(describe_report(self.network), logger='current')
         return self.network
@@ -125,7 +124,7 @@ class QATHook(Hook):
         if training:
             self._refuse_what_would_be_wrong(runner)
         self.prepare(runner)
-        if training and self.settings.learned:
+        if training and self.settings.learned_scales:
             scales = [p for name, p in self.network.named_parameters() if name.endswith('log_scale')]
             known = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
             if scales and id(scales[0]) not in known:
@@ -143,7 +142,7 @@ class QATHook(Hook):
                 f'QATHook with {type(runner.model).__name__} was given: it hides or shards the parameters that the '
                 'graph reads. Expected MMDistributedDataParallel or no wrapper.'
             )
-        if wrapped and self.settings.learned:
+        if wrapped and self.settings.learned_scales:
             raise QuantizationError(
                 'QATHook(learned_scales=True) in distributed training was given: the wrapper was made before the '
                 'scales existed and would not average their gradients. Train on one device, or with '
@@ -171,7 +170,7 @@ class QATHook(Hook):
 
     def _enter(self, runner, phase: Phase) -> None:
         network = self.network
-        learned = self.settings.learned and phase.simulating
+        learned = self.settings.learned_scales and phase.simulating
         if phase.simulating and not self._first_step(network):
             network.check_ranges()
         if learned:
@@ -197,7 +196,7 @@ class QATHook(Hook):
 
     def _first_step(self, network: QuantizedNetwork) -> bool:
         """Whether nothing was observed yet, as at the start of a run without warm-up."""
-        return not any(module.initialized for module in network.activations()) and not self.settings.learned
+        return not any(module.initialized for module in network.activations()) and not self.settings.learned_scales
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
@@ -229,32 +228,29 @@ class QATHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Write down what the ranges belong to, and the phase."""
-        description = describe_quantization(self.network, self.settings, str(self.phase or Phase(False)))
-        description['reached'] = asdict(self.phase or Phase(False))
-        description['points'] = [None if point is None else str(point) for point in self.points]
-        checkpoint['meta'][META] = description
+        points = [None if point is None else str(point) for point in self.points]
+        Checkpoint(checkpoint, 'The checkpoint').quantize(
+            self.network, self.settings, self.phase or Phase(False), points
+        )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse ranges of another graph; a resumed run never falls back into an earlier phase."""
-        meta = checkpoint.get('meta', {}).get(META)
-        if meta is None:
+        found = Checkpoint(checkpoint, 'The checkpoint')
+        if not found.quantized:
             print_log(
                 'The checkpoint is a float one: activation ranges come from the warm-up or from calibration.',
                 logger='current',
             )
             return
-        check_quantization(meta, self.network, self.settings, 'The checkpoint')
-        bits = settings_of(meta).weight_bits
-        if bits != self.settings.weight_bits:
-            print_log(
-                f'The checkpoint was made with weights of {bits} bits; here they have {self.settings.weight_bits}.',
-                logger='current',
-            )
-        if runner._resume and 'reached' in meta:
-            self._saved_phase = Phase(**meta['reached'])
+        found.check(self.network, self.settings)
+        bits, own = found.scheme.weight_bits, self.settings.scheme.weight_bits
+        if bits != own:
+            print_log(f'The checkpoint was made with weights of {bits} bits; here they have {own}.', logger='current')
+        if runner._resume and found.reached is not None:
+            self._saved_phase = found.reached
             points = [None if point is None else str(point) for point in self.points]
-            if meta.get('points') != points:
-                print_log(f'Phases begin at {points}; in the checkpoint: {meta.get("points")}.', logger='current')
+            if found.points != points:
+                print_log(f'Phases begin at {points}; in the checkpoint: {found.points}.', logger='current')
 
 
 def add_parameters(optimizer: torch.optim.Optimizer, parameters: list, schedulers: list | dict | None) -> None:
@@ -285,9 +281,12 @@ def add_parameters(optimizer: torch.optim.Optimizer, parameters: list, scheduler
 
 def hook_options(settings: QuantizationSettings) -> dict:
     """The arguments of a :class:`QATHook` with these settings."""
-    options = asdict(settings)
-    options['learned_scales'] = options.pop('learned')
-    return options
+    return dict(
+        scheme=settings.scheme.to_dict(),
+        learned_scales=settings.learned_scales,
+        averaging_constant=settings.averaging_constant,
+        example_shape=list(settings.example_shape),
+    )
 
 
 def execute(model: torch.nn.Module, network: QuantizedNetwork, execution: str) -> None:

@@ -9,19 +9,21 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.prepare import prepare
 
 from ..models.dense import DenseNetwork
-from .capture import EXAMPLE_SHAPE, CapturedNetwork, capture, set_mode, unflatten
+from .capture import CapturedNetwork, capture, set_mode, unflatten
 from .errors import RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
-from .folding import fold_norms
+from .folding import affine_of, fold_norms
 from .quantizer import (
     ADDS,
     BATCH_NORM,
     DenseQuantizer,
+    batch_norm_of,
     is_convolution,
     is_quantized_norm,
     module_paths,
     rectifier_bounds,
 )
+from .settings import EXAMPLE_SHAPE
 
 
 class _Program:
@@ -98,12 +100,14 @@ class QuantizedNetwork(nn.Module):
         # Not registered as a child: its modules belong to the model, and it contains this one.
         self.__dict__['root'] = root
         self.program = _Program(captured, quantized, _fingerprint(quantized.graph, root, quantizer))
-        self.numerics = quantizer.numerics
+        self.scheme = quantizer.scheme
         self.freeze_norms = False
         for module in self.activations():
             module.shared = _calls(quantized.graph, f'quantization.{module.name}') > 1
         self._fuse_rectifiers()
-        if quantizer.learned:
+        if self.scheme.weight_granularity == 'tensor':
+            self._link_norms()
+        if quantizer.learned_scales:
             self._make_weights_learnable()
         self.to(next(dense.parameters()).device)
 
@@ -218,10 +222,37 @@ class QuantizedNetwork(nn.Module):
                 fresh = is_convolution(source) or source.target in BATCH_NORM | ADDS
                 module.rectify(*bounds, inplace=fresh and len(source.users) == 1)
 
+    def _link_norms(self) -> None:
+        """Tell each quantizer of a weight what the batch norm behind its convolution multiplies by."""
+        root = self.__dict__['root']
+        for node in self.program.graph.nodes:
+            norm = batch_norm_of(node) if is_convolution(node) else None
+            quantizer = self._module_of(node.args[1]) if norm is not None else None
+            if isinstance(quantizer, WeightFakeQuantize):
+                names = [None if argument is None else str(argument.target) for argument in norm.args[1:5]]
+                quantizer.norm_factor = _NormFactor(root, names, norm.args[7])
+
     def _make_weights_learnable(self) -> None:
         for module, weight in self.weight_nodes():
-            if module.learned and module.log_scale is None:
+            if module.learned_scales and module.log_scale is None:
                 module.make_learnable(weight)
+
+
+class _NormFactor:
+    """What a batch norm multiplies by at present; copied with the network that it belongs to.
+
+    Args:
+        root (nn.Module): What the graph reads.
+        names (list[str | None]): Of its weight, bias, mean and variance in it.
+        eps (float): Of the norm.
+    """
+
+    def __init__(self, root: nn.Module, names: list[str | None], eps: float) -> None:
+        self.root, self.names, self.eps = root, names, eps
+
+    def __call__(self) -> Tensor:
+        values = (None if name is None else _get(self.root, name) for name in self.names)
+        return affine_of(*values, self.eps)[0].detach()
 
 
 def _calls(graph: Graph, target: Any) -> int:
@@ -325,7 +356,7 @@ def _fingerprint(graph: Graph, root: nn.Module, quantizer: DenseQuantizer) -> st
             return [plain(item) for item in value]
         return repr(value)
 
-    lines = [f'{quantizer.numerics} {quantizer.quantize_outputs}']
+    lines = [quantizer.scheme.identity]
     for node in graph.nodes:
         name = '' if node.op == 'call_function' else str(node.target) if node.op != 'placeholder' else 'images'
         lines.append(f'{node.op} {name or node.target} {plain(node.args)} {sorted(node.kwargs)}')

@@ -7,8 +7,7 @@ writes it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -20,8 +19,8 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from .errors import QuantizationError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
+from .scheme import Scheme
 
 aten = torch.ops.aten
 KEY = 'quantization_annotation'  # torchao's
@@ -59,47 +58,6 @@ SAME_SCALE = {
 AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim}
 # What engines compute in INT8 without weights.
 INTEGER = ADDS | MULTIPLICATIONS | CONCATS | SAME_SCALE | AVERAGES
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """How a family of engines computes in INT8.
-
-    Args:
-        name (str): Name of the preset.
-        activation_dtype (torch.dtype): ``torch.uint8`` or ``torch.int8``.
-        shared_concat (bool): Whether the inputs of a concat share the output's scale, so that it only moves bytes.
-        engines (tuple[str, ...]): The engines that it is meant for.
-    """
-
-    name: str
-    activation_dtype: torch.dtype
-    shared_concat: bool
-    engines: tuple[str, ...]
-
-    @property
-    def activation_range(self) -> tuple[int, int]:
-        """Smallest and largest quantized activation."""
-        info = torch.iinfo(self.activation_dtype)
-        return info.min, info.max
-
-
-PRESETS = {
-    'onnx': Numerics('onnx', torch.uint8, False, ('onnxruntime', 'openvino', 'tensorrt')),
-    'executorch': Numerics('executorch', torch.int8, True, ('executorch',)),
-}
-
-
-def numerics_of(name: str) -> Numerics:
-    """Look up a preset.
-
-    Raises:
-        QuantizationError: There is none of that name.
-    """
-    if name not in PRESETS:
-        known = '; '.join(f'{key!r} for {", ".join(value.engines)}' for key, value in PRESETS.items())
-        raise QuantizationError(f'numerics={name!r} is not known; expected {known}.')
-    return PRESETS[name]
 
 
 def weight_of(node: Node) -> str | None:
@@ -178,41 +136,25 @@ class DenseQuantizer(Quantizer):
     """Annotates convolutions with their batch norm and rectifier, adds, products, concats, pools, resizes and views.
 
     Args:
-        numerics (str): A preset: 'onnx' (activations u8, concat inputs with scales of their own) or 'executorch'
-            (activations s8, concat inputs sharing the output's scale). Weights are s8, symmetric, one scale an output
-            channel. Default: 'onnx'.
-        quantize_outputs (bool): Whether the network's outputs are rounded to 8 bits too. By default the last
-            convolutions compute in INT8 and put out floats. Default: False.
-        float_modules (Sequence[str]): Names of modules, or beginnings of them, that stay in float.
+        scheme (Scheme, optional): Which numbers are rounded to. Default: the preset 'onnx'.
         averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
-        learned (bool): Train the scales (LSQ). Default: False.
-        weight_bits (int): 8 for integers from -127 to 127, or 7 for -63 to 63, whose products with u8 activations do
-            not overflow on x86 CPUs without VNNI. Default: 8.
+        learned_scales (bool): Train the scales (LSQ). Default: False.
     """
 
     def __init__(
-        self,
-        numerics: str = 'onnx',
-        quantize_outputs: bool = False,
-        float_modules: Sequence[str] = (),
-        averaging_constant: float = 0.01,
-        learned: bool = False,
-        weight_bits: int = 8,
+        self, scheme: Scheme | None = None, averaging_constant: float = 0.01, learned_scales: bool = False
     ) -> None:
         super().__init__()
-        self.numerics = numerics_of(numerics)
-        self.largest_weight = 2 ** (weight_bits - 1) - 1
-        self.quantize_outputs = quantize_outputs
-        self.learned = learned
-        self.float_modules = tuple(float_modules)
-        qmin, qmax = self.numerics.activation_range
+        self.scheme = scheme or Scheme.preset('onnx')
+        self.learned_scales = learned_scales
+        qmin, qmax = self.scheme.activation_range
         self.activation = QuantizationSpec(
-            dtype=self.numerics.activation_dtype,
+            dtype=getattr(torch, self.scheme.activation_dtype),
             quant_min=qmin,
             quant_max=qmax,
             qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=ActivationFakeQuantize.with_args(
-                averaging_constant=averaging_constant, learned=learned
+                scheme=self.scheme, averaging_constant=averaging_constant, learned_scales=learned_scales
             ),
         )
 
@@ -223,7 +165,7 @@ class DenseQuantizer(Quantizer):
         self._quantized: set[Node] = set()
         self._feeding: dict[Node, bool] = {}
         only_output = {node for node in model.graph.nodes if self._read_only_by_output(node)}
-        skip_output = set() if self.quantize_outputs else only_output
+        skip_output = set() if self.scheme.quantize_outputs else only_output
         for node in model.graph.nodes:
             if node.op == 'placeholder':
                 self._quantized.add(node)
@@ -237,14 +179,18 @@ class DenseQuantizer(Quantizer):
 
     # -- one operator
 
-    def _weight(self, axis: int) -> QuantizationSpec:
+    def _weight(self, node: Node, axis: int) -> QuantizationSpec:
+        bits = self.scheme.precision_of(self._names(node))
+        largest = self.scheme.largest_weight(bits)
         return QuantizationSpec(
             dtype=torch.int8,
-            quant_min=-self.largest_weight,
-            quant_max=self.largest_weight,
+            quant_min=-largest,
+            quant_max=largest,
             qscheme=torch.per_channel_symmetric,
             # torchao passes its own ch_axis on to classes with PerChannel in their name only
-            observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(learned=self.learned, ch_axis=axis),
+            observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(
+                scheme=self.scheme, bits=bits, learned_scales=self.learned_scales, ch_axis=axis
+            ),
         )
 
     def _annotate_node(self, node: Node, skip_output: set[Node]) -> None:
@@ -270,7 +216,7 @@ class DenseQuantizer(Quantizer):
             if groups != 1:
                 return  # its output channels lie in two dimensions of the weight
             axis = 1
-        inputs = {node.args[0]: self.activation, weight: self._weight(axis)}
+        inputs = {node.args[0]: self.activation, weight: self._weight(node, axis)}
         node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         last = batch_norm_of(node) or node
         last = _with_rectifier(last)
@@ -290,7 +236,7 @@ class DenseQuantizer(Quantizer):
 
     def _annotate_concat(self, node: Node, skip_output: set[Node]) -> None:
         sources = list(node.args[0])
-        if not self.numerics.shared_concat or node in skip_output:
+        if not self.scheme.shared_concat or node in skip_output:
             self._annotate_inputs_and_end(node, sources, skip_output)
             return
         shared = SharedQuantizationSpec((sources[0], node))
@@ -339,12 +285,14 @@ class DenseQuantizer(Quantizer):
         return self._feeding[node]
 
     def _stays_float(self, node: Node) -> bool:
+        return self.scheme.stays_float(self._names(node))
+
+    def _names(self, node: Node) -> list[str]:
+        """What a node is known by: the modules that it was traced in, and the weight that it reads."""
         names = module_paths(node)
         if is_convolution(node) and weight_of(node):
             names.append(weight_of(node))
-        return any(
-            name == skipped or name.startswith(f'{skipped}.') for name in names for skipped in self.float_modules
-        )
+        return names
 
     def _read_only_by_output(self, node: Node) -> bool:
         """Whether all that happens to a node's value is that it leaves the network, perhaps reshaped."""

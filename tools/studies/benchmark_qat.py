@@ -51,7 +51,7 @@ class Bench:
         float_model = runner.model.train()
         quantized = copy.deepcopy(float_model)
         started = time.perf_counter()
-        self.network = prepare_model(quantized, QuantizationSettings(args.numerics))
+        self.network = prepare_model(quantized, QuantizationSettings.of(args.numerics))
         self.capture_seconds = time.perf_counter() - started
         self.models = {mode: quantized.train() for mode in MODES[1:]} | {'float': float_model}
         self.optimizers = {}

@@ -16,8 +16,8 @@ import _tools  # noqa: F401
 from mmengine.logging import print_log
 
 from frostnet_mm.cli import add_weight_bits, run_tool
-from frostnet_mm.deploy.deploy import DeployOptions, deploy_source, engine_of
-from frostnet_mm.deploy.loaded_model import load_source
+from frostnet_mm.deploy.deploy import DeployOptions, deploy_model, engine_of
+from frostnet_mm.deploy.loaded_model import load_for_deployment
 from frostnet_mm.device.predictor import DeploymentError
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import write_text
@@ -51,12 +51,12 @@ def measure(config: str, engines: list[str], shape: tuple[int, int] | None, weig
         engine = engine_of(name)
         engine.require()
         if engine.numerics not in sources:
-            options = dict(size=shape, numerics=engine.numerics, weight_bits=weight_bits)
-            sources[engine.numerics] = load_source(config, None, 'int8', **options)
+            options = dict(size=shape, preset=engine.numerics, weight_bits=weight_bits)
+            sources[engine.numerics] = load_for_deployment(config, None, 'int8', **options)
         with tempfile.TemporaryDirectory() as folder:
             options = DeployOptions(shape=shape, num_images=0)
             try:
-                found = deploy_source(sources[engine.numerics], engine, Path(folder) / name, options)
+                found = deploy_model(sources[engine.numerics], engine, Path(folder) / name, options)
             except FAILURES as error:
                 row['failed'][name] = f'{type(error).__name__}: {error}'
                 continue

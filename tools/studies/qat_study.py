@@ -24,7 +24,7 @@ from mmengine.config import DictAction
 from frostnet_mm.cli import run_tool
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.files import write_text
-from frostnet_mm.quantization.names import EXECUTIONS
+from frostnet_mm.quantization.settings import EXECUTIONS
 from frostnet_mm.registry import type_name
 
 TOOLS = Path(__file__).resolve().parent.parent

@@ -217,10 +217,10 @@ def _load_torch(spec: dict) -> Loaded:
     import torch
 
     from frostnet_mm.deploy.cost import count_macs
-    from frostnet_mm.deploy.loaded_model import load_source
+    from frostnet_mm.deploy.loaded_model import load_for_deployment
     from frostnet_mm.models.dense import DenseNetwork
 
-    source = load_source(spec['config'], spec['checkpoint'], 'float', size=tuple(spec['shape']))
+    source = load_for_deployment(spec['config'], spec['checkpoint'], 'float', size=tuple(spec['shape']))
     model = source.model.to(memory_format=torch.channels_last)
     dense = DenseNetwork(model).eval()
     weights = sum(value.numel() * value.element_size() for value in dense.state_dict().values())

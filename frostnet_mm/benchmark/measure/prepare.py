@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...deploy.cost import LayerCost, layer_costs
-from ...deploy.deploy import DeployOptions, deploy_source, engine_of
+from ...deploy.deploy import DeployOptions, deploy_model, engine_of
 from ...deploy.engines.base import LayerTime
-from ...deploy.loaded_model import load_source
+from ...deploy.loaded_model import load_for_deployment
 from ...device.predictor import DESCRIPTION, DeploymentError
 from .loading import deployment_input
 
@@ -51,11 +51,11 @@ def prepare(
             bits = BITS_BY_PRECISION.get(precision)
             kind, numerics = ('float', '') if bits is None else ('int8', engine.numerics)
             if (precision, numerics) not in sources:
-                sources[precision, numerics] = load_source(
-                    config, checkpoint, kind, size=tuple(shape), numerics=engine.numerics, weight_bits=bits
+                sources[precision, numerics] = load_for_deployment(
+                    config, checkpoint, kind, size=tuple(shape), preset=engine.numerics, weight_bits=bits
                 )
             options = DeployOptions(kind, tuple(shape), batch, num_images=0, check=False)
-            deploy_source(sources[precision, numerics], engine, Path(folder), options)
+            deploy_model(sources[precision, numerics], engine, Path(folder), options)
             reasons[folder] = ''
         except Exception as error:  # one engine or form less: the table gives the reason
             reasons[folder] = f'{type(error).__name__}: {_one_line(error)}'

@@ -149,7 +149,7 @@ def blob(rng):
     """Irregular smooth closed outline: a circle bent by four random harmonics.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
 
     Returns:
         list[np.ndarray]: One contour (48, 2).

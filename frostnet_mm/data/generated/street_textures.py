@@ -40,7 +40,7 @@ def mark_lanes(rng, road, across, along, lines):
     """Paint lane lines onto a road texture, in place.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         road (np.ndarray): The texture; its rows run along the road, far end first.
         across (float): Columns a metre.
         along (float): Rows a metre.
@@ -69,7 +69,7 @@ def pavement(rng, height, width, cell):
     """Slabs with joints, lighter than most asphalt, at times reddish.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         height (int): Rows.
         width (int): Columns.
         cell (tuple[int, int]): Rows and columns of a slab.
@@ -94,7 +94,7 @@ def facade(rng, metres_high, metres_long, scale):
     """A house front with storeys of windows, a ground floor and a ledge.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         metres_high (float): Height of the house.
         metres_long (float): Length of the front.
         scale (float): Pixels a metre.
@@ -142,7 +142,7 @@ def railing(rng, height, width, pitch):
     """A fence of bars and two rails, seen through between them.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         height (int): Rows.
         width (int): Columns.
         pitch (int): Columns from bar to bar, at least 2.
@@ -166,7 +166,7 @@ def sky(rng, height, width, horizon):
     """Sky from clear to overcast, brighter towards the horizon.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         height (int): Rows.
         width (int): Columns.
         horizon (float): Row where the sky ends.

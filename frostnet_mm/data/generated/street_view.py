@@ -81,7 +81,7 @@ class StreetCanvas:
     """Image being painted back to front, with the label of every pixel and the polygons in painting order.
 
     Args:
-        rng (np.random.Generator): Source of randomness of all textures.
+        rng (np.random.Generator): LoadedModel of randomness of all textures.
         view (View): The camera.
         haze (np.ndarray): BGR colour of the distance, (3,).
         sight (float): Metres after which haze takes 63 % of a colour.

@@ -14,7 +14,7 @@ def random_color(rng, hue=None):
     """A BGR colour, from grey to saturated and from dark to bright.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         hue (float | None): Hue in degrees about which the colour lies, saturated; None: any hue.
 
     Returns:
@@ -32,7 +32,7 @@ def color_against(rng, surround, distance, hue=None):
     """A colour whose distance to the surroundings lies in a range.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         surround (np.ndarray): Mean BGR colour around the object, (3,).
         distance (tuple[float, float]): Least and greatest Euclidean distance in BGR, 0 to 441.
         hue (float | None): As for `random_color`; without effect at low contrast, where the surroundings decide.
@@ -58,7 +58,7 @@ def fractal_noise(rng, height, width, octaves=4, channels=1, coarse=3, persisten
     """Multi-octave value noise.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         height (int): Rows.
         width (int): Columns.
         octaves (int): Number of grids, each twice as fine as the one before.
@@ -94,7 +94,7 @@ def stripes(rng, height, width, period):
     """Sharpened sine stripes.
 
     Args:
-        rng (np.random.Generator): Source of randomness (direction, phase, sharpness).
+        rng (np.random.Generator): LoadedModel of randomness (direction, phase, sharpness).
         height (int): Rows.
         width (int): Columns.
         period (float): Pixels from one stripe to the next.
@@ -121,7 +121,7 @@ def make_fill(rng, height, width, color, strength):
     """Texture of one object: solid, stripes, checks, noise or gradient about a colour.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         height (int): Rows.
         width (int): Columns.
         color (np.ndarray): Mean BGR colour, (3,).
@@ -152,7 +152,7 @@ def make_background(rng, height, width):
     """Textured ground: noise, gradient, at times stripes, and low-contrast clutter.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         height (int): Rows.
         width (int): Columns.
 
@@ -199,7 +199,7 @@ def camera(rng, image):
     """What a camera does: light, blur, noise, quantization to 8 bits.
 
     Args:
-        rng (np.random.Generator): Source of randomness.
+        rng (np.random.Generator): LoadedModel of randomness.
         image (np.ndarray): float32 (H, W, 3), BGR in [0, 255].
 
     Returns:

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from ...errors import TrainingInterrupted
 from ...files import write_text
+from ...models.checkpoints import epoch_length_of
 from ...registry import HOOKS
 from ..loops import ResumableEpochTrainLoop
 
@@ -87,7 +88,7 @@ class InterruptHook(Hook):
         """Tell the loop how long an epoch was."""
         loop = runner._train_loop
         if isinstance(loop, ResumableEpochTrainLoop):
-            loop.saved_epoch_length = checkpoint.get('meta', {}).get('iterations_per_epoch')
+            loop.saved_epoch_length = epoch_length_of(checkpoint)
 
     def _save_and_stop(self, runner, epoch: int, iteration: int) -> None:
         self._restore()

@@ -1,0 +1,254 @@
+"""A checkpoint: one file, read once, and all that is asked about it; nothing else interprets what its meta says."""
+
+import os
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from ..models.checkpoints import CheckpointError, StateDict, check_fit, read_file, state_dict_of
+from .schedule import Phase
+from .settings import EXECUTIONS, NAME, QuantizationSettings
+
+if TYPE_CHECKING:
+    from .network import QuantizedNetwork
+    from .scheme import Scheme
+
+META = 'quantization'  # of what a checkpoint's meta says about its quantized network
+CALIBRATED = 'calibrated'  # the phase of a checkpoint that was not trained with quantization
+RANGES = f'{NAME}.'  # the beginning of the ranges' names in a state dict
+
+
+class Checkpoint:
+    """A checkpoint of mm, float or with the ranges of a quantized network.
+
+    Args:
+        content (dict): What the file holds.
+        source (str): Its name, for messages.
+        digest (str, optional): The file's sha256.
+    """
+
+    def __init__(self, content: dict, source: str, digest: str | None = None) -> None:
+        self.content = content
+        self.source = source
+        self.digest = digest
+        self._state_dict: StateDict | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> 'Checkpoint':
+        """Read a file, once; code that it may hold does not run.
+
+        Args:
+            path (str | PathLike): A local file, or a URL or ``open-mmlab://`` name that mmengine resolves.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            CheckpointError: It is truncated, not a checkpoint, or holds Python objects other than plain data.
+        """
+        content, digest = read_file(path)
+        return cls(content, str(path), digest)
+
+    # -- what it holds
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What was noted beside the weights."""
+        return self.content.get('meta') or {}
+
+    @property
+    def state_dict(self) -> StateDict:
+        """The weights, and the ranges of a quantized network.
+
+        Raises:
+            CheckpointError: There are none.
+        """
+        if self._state_dict is None:
+            self._state_dict = dict(state_dict_of(self.content, self.source))
+        return self._state_dict
+
+    @property
+    def dataset_meta(self) -> dict[str, Any] | None:
+        """Classes and colours of the data that it was trained with."""
+        return self.meta.get('dataset_meta')
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The class names that it was trained with, or None."""
+        classes = (self.dataset_meta or {}).get('classes')
+        return tuple(classes) if classes else None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it has the ranges of a quantized network."""
+        return self.meta.get(META) is not None
+
+    @property
+    def settings(self) -> QuantizationSettings | None:
+        """What its quantized network was made with; None for a float checkpoint."""
+        return QuantizationSettings.from_dict(self.meta[META]['settings']) if self.quantized else None
+
+    @property
+    def scheme(self) -> 'Scheme | None':
+        """The arithmetic of its quantized network; None for a float checkpoint."""
+        return self.settings.scheme if self.quantized else None
+
+    @property
+    def reached(self) -> Phase | None:
+        """The phase of quantization-aware training that it was written in, or None."""
+        found = self.meta[META].get('reached') if self.quantized else None
+        return None if found is None else Phase(**found)
+
+    @property
+    def points(self) -> list[str | None] | None:
+        """Where the phases of its training begin, or None."""
+        return self.meta[META].get('points') if self.quantized else None
+
+    # -- how it is to be run
+
+    def execution(self, wanted: str | None = None) -> str:
+        """How it is to be run: as wanted, else in simulated INT8 if it is a quantized one.
+
+        Args:
+            wanted (str, optional): 'float', 'simulated' or 'converted'.
+
+        Raises:
+            CheckpointError: INT8 is wanted of a checkpoint without activation ranges.
+        """
+        if wanted not in (None, *EXECUTIONS):
+            raise ValueError(f'wanted={wanted!r} was given, expected None or one of {EXECUTIONS}.')
+        if wanted in ('simulated', 'converted') and not self.quantized:
+            raise CheckpointError(
+                f'{self.source} is a float checkpoint: it has no activation ranges, without which it cannot run in '
+                'INT8. Train it with QATHook, or calibrate it: python tools/calibrate.py CONFIG CHECKPOINT'
+            )
+        return wanted or ('simulated' if self.quantized else 'float')
+
+    def settings_with(self, weight_bits: int | None = None) -> QuantizationSettings | None:
+        """The settings with which it is to be run; None for a float checkpoint.
+
+        Args:
+            weight_bits (int, optional): Of its weights; None for those that it was made with.
+
+        Raises:
+            CheckpointError: Others are wanted of a checkpoint whose scales were trained.
+        """
+        settings = self.settings
+        if settings is None or weight_bits in (None, settings.scheme.weight_bits):
+            return settings
+        if settings.learned_scales:
+            raise CheckpointError(
+                f'{self.source} was trained with learned_scales=True and weights of {settings.scheme.weight_bits} '
+                f'bits: its scales belong to them, and weights of {weight_bits} bits cannot be made of it. Calibrate '
+                f'it: python tools/calibrate.py CONFIG CHECKPOINT --weight-bits {weight_bits}'
+            )
+        return settings.with_weights(weight_bits)
+
+    def check(self, network: 'QuantizedNetwork', settings: QuantizationSettings) -> None:
+        """Refuse ranges that were made with another graph.
+
+        Args:
+            network (QuantizedNetwork): The network that they are meant for.
+            settings (QuantizationSettings): Its settings.
+
+        Raises:
+            CheckpointError: Settings, graph or torchao differ; the message says which.
+        """
+        _check_settings(self.settings, settings, self.source)
+        made_with, installed = self.meta[META]['torchao'], version('torchao')
+        if _minor(made_with) != _minor(installed):
+            raise CheckpointError(
+                f'{self.source} was made with torchao {made_with}, installed is {installed}, which may quantize '
+                f'another way. Install it: pip install --no-deps torchao=={made_with}'
+            )
+        graph = self.meta[META]['graph']
+        if graph != network.program.fingerprint:
+            raise CheckpointError(
+                f'{self.source} was made with another graph ({graph}) than this model has '
+                f'({network.program.fingerprint}): the model of the config, or a package that it comes from, has '
+                'changed. Use the config and the versions that the checkpoint was trained with.'
+            )
+
+    def load_into(self, model: nn.Module) -> None:
+        """Load its weights into the model it was trained as; everything must fit.
+
+        Activation ranges are the exception: those of a quantized checkpoint are left out of a float model, and a
+        quantized model keeps its own where a float checkpoint has none.
+
+        Args:
+            model (nn.Module): The model, without a wrapper of distributed training.
+
+        Raises:
+            CheckpointError: An entry is missing, unexpected or of another shape.
+        """
+        state_dict, target = self.state_dict, dict(model.state_dict())
+        here, there = ({key for key in entries if key.startswith(RANGES)} for entries in (target, state_dict))
+        if there and not here:
+            count = sum(key.endswith('.min_val') for key in there)
+            print_log(f'{self.source}: the ranges of {count} quantized activations are left out.', logger='current')
+            state_dict = {key: value for key, value in state_dict.items() if key not in there}
+        if here and not there:
+            print_log(f'{self.source} is a float checkpoint: it has no activation ranges.', logger='current')
+            target = {key: value for key, value in target.items() if key not in here}
+        check_fit(target, state_dict, type(model).__name__, self.source)
+        unexpected = [key for key in state_dict if key not in target]
+        if unexpected:
+            raise CheckpointError(
+                f'{self.source} has {len(unexpected)} entries that {type(model).__name__} lacks: '
+                f'{", ".join(unexpected[:4])}{", …" if len(unexpected) > 4 else ""}. Use the config that '
+                'the checkpoint was trained with.'
+            )
+        model.load_state_dict(state_dict, strict=False)
+
+    # -- writing one
+
+    def quantize(
+        self,
+        network: 'QuantizedNetwork',
+        settings: QuantizationSettings,
+        phase: Phase | str,
+        points: list[str | None] | None = None,
+        **about: Any,
+    ) -> None:
+        """Note what its ranges belong to, in its content.
+
+        Args:
+            network (QuantizedNetwork): The network.
+            settings (QuantizationSettings): What it was made with.
+            phase (Phase | str): That training is in; ``CALIBRATED`` for a network that was not trained so.
+            points (list[str | None], optional): Where the phases begin.
+            about: Further plain data.
+        """
+        note = dict(
+            settings=settings.to_dict(),
+            phase=str(phase),
+            graph=network.program.fingerprint,
+            torchao=version('torchao'),
+        )
+        if isinstance(phase, Phase):
+            note |= dict(reached=asdict(phase), points=points)
+        self.content['meta'] = dict(self.meta, **{META: note | about})
+
+
+def _check_settings(saved: QuantizationSettings, own: QuantizationSettings, source: str) -> None:
+    bits = saved.scheme.weight_bits
+    if own.learned_scales and bits != own.scheme.weight_bits:
+        raise CheckpointError(
+            f'{source} was made with QATHook(weight_bits={bits}) and trained scales, this config has '
+            f'weight_bits={own.scheme.weight_bits}: the scales belong to that many bits. Set weight_bits={bits}.'
+        )
+    there, here = saved.to_dict(), own.to_dict()
+    for key in dict.fromkeys((*there, *here)):
+        if key in ('weight_bits', 'averaging_constant', 'example_shape') or there.get(key) == here.get(key):
+            continue
+        option = 'learned_scales' if key == 'learned' else key
+        raise CheckpointError(
+            f'{source} was made with QATHook({option}={there.get(key)!r}), this config has {option}={here.get(key)!r}: '
+            f'the ranges would belong to other tensors. Set {option}={there.get(key)!r}, or give the weights new '
+            'ranges: python tools/calibrate.py CONFIG CHECKPOINT.'
+        )
+
+
+def _minor(text: str) -> tuple[str, ...]:
+    return tuple(text.split('.')[:2])
