@@ -318,7 +318,7 @@ def broken(package):
     [
         'from frostnet_mm import FrostNet',
         'from frostnet_mm.models.decode_heads import LRASPPHead',
-        'from frostnet_mm.apis.inference import load_model',
+        'from frostnet_mm.apis.model import load_model',
         'from frostnet_mm.engine.runner import build_runner; build_runner(None)',
     ],
 )
