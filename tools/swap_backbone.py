@@ -16,7 +16,7 @@ import _path  # noqa: F401
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.engine.config import ConfigError
-from frostnet_mm.files import require_config
+from frostnet_mm.files import require_checkpoint, require_config
 from frostnet_mm.models.frostnet_arch import ARCHS
 from frostnet_mm.registry import type_name
 
@@ -84,6 +84,8 @@ def main() -> None:
     if Path(args.out).exists() and not args.overwrite:
         raise ConfigError(f'{args.out} exists already; give --overwrite to replace it.')
     require_config(args.config)
+    if args.checkpoint is not None:
+        require_checkpoint(args.checkpoint)
     from frostnet_mm.apis.swap.config_text import format_value
     from frostnet_mm.apis.swap.swap import SwapOptions, input_shape, swap_backbone
 
