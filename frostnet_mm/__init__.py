@@ -1,17 +1,16 @@
 """FrostNet backbones and INT8 detectors and segmenters for OpenMMLab.
 
-Importing the package registers everything under the scope ``frostnet_mm``, for the configs of every OpenMMLab package.
+Importing the package makes everything known under the scope ``frostnet_mm``, for the configs of every OpenMMLab
+package. torch and mm's packages are imported when something of it is first used.
 """
 
 from .compat import check_environment
 
 check_environment()
 
-from . import data, engine, models, quantization  # noqa: E402
-from .data import *  # noqa: E402,F403
-from .engine import *  # noqa: E402,F403
-from .models import *  # noqa: E402,F403
-from .quantization import *  # noqa: E402,F403
-from .version import __version__  # noqa: E402
+from . import data, engine, models, quantization, registry  # noqa: F401
+from .lazy import offer
+from .version import __version__
 
-__all__ = ['__version__', *data.__all__, *engine.__all__, *models.__all__, *quantization.__all__]
+_PACKAGES = {'.data': data, '.engine': engine, '.models': models, '.quantization': quantization}
+__all__ = ['__version__', *offer(__name__, {name: package.__all__ for name, package in _PACKAGES.items()})]

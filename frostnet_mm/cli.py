@@ -7,18 +7,13 @@ from collections.abc import Callable
 
 from mmengine.config import DictAction
 
-from .engine.config import ConfigError
-from .engine.hooks.interrupt_hook import TrainingInterrupted
-from .models.checkpoints import CheckpointError
-from .models.dense import UnsupportedModelError
-from .quantization.errors import QuantizationError
+from .compat import IncompatibleEnvironment
+from .errors import TrainingInterrupted, UserError
 from .quantization.scheme import WEIGHT_BITS
 
 USER_ERRORS = (
-    CheckpointError,
-    ConfigError,
-    QuantizationError,
-    UnsupportedModelError,
+    UserError,
+    IncompatibleEnvironment,
     FileNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
@@ -72,12 +67,9 @@ def add_weight_bits(parser: argparse.ArgumentParser) -> None:
 
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
-    from .data import DatasetError
-    from .device.predictor import DeploymentError, ImageError
-
     try:
         code = main()
-    except (*USER_ERRORS, DatasetError, DeploymentError, ImageError) as error:
+    except USER_ERRORS as error:
         print(f'\nerror: {_explained(error)}', file=sys.stderr)
         code = 2
     except TrainingInterrupted:

@@ -1,6 +1,7 @@
-"""The version guard: on import it names every unsupported combination of packages and the command that mends it.
+"""The version guard: it names every unsupported combination of packages and the command that mends it.
 
-Otherwise each of them ends in an error deep in mmcv or mmengine, some only when the first checkpoint is loaded.
+Otherwise each of them ends in an error deep in mmcv or mmengine, some only when the first checkpoint is loaded. On
+import of ``frostnet_mm`` it reads the packages' versions; before models are built it runs mmcv's compiled operators.
 """
 
 import os
@@ -9,7 +10,10 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 SKIP_VARIABLE = 'FROSTNET_SKIP_VERSION_GUARD'
 
@@ -46,6 +50,7 @@ FAMILIES = {
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
+_NO_OPERATORS = "No module named 'mmcv._ext'"
 LOOKED_UP = ('torch', 'torchao', 'setuptools', *OPENCV, *(name for family in FAMILIES.values() for name in family))
 
 
@@ -107,6 +112,9 @@ def _check_missing(versions: Mapping[str, str | None]) -> list[Problem]:
         if not any(versions.get(name) for name in FAMILIES[family]):
             fork = FAMILIES[family][0]
             problems.append(Problem(f'{family} is not installed', _range(fork), _install(fork)))
+    torch = versions.get('torch')
+    if torch and not _older(torch, QUANTIZATION_TORCH) and not versions.get('torchao'):
+        problems.append(Problem('torchao is not installed', _range('torchao'), _install('torchao')))
     return problems
 
 
@@ -223,7 +231,7 @@ def _check_operators(versions: Mapping[str, str | None], ops_error: str | None) 
         fix = 'pip uninstall -y opencv-python && pip install --no-deps --force-reinstall opencv-python-headless'
         fix += '   (or, on Debian/Ubuntu: sudo apt install libgl1 libglib2.0-0)'
         return [Problem(f'OpenCV does not load: {ops_error}', f'OpenCV with the system library {shared[0]}', fix)]
-    if "No module named 'mmcv._ext'" in ops_error:
+    if _NO_OPERATORS in ops_error:
         found = f'{mmcv} {versions[mmcv]} is installed without its compiled operators (mmcv._ext)'
         return [Problem(found, 'mmcv compiled while torch was installed', rebuild)]
     found = f'the operators of {mmcv} {versions[mmcv]} do not run with torch {torch}: {ops_error}'
@@ -276,15 +284,35 @@ def operators_error() -> str | None:
     return None
 
 
+def missing_operators() -> str | None:
+    """What importing mmcv's operators would raise where there is no file of them, found without importing mmcv."""
+    spec = find_spec('mmcv')
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [file for folder in folders for file in Path(folder).glob('_ext.*')]
+    return None if files else _NO_OPERATORS
+
+
 def check_environment() -> None:
-    """Check the installed packages; called when ``frostnet_mm`` is imported.
+    """Check the installed packages; called when ``frostnet_mm`` is imported. Imports none of them.
 
     Raises:
         IncompatibleEnvironment: If something cannot work. With FROSTNET_SKIP_VERSION_GUARD=1 it is a warning instead.
     """
-    versions = installed_versions()
-    runnable = versions['torch'] and any(versions[name] for name in FAMILIES['mmcv'])
-    problems = find_problems(versions, operators_error() if runnable else None)
+    _report(find_problems(installed_versions(), missing_operators()))
+
+
+@cache
+def check_operators() -> None:
+    """Check once that mmcv's compiled operators run; called before models are built. Imports torch and mmcv.
+
+    Raises:
+        IncompatibleEnvironment: They do not. With FROSTNET_SKIP_VERSION_GUARD=1 it is a warning instead.
+    """
+    if missing_operators() is None:  # else it was said on import
+        _report(_check_operators(installed_versions(), operators_error()))
+
+
+def _report(problems: list[Problem]) -> None:
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and os.environ.get(SKIP_VARIABLE, '0') != '1':
         listed = '\n'.join(f'{number}. {problem}' for number, problem in enumerate(problems, 1))
@@ -293,4 +321,4 @@ def check_environment() -> None:
             f'Or let `make setup` make an environment; {SKIP_VARIABLE}=1 turns this error into a warning.'
         )
     for problem in problems:
-        warnings.warn(f'frostnet_mm: {problem}', stacklevel=3)
+        warnings.warn(f'frostnet_mm: {problem}', stacklevel=4)

@@ -1,12 +1,78 @@
-"""Writing files so that a crash leaves either the old content or the new one."""
+"""Files: paths that a user gave are checked before anything heavy is imported; writing is atomic."""
 
+import difflib
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 
+def require_config(path: str | os.PathLike) -> Path:
+    """The file of a config.
+
+    Args:
+        path (str | PathLike): The file, or the name of one of an installed package such as
+            ``mmdet::ssd/ssd300_coco.py``.
+
+    Raises:
+        FileNotFoundError: There is no such config; the message names those with similar names.
+    """
+    path = _installed_config(str(path)) if '::' in str(path) else Path(path)
+    if path.is_file():
+        return path
+    folder = path.parent if path.parent.is_dir() else Path('configs')
+    names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=3) or names[:8]
+    raise FileNotFoundError(
+        f'Config {path} does not exist. '
+        + (f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.')
+    )
+
+
+def _installed_config(name: str) -> Path:
+    """The file behind ``package::name``.
+
+    mmengine's own ``get_config`` looks the package up by its distribution's name, does not find the maintained forks
+    under it, and then runs ``pip install`` of the official package over them.
+    """
+    package, _, relative = name.partition('::')
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            f'Config {name}: no package {package!r} is installed; expected mmdet::NAME or mmseg::NAME.'
+        )
+    root = Path(list(spec.submodule_search_locations)[0])
+    return root / '.mim' / 'configs' / (relative if relative.endswith('.py') else f'{relative}.py')
+
+
+def require_checkpoint(path: str | os.PathLike) -> Path | None:
+    """The file of a checkpoint; None for a URL or an ``open-mmlab://`` name, which mmengine resolves.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message names the checkpoints beside it.
+    """
+    if '://' in str(path):
+        return None
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    parent = file.parent
+    found = [p.name for suffix in ('pth', 'tar') for p in sorted(parent.glob(f'*.{suffix}'))]
+    if found:
+        beside = f'Checkpoints beside it: {", ".join(found[:8])}.'
+    elif parent.is_dir():
+        beside = f'Folder {parent} holds none.'
+    else:
+        beside = f'Folder {parent} does not exist either.'
+    what = 'is a folder' if file.is_dir() else 'does not exist'
+    raise FileNotFoundError(f'Checkpoint {file} {what}; expected a file written by torch.save. {beside}')
+
+
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file atomically: into a temporary file of the same folder, which then takes its name."""
+    """Write a file atomically, so that a crash leaves the old content or the new one.
+
+    It is written into a temporary file of the same folder, which then takes its name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')

@@ -1,8 +1,11 @@
 """Registries of scope ``frostnet_mm``, children of mmengine's root registries.
 
+A registry imports the modules that register its classes when it is first asked for one.
 A config of any OpenMMLab package names what is registered here with the scope as prefix, for example
 ``backbone=dict(type='frostnet_mm.FrostNet')`` in an mmdet, mmseg or mmpretrain config.
 """
+
+from importlib.util import find_spec
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -15,15 +18,36 @@ from mmengine.registry import Registry
 
 SCOPE = 'frostnet_mm'
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope=SCOPE, locations=['frostnet_mm.models'])
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope=SCOPE, locations=['frostnet_mm.data'])
-TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=['frostnet_mm.data'])
-HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['frostnet_mm.engine', 'frostnet_mm.quantization']
+
+def _registry(name: str, parent: Registry, *modules: str, mmdet: tuple[str, ...] = (), mmseg: tuple[str, ...] = ()):
+    """A registry of our scope.
+
+    Args:
+        name (str): What mmengine calls its like.
+        parent (Registry): mmengine's.
+        modules (str): What registers its classes, without ``frostnet_mm.``.
+        mmdet, mmseg (tuple[str, ...]): Further ones, where the package is installed.
+    """
+    modules += mmdet if find_spec('mmdet') else ()
+    modules += mmseg if find_spec('mmseg') else ()
+    return Registry(name, parent=parent, scope=SCOPE, locations=[f'{SCOPE}.{module}' for module in modules])
+
+
+MODELS = _registry(
+    'model',
+    MMENGINE_MODELS,
+    'models.backbones',
+    'models.necks',
+    'models.classifiers',
+    mmdet=('models.dense_heads',),
+    mmseg=('models.backbones.mobilenet_v3', 'models.decode_heads'),
 )
-LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['frostnet_mm.engine'])
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['frostnet_mm.apis'])
-OPTIMIZERS = Registry('optimizer', parent=MMENGINE_OPTIMIZERS, scope=SCOPE, locations=['frostnet_mm.engine'])
+DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',))
+TRANSFORMS = _registry('transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',))
+HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks.interrupt_hook', 'quantization.hook')
+LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
+METRICS = _registry('metric', MMENGINE_METRICS, mmseg=('apis.iou_metric',))
+OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')
 
 
 def type_name(cfg: object) -> str:

@@ -1,5 +1,6 @@
 """The version guard: each rule on tables of versions, and the environment that the tests run in."""
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FORKS = {
     'python': '3.11.7',
     'torch': '2.13.0+cpu',
+    'torchao': '0.18.0',
     'setuptools': '84.2.1',
     'onedl-mmengine': '0.10.12',
     'onedl-mmcv': '2.3.6',
@@ -98,13 +100,15 @@ def test_old_torch():
 
 
 def test_torch_older_than_the_forks_were_released_for_is_a_warning():
-    assert 'torch 2.3.1 with onedl-mmcv 2.3.6' in only(problems(FORKS, torch='2.3.1'), fatal=False).found
-    assert problems(FORKS, torch='2.4.0') == []
+    assert 'torch 2.3.1 with onedl-mmcv 2.3.6' in only(problems(FORKS, torch='2.3.1', torchao=None), fatal=False).found
+    assert problems(FORKS, torch='2.4.0', torchao=None) == []
 
 
-@pytest.mark.parametrize(('torch', 'bad'), [('2.5.1', False), ('2.6.0', True), ('2.13.0', True)])
-def test_official_mmengine_and_the_weights_only_default(torch, bad):
-    found = problems(OFFICIAL, torch=torch)
+@pytest.mark.parametrize(
+    ('torch', 'torchao', 'bad'), [('2.5.1', None, False), ('2.6.0', None, True), ('2.13.0', '0.18.0', True)]
+)
+def test_official_mmengine_and_the_weights_only_default(torch, torchao, bad):
+    found = problems(OFFICIAL, torch=torch, torchao=torchao)
     if not bad:
         assert found == []
         return
@@ -118,7 +122,13 @@ def test_official_mmengine_and_the_weights_only_default(torch, bad):
 
 
 def test_official_packages_on_the_fork_of_mmengine_with_new_torch_are_a_warning():
-    table = {'torch': '2.13.0', 'setuptools': '84.2.1', 'onedl-mmengine': '0.10.12', 'mmcv': '2.1.0'}
+    table = {
+        'torch': '2.13.0',
+        'torchao': '0.18.0',
+        'setuptools': '84.2.1',
+        'onedl-mmengine': '0.10.12',
+        'mmcv': '2.1.0',
+    }
     assert only(compat.find_problems(table), fatal=False).found == 'mmcv 2.1.0 with torch 2.13.0'
 
 
@@ -192,9 +202,17 @@ def test_versions_outside_the_ranges(changes, fatal):
     assert list(changes.values())[0] in problem.found
 
 
-def test_float_models_need_no_torchao_and_quantization_a_newer_torch():
-    assert problems(FORKS, torchao=None) == problems(FORKS, torchao='0.18.0') == []
-    problem = only(problems(FORKS, torchao='0.18.0', torch='2.8.0'), fatal=True)
+@pytest.mark.parametrize('torch', ['2.9.0', '2.13.0+cpu'])
+def test_torchao_is_required(torch):
+    problem = only(problems(FORKS, torchao=None, torch=torch), fatal=True)
+    assert problem.found == 'torchao is not installed'
+    assert problem.supported == 'torchao >= 0.18, < 0.19 (tested: 0.18.0)'
+    assert problem.fix == 'pip install torchao==0.18.0'
+
+
+def test_float_models_need_no_torchao_with_an_older_torch():
+    assert problems(FORKS, torchao=None, torch='2.8.0') == problems(FORKS) == []
+    problem = only(problems(FORKS, torch='2.8.0'), fatal=True)
     assert problem.fix == 'pip uninstall -y torchao' and 'torch >= 2.9' in problem.supported
 
 
@@ -205,7 +223,7 @@ def test_two_opencv_of_different_versions_are_a_warning():
 
 
 def test_mmcv_without_operators():
-    lite = only(problems(FORKS, onedl_mmcv=None, mmcv_lite='2.1.0', torch='2.5.1'), fatal=True)
+    lite = only(problems(FORKS, onedl_mmcv=None, mmcv_lite='2.1.0', torch='2.5.1', torchao=None), fatal=True)
     assert lite.found == 'mmcv-lite 2.1.0 is installed'
     assert lite.fix.startswith('pip uninstall -y mmcv-lite && ')
     bare = only(problems(FORKS, "ModuleNotFoundError: No module named 'mmcv._ext'"))
@@ -260,13 +278,74 @@ def test_every_problem_is_listed_and_can_be_skipped(monkeypatch):
     assert len(warned) == 3
 
 
-def test_extension_that_does_not_load_is_reported(tmp_path):
-    """A real import of a broken extension module, in place of mmcv's."""
+@pytest.fixture
+def bare_mmcv(tmp_path):
+    """A package in place of mmcv, without operators."""
     package = tmp_path / 'mmcv'
     package.mkdir()
     (package / '__init__.py').touch()
+    return package
+
+
+def in_place_of_mmcv(package, code):
+    """Run code in a process of its own; return its last line of output."""
+    environment = dict(os.environ, PYTHONPATH=f'{package.parent}:{ROOT}')
+    environment.pop(compat.SKIP_VARIABLE, None)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_missing_operators_are_told_on_import_and_need_no_torch(bare_mmcv):
+    assert compat.missing_operators() is None
+    code = """
+import sys
+try:
+    import frostnet_mm
+except ImportError as error:
+    print('without its compiled operators (mmcv._ext)' in str(error), {'torch', 'mmcv'} & set(sys.modules))
+"""
+    assert in_place_of_mmcv(bare_mmcv, code) == 'True set()'
+
+
+def broken(package):
+    """Give a package operators that cannot be loaded."""
     suffix = __import__('sysconfig').get_config_var('EXT_SUFFIX')
     (package / f'_ext{suffix}').write_bytes(b'not an extension')
+
+
+@pytest.mark.parametrize(
+    'first',
+    [
+        'from frostnet_mm import FrostNet',
+        'from frostnet_mm.models.decode_heads import LRASPPHead',
+        'from frostnet_mm.apis.model import load_model',
+        'from frostnet_mm.engine.runner import build_runner; build_runner(None)',
+    ],
+)
+def test_operators_that_do_not_load_are_told_before_anything_of_mm_fails(bare_mmcv, first):
+    broken(bare_mmcv)
+    code = f"""
+from frostnet_mm.compat import IncompatibleEnvironment
+try:
+    {first}
+except IncompatibleEnvironment as error:
+    print([line for line in str(error).splitlines() if 'do not run with torch' in line and 'ImportError' in line])
+"""
+    assert in_place_of_mmcv(bare_mmcv, code).startswith("['1. the operators of onedl-mmcv 2.3.6 do not run with torch")
+
+
+def test_operators_are_run_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(compat, 'operators_error', lambda: calls.append(1))
+    compat.check_operators.cache_clear()
+    compat.check_operators()
+    compat.check_operators()
+    assert calls == [1]
+
+
+def test_extension_that_does_not_load_is_reported(tmp_path, bare_mmcv):
+    """A real import of a broken extension module, in place of mmcv's."""
+    broken(bare_mmcv)
     code = f"""
 import importlib.util, sys
 sys.path.insert(0, {str(tmp_path)!r})

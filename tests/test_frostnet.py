@@ -1,14 +1,19 @@
 """The backbone against the counts of the paper's release and against a second implementation."""
 
+import copy
+import re
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from reference_frostnet import ReferenceFrostNetSmall, randomize
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frostnet_mm import FrostNet, FrostNetClassifier
-from frostnet_mm.models.backbones.frostnet import divisible
+from frostnet_mm.models.checkpoints import describe_frostnet
+from frostnet_mm.models.frostnet_arch import ARCHS, BlockSpec, FrostNetArch, divisible
 
 # arch, width, parameters with classifier, parameters of the trunk, MACs at 224x224 in millions, channels of the stages
 GOLDEN = [
@@ -179,3 +184,188 @@ def test_same_numbers_as_the_reference_network():
         for ours, theirs in zip(backbone(x), reference.features(x), strict=True):
             torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(model(x), reference(x))
+
+
+# -- architectures as tables
+
+# FrostNet small as its paper's table and the release have it: kernel, channels, expansion, reduction, stride
+SMALL = dict(
+    stem=32,
+    stages=[
+        [(3, 16, 1, 1, 1), (5, 24, 3, 4, 2), (3, 24, 3, 4, 1)],
+        [(5, 40, 3, 4, 2)],
+        [(5, 80, 3, 4, 2), (5, 80, 3, 4, 1), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)],
+        [(5, 192, 6, 4, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1)],
+        [(5, 320, 6, 2, 1)],
+    ],
+)
+TWO = dict(stem=16, stages=[[(3, 24, 1, None, 1)], [(5, 40, 3, 2, 2), (3, 40, 2, None, 1)]])
+
+
+def as_lists(table):
+    return dict(table, stages=[[list(row) for row in stage] for stage in table['stages']])
+
+
+def as_tuples(table):
+    return dict(table, stages=tuple(tuple(tuple(row) for row in stage) for stage in table['stages']))
+
+
+def as_config(table):
+    return Config(dict(arch=table)).arch
+
+
+@pytest.mark.parametrize('form', [copy.deepcopy, as_lists, as_tuples, as_config])
+def test_a_table_of_small_is_small(form):
+    table = FrostNet(arch=form(SMALL)).eval()
+    assert count(table) == 3165616
+    assert table.out_indices == (0, 1, 2, 4) and table.output_stride == 32
+    named = randomize(FrostNet('small')).eval()
+    assert named.arch == 'small' and table.arch == ARCHS['small']
+    assert [(k, v.shape) for k, v in table.state_dict().items()] == [
+        (k, v.shape) for k, v in named.state_dict().items()
+    ]
+    table.load_state_dict(named.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for a, b in zip(table(x), named(x), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_released_variants_are_tables():
+    assert ARCHS['small'].to_config() == SMALL
+    for name, arch in ARCHS.items():
+        assert FrostNetArch.from_config(name) is arch and FrostNetArch.from_config(arch) is arch
+        assert FrostNetArch.from_config(arch.to_config()) == arch
+        assert arch.strides == (4, 8, 16, 32, 32) and arch.output_strides == (32, 16, 8)
+    assert ARCHS['large'].stages[2][1] == BlockSpec(kernel=5, channels=80, expansion=3, reduction=4, stride=1)
+    with pytest.raises(AttributeError):
+        ARCHS['small'].stem = 16
+
+
+def test_two_stages_by_hand():
+    """Each convolution's weights and two parameters a channel of its norm, counted on paper."""
+    net = FrostNet(arch=TWO)
+    stem = 3 * 16 * 9 + 2 * 16
+    first = (16 * 9 + 2 * 16) + (16 * 24 + 2 * 24)  # depthwise 3x3, projection
+    squeezed, wide = 16, (16 + 24) * 3  # 24 // 2 = 12, whose nearest multiple of 8 is 16
+    second = (24 * squeezed + 2 * squeezed) + (40 * wide + 2 * wide) + (wide * 25 + 2 * wide) + (wide * 40 + 2 * 40)
+    third = (40 * 80 + 2 * 80) + (80 * 9 + 2 * 80) + (80 * 40 + 2 * 40)  # no squeeze
+    assert count(net) == stem + first + second + third == 22168
+    assert net.out_channels == (24, 40) and net.out_indices == (0, 1)
+    assert net.stages[1][0].squeeze is not None and net.stages[1][1].squeeze is None
+    assert [tuple(f.shape) for f in net(torch.zeros(1, 3, 32, 48))] == [(1, 24, 16, 24), (1, 40, 8, 12)]
+    assert net.arch.strides == (2, 4) and net.output_stride == 4
+    assert describe_frostnet(net.state_dict()) == 'a FrostNet with 3 blocks and 40 channels'
+
+
+def test_more_stages_than_the_released_variants():
+    """A sixth stage of stride 64: the last stage at each stride by default, dilation down to 8 and up to 64."""
+    table = as_lists(SMALL)
+    table['stages'].append([(3, 64, 2, None, 2)])
+    net = FrostNet(arch=table, widen_factor=0.35).eval()
+    assert net.out_indices == (0, 1, 2, 4, 5) and net.output_stride == 64
+    assert [64 // f.shape[-1] for f in net(torch.zeros(1, 3, 64, 64))] == [4, 8, 16, 32, 64]
+    assert describe_frostnet(net.state_dict()) == 'a FrostNet with 15 blocks and 112 channels'
+    dilated = FrostNet(arch=table, widen_factor=0.35, output_stride=16, out_indices=(5,), frozen_stages=6)
+    assert [stage[-1].depthwise.conv.dilation[0] for stage in dilated.stages] == [1, 1, 1, 2, 2, 2]
+    assert not any(p.requires_grad for p in dilated.parameters())
+    with pytest.raises(ValueError, match='output_stride=4 must be 64, 32, 16 or 8'):
+        FrostNet(arch=table, output_stride=4)
+    with pytest.raises(
+        ValueError, match=r'out_indices=\(6,\) must name stages 0 to 5 \(strides 4, 8, 16, 32, 32, 64\)'
+    ):
+        FrostNet(arch=table, out_indices=(6,))
+    with pytest.raises(ValueError, match='frozen_stages=7'):
+        FrostNet(arch=table, frozen_stages=7)
+    with pytest.raises(ValueError, match='output_stride=32 must be 4'):
+        FrostNet(arch=TWO, output_stride=32)
+
+
+def test_classifier_takes_a_table():
+    model = FrostNetClassifier(TWO, num_classes=3)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    assert count(model) - count(model.backbone) == (40 * 1280 + 2 * 1280) + (1280 * 3 + 3)
+
+
+def test_a_config_with_a_table_survives_being_written(tmp_path):
+    cfg = Config(dict(model=dict(backbone=dict(type='frostnet_mm.FrostNet', arch=TWO))))
+    cfg.dump(tmp_path / 'c.py')
+    again = Config.fromfile(tmp_path / 'c.py')
+    assert again.to_dict() == cfg.to_dict() and again.pretty_text == cfg.pretty_text
+    assert FrostNetArch.from_config(again.model.backbone.arch).to_config() == TWO
+
+
+def test_a_child_config_replaces_a_name_by_a_table(tmp_path):
+    (tmp_path / 'base.py').write_text("model = dict(backbone=dict(arch='small', out_indices=(0, 1)))\n")
+    (tmp_path / 'c.py').write_text(
+        f"_base_ = './base.py'\nmodel = dict(backbone=dict(arch=dict(_delete_=True, **{TWO!r})))\n"
+    )
+    assert count(FrostNet(**Config.fromfile(tmp_path / 'c.py').model.backbone)) == 22168
+
+
+def table_with(row=None, place=(1, 0), **changes):
+    table = as_lists(TWO) | changes
+    if row is not None:
+        table['stages'][place[0]][place[1]] = row
+    return table
+
+
+ROW = 'kernel, channels, expansion, reduction, stride'
+
+
+@pytest.mark.parametrize(
+    'arch, message',
+    [
+        ('medium', "FrostNet has no arch='medium': choose one of 'small', 'base', 'large', or give a table."),
+        (None, "arch=None is of type NoneType: expected one of 'small', 'base', 'large', or a table "),
+        (3, "arch=3 is of type int: expected one of 'small', 'base', 'large', or a table dict(stem=32, stages=[[("),
+        ({'small'}, "arch={'small'} is of type set: expected one of"),
+        ([], 'arch=[] is of type list: expected one of'),
+        ({}, 'The table arch lacks stem, stages: expected the keys stem and stages.'),
+        (dict(stem=32), 'The table arch lacks stages: expected the keys stem and stages.'),
+        (table_with(width=2), 'The table arch has the unknown keys width: expected the keys stem and stages.'),
+        (table_with(stem=0), 'arch.stem=0: expected a whole number of at least 1.'),
+        (table_with(stem=True), 'arch.stem=True: expected a whole number of at least 1.'),
+        (table_with(stem='32'), "arch.stem='32': expected a whole number of at least 1."),
+        (table_with(stages=[]), 'arch.stages=[]: expected a list of at least one stage.'),
+        (table_with(stages='small'), "arch.stages='small': expected a list of at least one stage."),
+        (
+            table_with(stages=[[(3, 8, 1, 1, 1)], []]),
+            f'arch.stages[1]=[]: expected a list of at least one row ({ROW}).',
+        ),
+        (table_with(stages=[3]), 'arch.stages[0]=3: expected a list of at least one row'),
+        (table_with(stages=[(3, 8, 1, 1, 1)]), f'arch.stages[0][0]=3: expected a row ({ROW}).'),
+        (table_with('35311'), f"arch.stages[1][0]='35311': expected a row ({ROW})."),
+        (
+            table_with((3, 8, 1)),
+            f'arch.stages[1][0]=(3, 8, 1) has 3 fields: expected 5, ({ROW}); reduction, stride missing.',
+        ),
+        (
+            table_with((3, 8, 1, 1, 1, 'mbconv'), (1, 1)),
+            f"stages[1][1]=(3, 8, 1, 1, 1, 'mbconv') has 6 fields: expected 5, ({ROW}); there is no field kind yet.",
+        ),
+        (table_with((3, 8, 1, 1, 1, 2, 3)), f'has 7 fields: expected 5, ({ROW}).'),
+        (table_with((4, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=4: expected an odd whole number of at least 1.'),
+        (table_with((-1, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=-1: expected an odd whole number of at least 1.'),
+        (table_with((3.0, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=3.0: expected an odd whole number of at least 1.'),
+        (table_with((True, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=True: expected'),
+        (table_with((3, 0, 1, 1, 1)), 'arch.stages[1][0].channels=0: expected a whole number of at least 1.'),
+        (table_with((3, None, 1, 1, 1)), 'arch.stages[1][0].channels=None: expected a whole number of at least 1.'),
+        (table_with((3, 8, 0, 1, 1)), 'arch.stages[1][0].expansion=0: expected a whole number of at least 1.'),
+        (table_with((3, 8, 1.5, 1, 1)), 'arch.stages[1][0].expansion=1.5: expected a whole number of at least 1.'),
+        (
+            table_with((3, 8, 1, 0, 1)),
+            'arch.stages[1][0].reduction=0: expected None (no squeeze) or a whole number of at least 1.',
+        ),
+        (
+            table_with((3, 8, 1, '-', 1)),
+            "arch.stages[1][0].reduction='-': expected None (no squeeze) or a whole number",
+        ),
+        (table_with((3, 8, 1, False, 1)), 'arch.stages[1][0].reduction=False: expected None (no squeeze)'),
+        (table_with((3, 8, 1, 1, 3)), 'arch.stages[1][0].stride=3: expected 1 or 2.'),
+        (table_with((3, 8, 1, 1, True)), 'arch.stages[1][0].stride=True: expected 1 or 2.'),
+    ],
+)
+def test_a_wrong_arch_is_named(arch, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FrostNet(arch=arch)

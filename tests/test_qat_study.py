@@ -1,4 +1,4 @@
-"""The study runs what it says, once, and its table holds each seed's figure and their mean."""
+"""The study runs what it says, once, and its table holds each seed's metric and their mean."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, run_tool
 
 CONFIG = ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py'
-FIGURES = {'float': 0.30, 'qat': 0.20, 'statassist': 0.25, 'gradboost': 0.26, 'ptq': 0.28}
+METRICS = {'float': 0.30, 'qat': 0.20, 'statassist': 0.25, 'gradboost': 0.26, 'ptq': 0.28}
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def commands(monkeypatch):
         elif tool == 'calibrate':
             Path(arguments['--out']).write_bytes(b'')
         else:
-            way, seed = Path(arguments['--out']).parent.name.split('_seed')
-            value = FIGURES[way] + int(seed) / 100
+            variant, seed = Path(arguments['--out']).parent.name.split('_seed')
+            value = METRICS[variant] + int(seed) / 100
             by_name = {
                 name: {'coco/bbox_mAP': value - i / 1000} for i, name in enumerate(('float', 'simulated', 'converted'))
             }
@@ -43,7 +43,7 @@ def commands(monkeypatch):
 
 def test_runs_and_table(commands, mini_coco, tmp_path, capsys):
     arguments = [CONFIG, '--data-root', mini_coco, '--out', tmp_path, '--warmup', '3 epochs', '--seeds', '0', '2']
-    arguments += ['--ways', 'ptq', 'float', 'qat', 'gradboost', '--qat-options', 'numerics=executorch']
+    arguments += ['--variants', 'ptq', 'float', 'qat', 'gradboost', '--qat-options', 'numerics=executorch']
     assert run_tool('studies/qat_study', *arguments) == 0
     tools = [Path(command[1]).stem for command in commands]
     assert (tools.count('train'), tools.count('calibrate'), tools.count('test')) == (6, 2, 8)
@@ -67,7 +67,9 @@ def test_runs_and_table(commands, mini_coco, tmp_path, capsys):
 def test_a_failed_run_names_its_log(commands, mini_coco, tmp_path, capsys):
     out = tmp_path / 'fail'
     assert (
-        run_tool('studies/qat_study', CONFIG, '--data-root', mini_coco, '--out', out, '--ways', 'float', '--seeds', 0)
+        run_tool(
+            'studies/qat_study', CONFIG, '--data-root', mini_coco, '--out', out, '--variants', 'float', '--seeds', 0
+        )
         == 2
     )
     assert f'{out}/float_seed0/train.out' in capsys.readouterr().err

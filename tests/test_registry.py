@@ -1,6 +1,10 @@
 """What a config's `type` names: by name, with scope, as a class, as an object."""
 
+import os
 import runpy
+import subprocess
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -80,3 +84,52 @@ def test_drawing_knows_hooks_by_class(kind, monkeypatch):
     cfg = Config(dict(default_hooks=dict(visualization=dict(type=kind))))
     draw_into(cfg, '/drawn')
     assert cfg.default_hooks.visualization.to_dict() == dict(type=kind, draw=True, test_out_dir='/drawn')
+
+
+# By mm's root registry: what of ours is built by name, and with what.
+REGISTERED = {
+    'MODELS': [('FrostNet', {}), ('DFPN', None), ('SSDLiteHead', None)],
+    'HOOKS': [('QATHook', {}), ('InterruptHook', {})],
+    'DATASETS': [('CheckedCocoDataset', None)],
+    'TRANSFORMS': [('LoadImageFromFile', {}), ('LoadImage', {}), ('MinIoURandomCrop', {})],
+    'LOOPS': [('ResumableEpochTrainLoop', None)],
+    'METRICS': [('IoUMetric', {})],
+    'OPTIMIZERS': [('GradBoostSGD', None), ('GradBoostAdamW', None)],
+}
+LOOKUP = """
+import sys
+from importlib import import_module
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+scope, registry, name, options = sys.argv[1:]
+import_modules_from_strings(['frostnet_mm'], allow_failed_imports=False)  # as custom_imports of a config does
+assert 'torch' not in sys.modules
+if scope != 'mmengine':
+    init_default_scope(scope)
+found = getattr(import_module(f'{scope}.registry'), registry)
+cls = found.get(f'frostnet_mm.{name}')
+assert cls is not None and cls.__module__.startswith('frostnet_mm.'), cls
+if options != 'None':
+    assert type(found.build(dict(eval(options), type=f'frostnet_mm.{name}'))) is cls
+"""
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg'])
+@pytest.mark.parametrize('registry', REGISTERED)
+def test_names_are_found_in_a_fresh_process_after_the_package_alone(scope, registry):
+    name, options = REGISTERED[registry][0]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    command = [sys.executable, '-c', LOOKUP, scope, registry, name, str(options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ('registry', 'name', 'options'), [(key, *case) for key, cases in REGISTERED.items() for case in cases]
+)
+def test_names_are_found_in_this_process(registry, name, options):
+    found = getattr(import_module('mmengine.registry'), registry)
+    cls = found.get(f'frostnet_mm.{name}')
+    assert cls.__name__ in (name, 'LoadImage')
+    if options is not None:
+        assert type(found.build(dict(options, type=f'frostnet_mm.{name}'))) is cls

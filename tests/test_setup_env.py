@@ -52,6 +52,19 @@ def pip_calls(tmp_path):
     return python, lambda: notes.read_text().splitlines() if notes.exists() else []
 
 
+def test_the_finished_environment_is_imported_with_all_that_is_imported_lazily(tmp_path):
+    def run(*before):
+        env = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (*before, ROOT))))
+        command = [sys.executable, '-c', setup_env.VERIFY_PACKAGE]
+        return subprocess.run(command, capture_output=True, text=True, env=env)
+
+    assert run().returncode == 0
+    for name in ('torchao', 'mmdet', 'mmseg'):
+        script(tmp_path / name / name / '__init__.py', 'raise ImportError("broken")')
+        done = run(tmp_path / name)
+        assert done.returncode == 1 and done.stderr.splitlines()[-1] == 'ImportError: broken'
+
+
 # ---------------------------------------------------------------- checks
 
 

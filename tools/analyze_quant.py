@@ -14,16 +14,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from frostnet_mm.apis.images import preprocessed, spread_paths
-from frostnet_mm.apis.model import load_model
-from frostnet_mm.apis.visualization.layer_plots import draw_layers
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.files import write_text
-from frostnet_mm.quantization.analysis import ACTIVATION, Analysis, LayerReport, analyze
-from frostnet_mm.quantization.prepare import quantized_network
+from frostnet_mm.files import require_checkpoint, require_config, write_text
+
+if TYPE_CHECKING:
+    from frostnet_mm.quantization.analysis import Analysis, LayerReport
 
 WORST = 20
 
@@ -44,8 +43,10 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def table(layers: Sequence[LayerReport]) -> str:
+def table(layers: 'Sequence[LayerReport]') -> str:
     """Layers as lines of text, in the order given."""
+    from frostnet_mm.quantization.analysis import ACTIVATION
+
     width = max(len(layer.name) for layer in layers)
     lines = [f'{"layer":{width}s} {"SQNR":>8s} {"so far":>8s} {"saturated":>10s} {"levels":>7s}  range or shape']
     for layer in layers:
@@ -59,14 +60,16 @@ def table(layers: Sequence[LayerReport]) -> str:
     return '\n'.join(lines)
 
 
-def outputs_table(outputs: Sequence[LayerReport]) -> str:
+def outputs_table(outputs: 'Sequence[LayerReport]') -> str:
     """The network's outputs as lines of text."""
     width = max(len(output.name) for output in outputs)
     return '\n'.join(f'{output.name:{width}s} {_decibels(output.accumulated)}' for output in outputs)
 
 
-def as_csv(analysis: Analysis) -> str:
+def as_csv(analysis: 'Analysis') -> str:
     """All layers and outputs, a line each, in the order of the network; what does not apply is empty."""
+    from frostnet_mm.quantization.analysis import LayerReport
+
     stream = io.StringIO()
     names = [field.name for field in fields(LayerReport)]
     writer = csv.DictWriter(stream, names, lineterminator='\n')
@@ -77,7 +80,7 @@ def as_csv(analysis: Analysis) -> str:
     return stream.getvalue()
 
 
-def as_json(analysis: Analysis, **about) -> str:
+def as_json(analysis: 'Analysis', **about) -> str:
     """All layers and outputs; an infinite SQNR, where nothing is lost, is the string "inf"."""
     content = about | dict(
         images=analysis.images,
@@ -87,7 +90,7 @@ def as_json(analysis: Analysis, **about) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
-def _plain(layer: LayerReport) -> dict:
+def _plain(layer: 'LayerReport') -> dict:
     values = {name: value for name, value in asdict(layer).items() if value is not None}
     return {name: 'inf' if value == math.inf else value for name, value in values.items()}
 
@@ -101,6 +104,14 @@ def main() -> None:
     out = Path(args.out) if args.out else Path(args.checkpoint).parent / 'quantization'
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f'--out {out} is a file, expected a folder.')
+    require_config(args.config)
+    require_checkpoint(args.checkpoint)
+    from frostnet_mm.apis.images import preprocessed, spread_paths
+    from frostnet_mm.apis.model import load_model
+    from frostnet_mm.apis.visualization.layer_plots import draw_layers
+    from frostnet_mm.quantization.analysis import analyze
+    from frostnet_mm.quantization.prepare import quantized_network
+
     how = ('simulated', args.weight_bits)
     model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, *how)
     paths = spread_paths(cfg, args.num_images, args.split)

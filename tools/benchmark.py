@@ -16,23 +16,12 @@ import _path  # noqa: F401
 
 from frostnet_mm.benchmark.cells import ENGINES, PRECISIONS, Cell, plan
 from frostnet_mm.benchmark.measure.machine import describe_line, describe_machine
-from frostnet_mm.benchmark.measure.operators import CASES
 from frostnet_mm.benchmark.measure.scheduler import Effort
 from frostnet_mm.benchmark.measure.timing import Limits
-from frostnet_mm.benchmark.report.operator_table import (
-    HEADINGS,
-    OperatorEffort,
-    OperatorStore,
-    measure_operators,
-    operator_tables,
-)
-from frostnet_mm.benchmark.report.publish import profile_table
-from frostnet_mm.benchmark.report.tables import make_rows, markdown_table, read_metrics, settings, table
-from frostnet_mm.benchmark.runs import Benchmark
 from frostnet_mm.cli import add_config_options, run_tool
 from frostnet_mm.device.predictor import sums_overflow
 from frostnet_mm.engine.config import load_config
-from frostnet_mm.files import write_text
+from frostnet_mm.files import require_config, write_text
 
 EFFORT = Effort()
 
@@ -94,6 +83,16 @@ def with_options(args: argparse.Namespace, config: str) -> str:
 
 def by_operator(args: argparse.Namespace, machine: dict) -> None:
     """Measure and print what operators cost."""
+    from frostnet_mm.benchmark.measure.operators import CASES
+    from frostnet_mm.benchmark.report.operator_table import (
+        HEADINGS,
+        OperatorEffort,
+        OperatorStore,
+        measure_operators,
+        operator_tables,
+    )
+    from frostnet_mm.benchmark.report.tables import markdown_table
+
     store = OperatorStore(args.out, machine)
     cases = [replace(case, zero_point=args.zero_point) for case in CASES]
     options = (OperatorEffort(), Limits(), args.allow_busy, args.again, cases, say)
@@ -104,6 +103,10 @@ def by_operator(args: argparse.Namespace, machine: dict) -> None:
 
 def by_cell(args: argparse.Namespace, machine: dict, cells: list[Cell]) -> None:
     """Measure and print the cells of the table."""
+    from frostnet_mm.benchmark.report.publish import profile_table
+    from frostnet_mm.benchmark.report.tables import make_rows, markdown_table, read_metrics, settings, table
+    from frostnet_mm.benchmark.runs import Benchmark
+
     effort = Effort(rounds=args.rounds, seconds=args.seconds)
     metrics = read_metrics(args.metrics)
     options = dict(allow_busy=args.allow_busy, again=args.again, image=args.image, metrics=metrics, say=say)
@@ -125,6 +128,8 @@ def say(line: str) -> None:
 
 def main() -> None:
     args = parse_args()
+    for config in args.configs:
+        require_config(config)
     machine = describe_machine()
     say(describe_line(machine))
     if args.by_operator:

@@ -11,17 +11,11 @@ from io import BytesIO
 from pathlib import Path
 
 import _path  # noqa: F401
-import torch
 
-from frostnet_mm.apis.images import preprocessed, spread_paths
-from frostnet_mm.apis.model import load_model
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.files import write_bytes
-from frostnet_mm.quantization.calibration import METHODS, PERCENTILE, calibrate
-from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
-from frostnet_mm.quantization.prepare import prepare_model
+from frostnet_mm.files import require_checkpoint, require_config, write_bytes
+from frostnet_mm.quantization.methods import METHODS, PERCENTILE
 from frostnet_mm.quantization.scheme import PRESETS
-from frostnet_mm.quantization.settings import QuantizationSettings
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +42,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    require_checkpoint(args.checkpoint)
+    from frostnet_mm.apis.images import preprocessed, spread_paths
+    from frostnet_mm.apis.model import load_model
+    from frostnet_mm.quantization.calibration import calibrate
+    from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
+    from frostnet_mm.quantization.prepare import prepare_model
+    from frostnet_mm.quantization.settings import QuantizationSettings
+
     checkpoint = Checkpoint.open(args.checkpoint)
     model, cfg = load_model(args.config, checkpoint, args.device, args.cfg_options, execution='float')
     settings = QuantizationSettings.of(
@@ -69,6 +72,8 @@ def main() -> None:
 
 
 def _serialized(checkpoint: dict) -> bytes:
+    import torch
+
     stream = BytesIO()
     torch.save(checkpoint, stream)
     return stream.getvalue()

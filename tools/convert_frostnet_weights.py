@@ -10,18 +10,9 @@ import io
 from pathlib import Path
 
 import _path  # noqa: F401
-import torch
 
 from frostnet_mm.cli import run_tool
-from frostnet_mm.files import write_bytes
-from frostnet_mm.models.checkpoints import (
-    CheckpointError,
-    convert_release_state_dict,
-    describe_frostnet,
-    is_release_state_dict,
-    read_checkpoint,
-    state_dict_of,
-)
+from frostnet_mm.files import require_checkpoint, write_bytes
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +25,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    require_checkpoint(args.source)
+    import torch
+
+    from frostnet_mm.models.checkpoints import (
+        CheckpointError,
+        convert_release_state_dict,
+        describe_frostnet,
+        is_release_state_dict,
+        read_checkpoint,
+        state_dict_of,
+    )
+
     if Path(args.out).exists() and not args.overwrite:
         raise CheckpointError(f'{args.out} exists already; give --overwrite to replace it.')
     state_dict = state_dict_of(read_checkpoint(args.source), args.source)

@@ -13,24 +13,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS
-from torch import nn
 
-from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
-from frostnet_mm.apis.inference import build_visualizer
-from frostnet_mm.apis.model import load_model
-from frostnet_mm.apis.visualization.training_plots import draw_curves, draw_sheet
 from frostnet_mm.cli import run_tool
-from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
-from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.files import write_text
-from frostnet_mm.quantization.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.dataset import BaseDataset
+    from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +50,7 @@ class Demo:
     generate: Callable[[str], dict]
     unit: str
     length: int
-    draw: Callable[[Config, nn.Module, BaseDataset, Path], None]
+    draw: 'Callable[[Config, nn.Module, BaseDataset, Path], None]'
     drawn: str
 
     @property
@@ -65,11 +59,26 @@ class Demo:
         return ROOT / 'configs' / self.config
 
 
-def draw_detections(cfg: Config, model: nn.Module, dataset: BaseDataset, path: Path) -> None:
+def generate_images(folder: str) -> dict:
+    from frostnet_mm.data.generated.mini_coco import generate_mini_coco
+
+    return generate_mini_coco(folder)
+
+
+def generate_streets(folder: str) -> dict:
+    from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
+
+    return generate_mini_cityscapes(folder)
+
+
+def draw_detections(cfg: 'Config', model: 'nn.Module', dataset: 'BaseDataset', path: Path) -> None:
+    from frostnet_mm.apis.inference import build_visualizer
+    from frostnet_mm.apis.visualization.training_plots import draw_sheet
+
     draw_sheet(model, dataset, build_visualizer(cfg, model.dataset_meta), list(range(0, 24, 2)), path)
 
 
-def draw_streets(cfg: Config, model: nn.Module, dataset: BaseDataset, path: Path) -> None:
+def draw_streets(cfg: 'Config', model: 'nn.Module', dataset: 'BaseDataset', path: Path) -> None:
     from frostnet_mm.apis.visualization.segmentation_plots import draw_segmentation_sheet
 
     draw_segmentation_sheet(model, dataset, list(range(6)), path)
@@ -80,7 +89,7 @@ DEMOS = dict(
         config='ssdlite_frostnet_qat_minicoco.py',
         model='SSDLite on FrostNet small at width 0.5',
         data='data/mini_coco',
-        generate=generate_mini_coco,
+        generate=generate_images,
         unit='epoch',
         length=8,
         draw=draw_detections,
@@ -90,7 +99,7 @@ DEMOS = dict(
         config='espnetv2_frostnet_qat_minicityscapes.py',
         model="ESPNetv2's decoder on FrostNet small at width 0.5",
         data='data/mini_cityscapes',
-        generate=generate_mini_cityscapes,
+        generate=generate_streets,
         unit='iter',
         length=800,
         draw=draw_streets,
@@ -119,7 +128,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
+def prepare(args: argparse.Namespace) -> 'tuple[Config, Path]':
     """The demo's config and work dir; a work dir of other settings is moved aside."""
     cfg = load_config(args.demo.path, dict(data_root=args.data))
     schedule = cfg.param_scheduler[-1]
@@ -142,19 +151,25 @@ def prepare(args: argparse.Namespace) -> tuple[Config, Path]:
     return cfg, work_dir
 
 
-def train(cfg: Config, work_dir: Path, args: argparse.Namespace) -> Path:
+def train(cfg: 'Config', work_dir: Path, args: argparse.Namespace) -> Path:
     """Train, or go on where an earlier run was interrupted; return the last checkpoint."""
     checkpoint = work_dir / f'{args.demo.unit}_{args.length}.pth'
     if checkpoint.is_file():
         print(f'Training was done before: {checkpoint}')
         return checkpoint
+    from frostnet_mm.engine.runner import build_runner
+
     cfg.resume = (work_dir / 'last_checkpoint').is_file()
     build_runner(cfg.copy()).train()
     return checkpoint
 
 
-def evaluate(cfg: Config, checkpoint: Path) -> dict:
+def evaluate(cfg: 'Config', checkpoint: Path) -> dict:
     """Metrics in float, in simulated INT8 and as integers."""
+    from frostnet_mm.apis.evaluation import configure_execution, evaluate_all, load_runner_weights
+    from frostnet_mm.engine.runner import build_runner
+    from frostnet_mm.quantization.checkpoint import Checkpoint
+
     cfg = cfg.copy()
     cfg.resume, cfg.load_from = False, None
     cfg.experiment_name = f'demo_test_{time.time_ns()}'
@@ -167,19 +182,25 @@ def evaluate(cfg: Config, checkpoint: Path) -> dict:
 
 def main() -> None:
     args = parse_args()
+    from mmengine.registry import DATASETS
+
+    from frostnet_mm.apis.evaluation import comparison_table
+    from frostnet_mm.apis.model import load_model
+    from frostnet_mm.apis.visualization.training_plots import draw_curves
+
     demo, started = args.demo, time.monotonic()
     counts = demo.generate(args.data)
     cfg, work_dir = prepare(args)
     checkpoint = train(cfg, work_dir, args)
-    figures = work_dir / 'figures.json'
-    if not figures.is_file():
-        write_text(figures, json.dumps(evaluate(cfg, checkpoint), indent=1))
+    results = work_dir / 'results.json'
+    if not results.is_file():
+        write_text(results, json.dumps(evaluate(cfg, checkpoint), indent=1))
     curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
     if not (curves.is_file() and sheet.is_file()):
         draw_curves(work_dir, curves, title=f'{demo.model}, on generated data')
         model, _ = load_model(demo.path, checkpoint, cfg_options=dict(data_root=args.data))
         demo.draw(cfg, model, DATASETS.build(cfg.test_dataloader.dataset), sheet)
-    metrics = json.loads(figures.read_text())
+    metrics = json.loads(results.read_text())
     print(
         f'\n{demo.model}, trained in simulated INT8 from scratch (StatAssist, GradBoost) on '
         f'{counts["train"]["images"]} synthetic images, evaluated on {counts["val"]["images"]} others. The same '

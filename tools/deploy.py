@@ -10,14 +10,15 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.deploy.deploy import ENGINE_CLASSES, DeployOptions, deploy
+from frostnet_mm.deploy.engines import engine_names
+from frostnet_mm.files import require_checkpoint, require_config
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Write a model for an engine, and verify it there.')
     parser.add_argument('config')
     parser.add_argument('checkpoint', help="'random' for random weights, to measure times with")
-    parser.add_argument('--engine', required=True, choices=list(ENGINE_CLASSES))
+    parser.add_argument('--engine', required=True, choices=engine_names())
     parser.add_argument('--out', required=True, help='folder; a deployment that is there is replaced')
     parser.add_argument('--float', action='store_true', help='deploy in float, to compare INT8 with')
     size = parser.add_mutually_exclusive_group()
@@ -43,6 +44,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    if args.checkpoint != 'random':
+        require_checkpoint(args.checkpoint)
+    from frostnet_mm.deploy.deploy import DeployOptions, deploy
+
     options = DeployOptions(
         precision='float' if args.float else 'int8',
         shape=tuple(args.shape) if args.shape else None,

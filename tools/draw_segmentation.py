@@ -7,19 +7,17 @@ python tools/draw_segmentation.py CONFIG CHECKPOINT --iou iou.png     # evaluate
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from mmengine.dataset import BaseDataset, pseudo_collate
-from mmengine.registry import DATASETS
-from torch import nn, no_grad
-from tqdm import tqdm
 
-from frostnet_mm.apis.iou_metric import IoUMetric, class_table, scores_by_class
-from frostnet_mm.apis.model import load_model
-from frostnet_mm.apis.visualization.segmentation_plots import draw_class_iou, draw_segmentation_sheet
 from frostnet_mm.cli import add_config_options, add_execution_options, run_tool
 from frostnet_mm.engine.config import ConfigError
-from frostnet_mm.files import write_text
+from frostnet_mm.files import require_checkpoint, require_config, write_text
+
+if TYPE_CHECKING:
+    from mmengine.dataset import BaseDataset
+    from torch import nn
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,8 +43,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def evaluate(model: nn.Module, dataset: BaseDataset) -> dict[str, float]:
+def evaluate(model: 'nn.Module', dataset: 'BaseDataset') -> dict[str, float]:
     """Metrics of a segmenter over a data set, by ``frostnet_mm.IoUMetric``."""
+    from mmengine.dataset import pseudo_collate
+    from torch import no_grad
+    from tqdm import tqdm
+
+    from frostnet_mm.apis.iou_metric import IoUMetric
+
     metric = IoUMetric()
     metric.dataset_meta = model.dataset_meta
     for index in tqdm(range(len(dataset)), unit='image', desc='evaluating', disable=None):
@@ -58,6 +62,14 @@ def evaluate(model: nn.Module, dataset: BaseDataset) -> dict[str, float]:
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    require_checkpoint(args.checkpoint)
+    from mmengine.registry import DATASETS
+
+    from frostnet_mm.apis.iou_metric import class_table, scores_by_class
+    from frostnet_mm.apis.model import load_model
+    from frostnet_mm.apis.visualization.segmentation_plots import draw_class_iou, draw_segmentation_sheet
+
     model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, args.execution)
     if 'palette' not in model.dataset_meta or not hasattr(model, 'decode_head'):
         raise ConfigError(f'{args.config} is no segmenter of mmseg: expected a model with a decode_head.')

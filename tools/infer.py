@@ -8,21 +8,9 @@ import json
 from pathlib import Path
 
 import _path  # noqa: F401
-import mmcv
-from tqdm import tqdm
 
-from frostnet_mm.apis.inference import (
-    build_pipeline,
-    build_visualizer,
-    describe,
-    draw,
-    list_images,
-    predict,
-)
-from frostnet_mm.apis.model import load_model
 from frostnet_mm.cli import add_config_options, add_execution_options, add_weight_bits, run_tool
-from frostnet_mm.data import BadImageError
-from frostnet_mm.files import write_text
+from frostnet_mm.files import require_checkpoint, require_config, write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +29,22 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    require_config(args.config)
+    require_checkpoint(args.checkpoint)
+    import mmcv
+    from tqdm import tqdm
+
+    from frostnet_mm.apis.inference import (
+        build_pipeline,
+        build_visualizer,
+        describe,
+        draw,
+        list_images,
+        predict,
+    )
+    from frostnet_mm.apis.model import load_model
+    from frostnet_mm.data.errors import BadImageError
+
     images = list_images(args.images)
     how = (args.execution, args.weight_bits)
     model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, *how)

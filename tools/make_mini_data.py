@@ -105,11 +105,11 @@ def write_coco(args):
     counts = generate_mini_coco(args.out, args.train, args.val, args.seed, args.overwrite)
     if args.preview:
         write_preview(args.out, args.preview)
-    for split, figures in counts.items():
+    for split, count in counts.items():
         yield (
-            f'{split}: {figures["images"]} images ({figures["empty"]} without objects), '
-            f'{figures["objects"]} objects ({figures["small"]} small, {figures["medium"]} medium, '
-            f'{figures["large"]} large), {figures["crowds"]} crowds'
+            f'{split}: {count["images"]} images ({count["empty"]} without objects), '
+            f'{count["objects"]} objects ({count["small"]} small, {count["medium"]} medium, '
+            f'{count["large"]} large), {count["crowds"]} crowds'
         )
 
 
@@ -118,11 +118,11 @@ def write_cityscapes(args):
     counts = generate_mini_cityscapes(args.out, args.train, args.val, args.seed, tuple(args.size), args.overwrite)
     if args.preview:
         write_street_preview(args.out, args.preview)
-    for split, figures in counts.items():
-        occurring = [name for name, pixels in figures['pixels'].items() if pixels and name != 'void']
-        void = figures['pixels']['void'] / sum(figures['pixels'].values())
+    for split, count in counts.items():
+        occurring = [name for name, pixels in count['pixels'].items() if pixels and name != 'void']
+        void = count['pixels']['void'] / sum(count['pixels'].values())
         yield (
-            f'{split}: {figures["images"]} images, {len(occurring)} of {NUM_CLASSES} classes, {void:.1%} of pixels void'
+            f'{split}: {count["images"]} images, {len(occurring)} of {NUM_CLASSES} classes, {void:.1%} of pixels void'
         )
 
 

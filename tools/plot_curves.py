@@ -8,7 +8,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.apis.visualization.training_plots import draw_curves
+from frostnet_mm.apis.visualization.scalars import read_scalars
 from frostnet_mm.cli import run_tool
 
 
@@ -17,6 +17,9 @@ def main() -> None:
     parser.add_argument('work_dir')
     parser.add_argument('--out', help='PNG to write; default curves.png in the work dir')
     args = parser.parse_args()
+    read_scalars(args.work_dir)  # a wrong path is said before anything heavy is imported
+    from frostnet_mm.apis.visualization.training_plots import draw_curves
+
     out = args.out or str(Path(args.work_dir) / 'curves.png')
     draw_curves(args.work_dir, out, title=Path(args.work_dir).resolve().name)
     print(out)

@@ -9,7 +9,6 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import run_tool
-from frostnet_mm.data.cityscapes_checks import check_cityscapes
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +34,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from frostnet_mm.data.cityscapes_checks import check_cityscapes
+
     report = check_cityscapes(args.root, args.fast, args.overwrite, args.from_polygons, args.workers)
     print(f'{args.root}\n{report.text()}')
     return 1 if report.problems else 0

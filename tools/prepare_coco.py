@@ -9,7 +9,6 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import run_tool
-from frostnet_mm.data.coco_download import check_coco
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +24,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from frostnet_mm.data.coco_download import check_coco
+
     report = check_coco(args.root, args.fast, args.workers)
     print(f'{args.root}\n{report.text()}')
     return 1 if report.problems else 0

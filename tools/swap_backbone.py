@@ -10,19 +10,18 @@ new model was built and run; docs/swap_backbone.md has the rules.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-import torch
-from mmengine.config import Config, ConfigDict
 
-from frostnet_mm.apis.swap.config_text import format_value
-from frostnet_mm.apis.swap.swap import SwapOptions, build_model, input_shape, swap_backbone
 from frostnet_mm.cli import run_tool
-from frostnet_mm.deploy.cost import count_macs
 from frostnet_mm.engine.config import ConfigError
-from frostnet_mm.models.backbones.frostnet import ARCHS
-from frostnet_mm.models.dense import DenseNetwork
+from frostnet_mm.files import require_checkpoint, require_config
+from frostnet_mm.models.frostnet_arch import ARCHS
 from frostnet_mm.registry import type_name
+
+if TYPE_CHECKING:
+    from mmengine.config import Config, ConfigDict
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,8 +55,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def cost(cfg: Config, model: ConfigDict, shape: tuple[int, int]) -> tuple[int, int, int]:
+def cost(cfg: 'Config', model: 'ConfigDict', shape: tuple[int, int]) -> tuple[int, int, int]:
     """Parameters of the model and of its backbone, and MACs of its dense network."""
+    import torch
+
+    from frostnet_mm.apis.swap.parts import build_model
+    from frostnet_mm.deploy.cost import count_macs
+    from frostnet_mm.models.dense import DenseNetwork
+
     built = build_model(cfg, model)
     params = [sum(p.numel() for p in part.parameters()) for part in (built, built.backbone)]
     try:  # without data: the sizes are enough
@@ -78,6 +83,12 @@ def main() -> None:
         raise ConfigError(f'--out {args.out}: expected the name of a .py config.')
     if Path(args.out).exists() and not args.overwrite:
         raise ConfigError(f'{args.out} exists already; give --overwrite to replace it.')
+    require_config(args.config)
+    if args.checkpoint is not None:
+        require_checkpoint(args.checkpoint)
+    from frostnet_mm.apis.swap.config_text import format_value
+    from frostnet_mm.apis.swap.swap import SwapOptions, input_shape, swap_backbone
+
     options = SwapOptions(args.arch, args.width, args.output_stride, args.out_indices, args.checkpoint)
     swap = swap_backbone(args.config, options)
     shape = tuple(args.shape) if args.shape else input_shape(swap.base)

@@ -7,13 +7,10 @@ python tools/test.py configs/ssdlite_frostnet_qat_coco.py CHECKPOINT --compare -
 import argparse
 import json
 import os
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from mmengine.config import Config
-from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
 
-from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
 from frostnet_mm.cli import (
     add_config_options,
     add_execution_options,
@@ -22,11 +19,15 @@ from frostnet_mm.cli import (
     run_tool,
     set_local_rank,
 )
-from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.runner import build_runner, settle_work_dir
-from frostnet_mm.files import write_text
-from frostnet_mm.quantization.checkpoint import Checkpoint
+from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.files import require_checkpoint, require_config, write_text
 from frostnet_mm.registry import type_name
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    from frostnet_mm.quantization.checkpoint import Checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='folder of the log; default work_dirs/<config name>')
     parser.add_argument('--show-dir', help='draw the predictions (for detectors beside the truth) into this folder')
-    parser.add_argument('--out', help='FILE.json: the figures; FILE.pkl: the predictions')
+    parser.add_argument('--out', help='FILE.json: the metrics; FILE.pkl: the predictions')
     add_execution_options(parser)
     parser.add_argument(
         '--engine',
@@ -57,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     add_launcher_options(parser)
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.json', '.pkl')):
-        parser.error(f'--out {args.out}: expected a name ending in .json (figures) or .pkl (predictions)')
+        parser.error(f'--out {args.out}: expected a name ending in .json (metrics) or .pkl (predictions)')
     if args.compare and (args.execution or args.show_dir or (args.out and args.out.endswith('.pkl'))):
         parser.error(
             '--compare runs all three: it goes without --float, --simulated, --converted, --show-dir and --out FILE.pkl'
@@ -70,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def draw_into(cfg: Config, folder: str) -> None:
+def draw_into(cfg: 'Config', folder: str) -> None:
     """Have mm's visualization hook draw every test image into a folder."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
@@ -86,13 +87,13 @@ def draw_into(cfg: Config, folder: str) -> None:
         )  # by its name, one of an earlier run would be reused
 
 
-def execution_of_engines(args: argparse.Namespace, checkpoint: Checkpoint) -> str:
+def execution_of_engines(args: argparse.Namespace, checkpoint: 'Checkpoint') -> str:
     """The precision that engines run in: INT8 for a quantized checkpoint, unless float is asked for."""
     return 'float' if args.execution == 'float' or not checkpoint.quantized else 'int8'
 
 
-def engine_metrics(runner: Runner, args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, dict]:
-    """Metrics by engine; imported here, as engines are optional."""
+def engine_metrics(runner: 'Runner', args: argparse.Namespace, checkpoint: 'Checkpoint') -> dict[str, dict]:
+    """Metrics by engine."""
     from frostnet_mm.deploy.evaluation import evaluate_engines
 
     if not args.compare:
@@ -104,6 +105,15 @@ def engine_metrics(runner: Runner, args: argparse.Namespace, checkpoint: Checkpo
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    require_checkpoint(args.checkpoint)
+    from mmengine.evaluator import DumpResults
+
+    from frostnet_mm.apis.evaluation import comparison_table, configure_execution, evaluate_all, load_runner_weights
+    from frostnet_mm.engine.config import load_config
+    from frostnet_mm.engine.runner import build_runner, settle_work_dir
+    from frostnet_mm.quantization.checkpoint import Checkpoint
+
     checkpoint = Checkpoint.open(args.checkpoint)
     execution = checkpoint.execution('converted' if args.compare else args.execution)
     cfg = load_config(args.config, args.cfg_options, classes=checkpoint.classes)

@@ -9,9 +9,7 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, add_launcher_options, run_tool, set_local_rank
-from frostnet_mm.engine.config import load_config
-from frostnet_mm.engine.runner import build_runner, enable_amp, enable_auto_scale_lr, settle_work_dir
-from frostnet_mm.models import read_checkpoint
+from frostnet_mm.files import require_checkpoint, require_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,6 +34,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    if args.resume not in (None, 'auto'):
+        require_checkpoint(args.resume)
+    from frostnet_mm.engine.config import load_config
+    from frostnet_mm.engine.runner import build_runner, enable_amp, enable_auto_scale_lr, settle_work_dir
+    from frostnet_mm.models import read_checkpoint
+
     cfg = load_config(args.config, args.cfg_options)
     settle_work_dir(cfg, args.config, args.work_dir)
     if args.amp:

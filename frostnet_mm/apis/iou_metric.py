@@ -69,7 +69,7 @@ class IoUMetric(MMSegIoUMetric):
         metrics = dict(aAcc=_percent(accuracy))
         metrics |= {f'm{name}': _percent(np.nanmean(values)) for name, values in scores.items()}
         classes = self.dataset_meta['classes']
-        first = next(iter(scores))  # one figure a class: the log has the others
+        first = next(iter(scores))  # one score a class: the log has the others
         metrics |= {
             f'{first}.{name}': _percent(value)
             for name, value, is_present in zip(classes, scores[first], present, strict=True)

@@ -7,9 +7,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from ..compat import check_operators
 from ..engine.config import load_config
 from ..models.checkpoints import CheckpointError
 from ..quantization.checkpoint import Checkpoint
+
+check_operators()  # before models of mm are built, which would fail deep inside
 
 
 def load_model(

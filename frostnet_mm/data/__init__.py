@@ -1,17 +1,19 @@
 """Data sets and image loading.
 
-The detection data set builds on mmdet; without mmdet (segmentation only) everything else still imports.
+The detection data set builds on mmdet; without mmdet (segmentation only) everything else is there.
 """
 
 from importlib.util import find_spec
 
-from .coco_json import DatasetError, DatasetNotFoundError, palette_for, read_coco_classes
-from .loading import BadImageError, LoadImage
+from ..lazy import offer
 
-__all__ = ['BadImageError', 'DatasetError', 'DatasetNotFoundError', 'LoadImage', 'palette_for', 'read_coco_classes']
-
-if find_spec('mmdet') is not None:
-    from .coco import CheckedCocoDataset
-    from .cropping import MinIoURandomCrop
-
-    __all__ += ['CheckedCocoDataset', 'MinIoURandomCrop']
+_DETECTION = {'.coco': ['CheckedCocoDataset'], '.cropping': ['MinIoURandomCrop']} if find_spec('mmdet') else {}
+__all__ = offer(
+    __name__,
+    {
+        '.coco_json': ['palette_for', 'read_coco_classes'],
+        '.errors': ['BadImageError', 'DatasetError', 'DatasetNotFoundError'],
+        '.loading': ['LoadImage'],
+        **_DETECTION,
+    },
+)

@@ -21,9 +21,8 @@ from .cityscapes import (
     label_path,
     to_train_ids,
 )
-from .coco_paths import DatasetError, DatasetNotFoundError
 from .download_checks import Report, compare_count, image_size, relative, run_over
-from .loading import BadImageError
+from .errors import BadImageError, DatasetError, DatasetNotFoundError
 
 WHERE = (
     'Get leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from '

@@ -14,14 +14,12 @@ from .coco_checks import Finding, check_classes, screen_boxes
 from .coco_json import load_coco_json, palette_for, read_coco_classes
 from .coco_paths import (
     WHERE_DATA_BELONGS,
-    DatasetError,
-    DatasetNotFoundError,
     check_paths,
     find_missing_images,
     missing_images_message,
     sample,
 )
-from .loading import BadImageError
+from .errors import BadImageError, DatasetError, DatasetNotFoundError
 
 __all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palette_for', 'read_coco_classes']
 

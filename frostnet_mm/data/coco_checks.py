@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .coco_json import check_unique
-from .coco_paths import DatasetError, sample
+from .coco_paths import sample
+from .errors import DatasetError
 
 #: COCO's own boxes overrun their images by up to about a pixel, from rounding: that is no mistake to report.
 OVERRUN_TOLERANCE = 1.0

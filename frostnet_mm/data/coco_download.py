@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from .coco_checks import screen_boxes
 from .coco_json import load_coco_json
-from .coco_paths import DatasetError, DatasetNotFoundError, find_missing_images
+from .coco_paths import find_missing_images
 from .download_checks import Report, compare_count, image_size, run_over
-from .loading import BadImageError
+from .errors import BadImageError, DatasetError, DatasetNotFoundError
 
 OFFICIAL_COUNTS = dict(train2017=118287, val2017=5000)  # images, https://cocodataset.org/#download
 WHERE = (

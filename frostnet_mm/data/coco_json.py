@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
-from .coco_paths import DatasetError, DatasetNotFoundError, not_found_message, sample
+from .coco_paths import not_found_message, sample
+from .errors import DatasetError, DatasetNotFoundError
 
 #: What each section of a COCO json must state for every entry (https://cocodataset.org/#format-data).
 REQUIRED_KEYS = {

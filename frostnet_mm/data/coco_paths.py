@@ -4,19 +4,13 @@ import os
 import os.path as osp
 from collections.abc import Sequence
 
+from .errors import DatasetNotFoundError
+
 WHERE_DATA_BELONGS = (
     'COCO belongs in data/coco/{annotations,train2017,val2017}. If it lies elsewhere, set COCO_ROOT=/path or pass '
     "--cfg-options data_root=/path. To run without it, 'python tools/make_mini_data.py coco' generates a small "
     'synthetic data set for configs/examples/ssdlite_frostnet_minicoco.py.'
 )
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message says what is wrong and what mends it."""
-
-
-class DatasetNotFoundError(DatasetError, FileNotFoundError):
-    """The data root, the annotation file, the image folder or images of a data set do not exist."""
 
 
 def sample(values: Sequence, limit: int = 3) -> str:

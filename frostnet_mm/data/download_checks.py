@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from .coco_paths import sample
-from .loading import DECODE_ERRORS, BadImageError, LoadImage
+from .errors import DECODE_ERRORS, BadImageError
+
+if TYPE_CHECKING:
+    from .loading import LoadImage
 
 
 @dataclass
@@ -46,7 +50,9 @@ class Report:
 
 
 @cache
-def _loader() -> LoadImage:
+def _loader() -> 'LoadImage':
+    from .loading import LoadImage  # with mmcv and torch, which reading headers does without
+
     return LoadImage(color_type='color_ignore_orientation')  # annotations are made on the stored pixels
 
 

@@ -11,31 +11,13 @@ from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
 from ..registry import TRANSFORMS
+from .errors import DECODE_ERRORS, BadImageError
 
 #: BGR of ImageNet's mean, which the data preprocessor of our configs maps to about 0.
 MEAN_GREY = (104, 116, 124)
 #: End markers lie in the last bytes; a file that carries more behind them is decoded by Pillow to decide.
 TAIL = 1024
-#: What Pillow's decoders raise on broken input; it differs by format.
-DECODE_ERRORS = (OSError, EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 COLOR_TYPES = ('color', 'color_ignore_orientation')
-
-
-class BadImageError(ValueError):
-    """An image file that cannot be used.
-
-    Args:
-        path (str): The image file.
-        reason (str): What is wrong with it.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use the image '{self.path}': {self.reason}"
 
 
 @TRANSFORMS.register_module(name=['LoadImage', 'LoadImageFromFile'])

@@ -68,16 +68,15 @@ CHECK_RUNS = 11  # of the network, to time it
 EXACT_PRODUCTS = 'session.x64quantprecision'
 
 
-class DeploymentError(ValueError):
-    """A deployment, or what is asked of it, that cannot be used."""
+try:
+    from frostnet_mm.device.errors import DeploymentError, ImageError
+except ImportError:
+    DeploymentError = type('DeploymentError', (ValueError,), {})
+    ImageError = type('ImageError', (ValueError,), {})
 
 
 class OverflowWarning(UserWarning):
     """An engine that may compute nonsense on this CPU."""
-
-
-class ImageError(ValueError):
-    """An image that cannot be used."""
 
 
 @dataclass

@@ -1,18 +1,14 @@
 """What training runs in: configs, loops, hooks, optimizers."""
 
-from .config import ConfigError, load_config
-from .hooks import InterruptHook, TrainingInterrupted
-from .loops import ResumableEpochTrainLoop
-from .optimizers import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
+from ..lazy import offer
 
-__all__ = [
-    'ConfigError',
-    'GradBoostAdam',
-    'GradBoostAdamW',
-    'GradBoostRMSprop',
-    'GradBoostSGD',
-    'InterruptHook',
-    'ResumableEpochTrainLoop',
-    'TrainingInterrupted',
-    'load_config',
-]
+__all__ = offer(
+    __name__,
+    {
+        '.config': ['ConfigError', 'load_config'],
+        '.hooks.interrupt_hook': ['InterruptHook'],
+        '.loops': ['ResumableEpochTrainLoop'],
+        '.optimizers.gradboost': ['GradBoostAdam', 'GradBoostAdamW', 'GradBoostRMSprop', 'GradBoostSGD'],
+        '..errors': ['TrainingInterrupted'],
+    },
+)

@@ -1,19 +1,18 @@
 """Reading configs: clear errors, one data root for all of a config, classes taken from the annotations."""
 
-import difflib
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from ..errors import UserError
+from ..files import require_config
 from ..registry import type_name
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A config cannot be used; the message says why and what to do."""
 
 
@@ -41,8 +40,7 @@ def load_config(
         FileNotFoundError: There is no such config.
         ConfigError: The config cannot be parsed, or an option does not fit it.
     """
-    path = _installed_config(str(path)) if '::' in str(path) else Path(path)
-    _require_file(path)
+    path = require_config(path)
     try:
         cfg = Config.fromfile(str(path))
     except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
@@ -60,34 +58,6 @@ def load_config(
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes)
     return cfg
-
-
-def _installed_config(name: str) -> Path:
-    """The file behind ``package::name``.
-
-    mmengine's own ``get_config`` looks the package up by its distribution's name, does not find the maintained forks
-    under it, and then runs ``pip install`` of the official package over them.
-    """
-    package, _, relative = name.partition('::')
-    spec = find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            f'Config {name}: no package {package!r} is installed; expected mmdet::NAME or mmseg::NAME.'
-        )
-    root = Path(list(spec.submodule_search_locations)[0])
-    return root / '.mim' / 'configs' / (relative if relative.endswith('.py') else f'{relative}.py')
-
-
-def _require_file(path: Path) -> None:
-    if path.is_file():
-        return
-    folder = path.parent if path.parent.is_dir() else Path('configs')
-    names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=3) or names[:8]
-    raise FileNotFoundError(
-        f'Config {path} does not exist. '
-        + (f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.')
-    )
 
 
 def move_data_root(cfg: Config, new_root: str) -> None:

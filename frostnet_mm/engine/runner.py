@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..compat import check_operators
 from ..registry import is_type, type_name
 from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
@@ -33,6 +34,7 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     Returns:
         Runner: Ready to train or test.
     """
+    check_operators()  # before mm's packages are imported, which would fail deep inside
     cfg.launcher = launcher
     train_cfg = cfg.get('train_cfg')
     if train_cfg and (type_name(train_cfg) == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):

@@ -1,36 +1,24 @@
-"""Plain float networks."""
+"""Plain float networks. Heads for mmdet and mmseg are there where the package is: a user of one need not have both."""
 
 from importlib.util import find_spec
 
-from .backbones import ESPNet, ESPNetv2, FrostBottleneck, FrostNet, TinyDSODBackbone
-from .checkpoints import CheckpointError, convert_release_state_dict, load_pretrained, read_checkpoint
-from .classifiers import FrostNetClassifier
-from .dense import DenseNetwork, UnsupportedModelError
-from .necks import DFPN
+from ..lazy import offer
 
-__all__ = [
-    'CheckpointError',
-    'DFPN',
-    'DenseNetwork',
-    'ESPNet',
-    'ESPNetv2',
-    'FrostBottleneck',
-    'FrostNet',
-    'FrostNetClassifier',
-    'TinyDSODBackbone',
-    'UnsupportedModelError',
-    'convert_release_state_dict',
-    'load_pretrained',
-    'read_checkpoint',
-]
-
-if find_spec('mmdet') is not None:  # a user of mmseg alone need not have mmdet
-    from .dense_heads import SSDLiteHead, TDSODHead  # noqa: F401
-
-    __all__ += ['SSDLiteHead', 'TDSODHead']
-
-if find_spec('mmseg') is not None:  # nor a user of mmdet mmseg
-    from .backbones.mobilenet_v3 import MobileNetV3  # noqa: F401
-    from .decode_heads import ESPNetHead, ESPNetv2Head, LRASPPHead  # noqa: F401
-
-    __all__ += ['ESPNetHead', 'ESPNetv2Head', 'LRASPPHead', 'MobileNetV3']
+_DETECTION = {'.dense_heads': ['SSDLiteHead', 'TDSODHead']} if find_spec('mmdet') else {}
+_SEGMENTATION = (
+    {'.backbones.mobilenet_v3': ['MobileNetV3'], '.decode_heads': ['ESPNetHead', 'ESPNetv2Head', 'LRASPPHead']}
+    if find_spec('mmseg')
+    else {}
+)
+__all__ = offer(
+    __name__,
+    {
+        '.backbones': ['ESPNet', 'ESPNetv2', 'FrostBottleneck', 'FrostNet', 'TinyDSODBackbone'],
+        '.checkpoints': ['CheckpointError', 'convert_release_state_dict', 'load_pretrained', 'read_checkpoint'],
+        '.classifiers': ['FrostNetClassifier'],
+        '.dense': ['DenseNetwork', 'UnsupportedModelError'],
+        '.necks': ['DFPN'],
+        **_DETECTION,
+        **_SEGMENTATION,
+    },
+)

@@ -10,12 +10,15 @@ import re
 from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor, nn
+
+from ..errors import UserError
+from ..files import require_checkpoint
+from .frostnet_arch import ARCHS, divisible
 
 TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
 StateDict = dict[str, Tensor]
@@ -44,7 +47,7 @@ _RELEASE_MODULES = {'squeeze_conv': 'squeeze', 'conv1': 'expand', 'conv2': 'dept
 _RELEASE_LAYERS = {'0': 'conv', '1': 'bn'}
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be read or does not fit the model; the message says why and what to do."""
 
 
@@ -66,29 +69,11 @@ def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
         FileNotFoundError: There is no such file.
         CheckpointError: The file is truncated, not a checkpoint, or holds Python objects other than plain data.
     """
-    if '://' in str(path):
+    file = require_checkpoint(path)
+    if file is None:
         from mmengine.runner import CheckpointLoader
 
         return CheckpointLoader.load_checkpoint(str(path), map_location='cpu'), None
-    file = Path(path).expanduser()
-    if not file.is_file():
-        parent = file.parent
-        found = (
-            sorted(p.name for p in parent.glob('*.pth')) + sorted(p.name for p in parent.glob('*.tar'))
-            if parent.is_dir()
-            else []
-        )
-        what = 'is a folder' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(
-            f'Checkpoint {file} {what}; expected a file written by torch.save. '
-            + (
-                f'Checkpoints beside it: {", ".join(found[:8])}.'
-                if found
-                else f'Folder {parent} holds none.'
-                if parent.is_dir()
-                else f'Folder {parent} does not exist either.'
-            )
-        )
     trusted = os.environ.get(TRUST_VARIABLE) == '1'
     try:
         data = file.read_bytes()  # once, for the digest and the content
@@ -273,8 +258,6 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
 
 def describe_frostnet(state_dict: Mapping) -> str | None:
     """Name the FrostNet that a state dict holds, such as ``FrostNet(arch='base', widen_factor=0.5)``, or None."""
-    from .backbones.frostnet import ARCHS, divisible
-
     prefix = next((key[: -len('stem.conv.weight')] for key in state_dict if key.endswith('stem.conv.weight')), None)
     if prefix is None:
         return None
@@ -286,8 +269,9 @@ def describe_frostnet(state_dict: Mapping) -> str | None:
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
             channels[stage] = value.shape[0]
     expands = {key for key in state_dict if key.endswith('expand.conv.weight')}
-    for arch, stages in ARCHS.items():
-        if not blocks or any(len(stages[s]) != n for s, n in blocks.items() if s < len(stages)):
+    for arch, spec in ARCHS.items():
+        stages = spec.stages
+        if not blocks or any(s >= len(stages) or len(stages[s]) != n for s, n in blocks.items()):
             continue
         for width in (0.35, 0.5, 0.75, 1.0, 1.25):
             if all(divisible(int(stages[s][-1].channels * width)) == c for s, c in channels.items()) and expands:

@@ -11,8 +11,10 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from ..errors import UserError
 
-class UnsupportedModelError(TypeError):
+
+class UnsupportedModelError(UserError, TypeError):
     """The model has no seam that is known, or its dense network cannot be captured as a graph."""
 
 

@@ -1,54 +1,44 @@
-"""INT8 quantization-aware training.
-
-torchao is needed for all but the GradBoost optimizers; without it, float models work, and QATHook is not there.
-"""
+"""INT8 quantization-aware training."""
 
 import logging
-from importlib.util import find_spec
 
-from ..engine.optimizers.gradboost import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
-from .errors import QuantizationError, RangeError
+from ..lazy import offer
 
-__all__ = [
-    'GradBoostAdam',
-    'GradBoostAdamW',
-    'GradBoostRMSprop',
-    'GradBoostSGD',
-    'QuantizationError',
-    'RangeError',
-]
+__all__ = offer(
+    __name__,
+    {
+        '..engine.optimizers.gradboost': ['GradBoostAdam', 'GradBoostAdamW', 'GradBoostRMSprop', 'GradBoostSGD'],
+        '.checkpoint': ['Checkpoint'],
+        '.convert': ['ConvertedNetwork', 'convert'],
+        '.errors': ['QuantizationError', 'RangeError'],
+        '.hook': ['QATHook'],
+        '.network': ['QuantizedNetwork'],
+        '.prepare': ['prepare_model'],
+        '.quantizer': ['DenseQuantizer'],
+        '.report': ['FloatOperators', 'float_operators', 'int8_share'],
+        '.scheme': ['Scheme'],
+        '.settings': ['QuantizationSettings'],
+    },
+)
 
-if find_spec('torchao') is not None:
-    # torchao and torch warn at import about kernels for GPUs that are not there, and about each other.
-    _loggers = [logging.getLogger(name) for name in ('torchao', 'torch.utils._pytree')]
-    _levels = [logger.level for logger in _loggers]
-    for _logger in _loggers:
-        _logger.setLevel(logging.ERROR)
+# What torchao and torch warn of when torchao is imported: kernels for GPUs that are not there, and each other.
+_IMPORT_NOISE = {
+    'torchao': 'Failed to load ',
+    'torchao.kernel.intmm': 'Warning: Detected no triton',
+    'torch.utils._pytree': "<enum 'KernelPreference'>",
+}
 
-    from .checkpoint import Checkpoint  # noqa: F401
-    from .convert import ConvertedNetwork, convert  # noqa: F401
-    from .hook import QATHook  # noqa: F401
-    from .network import QuantizedNetwork  # noqa: F401
-    from .prepare import prepare_model  # noqa: F401
-    from .quantizer import DenseQuantizer  # noqa: F401
-    from .report import FloatOperators, float_operators, int8_share  # noqa: F401
-    from .scheme import Scheme  # noqa: F401
-    from .settings import QuantizationSettings  # noqa: F401
 
-    for _logger, _level in zip(_loggers, _levels, strict=True):
-        _logger.setLevel(_level)
+class _Without(logging.Filter):
+    """Drops the messages that begin with a text."""
 
-    __all__ += [
-        'Checkpoint',
-        'ConvertedNetwork',
-        'DenseQuantizer',
-        'FloatOperators',
-        'QATHook',
-        'QuantizationSettings',
-        'QuantizedNetwork',
-        'Scheme',
-        'convert',
-        'float_operators',
-        'int8_share',
-        'prepare_model',
-    ]
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self.beginning = beginning
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.beginning)
+
+
+for _logger, _beginning in _IMPORT_NOISE.items():
+    logging.getLogger(_logger).addFilter(_Without(_beginning))

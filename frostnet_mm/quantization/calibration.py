@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.observer import HistogramObserver
 
 from .errors import QuantizationError
+from .methods import METHODS, PERCENTILE
 from .network import QuantizedNetwork
 
-METHODS = ('minmax', 'average', 'percentile', 'histogram')
-PERCENTILE = 99.99
 _SAMPLE = 1 << 20  # values of a tensor that a percentile is taken of
 
 

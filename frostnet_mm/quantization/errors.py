@@ -1,7 +1,9 @@
 """What can go wrong with quantization that a user can mend."""
 
+from ..errors import UserError
 
-class QuantizationError(ValueError):
+
+class QuantizationError(UserError, ValueError):
     """An option or a combination of options cannot be quantized with; the message says what was expected."""
 
 

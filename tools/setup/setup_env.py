@@ -51,6 +51,8 @@ import json, torch
 from torch.utils import cpp_extension
 print(json.dumps({'gpu': torch.cuda.is_available(), 'cuda': torch.version.cuda, 'home': cpp_extension.CUDA_HOME}))
 """
+# The package imports what it needs lazily: a model brings torch and mmcv, the hook torchao.
+VERIFY_PACKAGE = 'from frostnet_mm import FrostNet, QATHook; import mmdet.datasets, mmseg'
 # On a GPU machine the operator must run there as well: ops compiled without CUDA import and then refuse CUDA tensors.
 VERIFY_OPS = """
 import torch
@@ -338,7 +340,7 @@ def set_up(environment: Environment, requirements: bytes) -> None:
     with step('this project (editable)'):
         pip(environment, ['install', '--no-deps', '--no-build-isolation', '-e', str(ROOT)])
     with step('importing frostnet_mm'):
-        output_of(environment, 'import frostnet_mm, mmdet.datasets, mmseg', 'the installed environment does not import')
+        output_of(environment, VERIFY_PACKAGE, 'the installed environment does not import')
     environment = probe(environment.python, environment.own)
     (environment.prefix / STAMP).write_text(json.dumps({'key': stamp_key(requirements, environment)}) + '\n')
 

@@ -9,16 +9,16 @@ import argparse
 import time
 from collections.abc import Callable
 from statistics import median, quantiles
+from typing import TYPE_CHECKING
 
 import _tools  # noqa: F401
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 
-from frostnet_mm import quantization
-from frostnet_mm.cli import run_tool
+from frostnet_mm.cli import add_config_options, run_tool
 from frostnet_mm.engine.config import load_config
+
+if TYPE_CHECKING:
+    import torch
+    from mmengine.config import Config
 
 BASES = {
     'SGD': dict(lr=1e-4, momentum=0.9, weight_decay=4e-5),
@@ -46,12 +46,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=320, help='height and width of the images; default 320')
     parser.add_argument('--threads', type=int, help="torch's threads; default as torch chooses")
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add_config_options(parser)
     return parser.parse_args()
 
 
 def timed(call: Callable[[], object]) -> float:
     """Milliseconds of a call; on a GPU the queue is emptied before and after."""
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -66,8 +68,10 @@ def spread(times: list[float]) -> str:
     return f'{median(times):.1f} ({low:.1f} to {high:.1f})'
 
 
-def build_detector(cfg: Config) -> torch.nn.Module:
+def build_detector(cfg: 'Config') -> 'torch.nn.Module':
+    import torch
     from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
 
     init_default_scope('mmdet')
     model = MODELS.build(cfg.model)
@@ -77,9 +81,11 @@ def build_detector(cfg: Config) -> torch.nn.Module:
     return model.to('cuda' if torch.cuda.is_available() else 'cpu').train()
 
 
-def random_batch(batch_size: int, size: int, device: torch.device) -> dict:
+def random_batch(batch_size: int, size: int, device: 'torch.device') -> dict:
     """Images of noise with 7 boxes each, as many as COCO's have on average."""
+    import torch
     from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
 
     samples = []
     for _ in range(batch_size):
@@ -93,7 +99,7 @@ def random_batch(batch_size: int, size: int, device: torch.device) -> dict:
     return dict(inputs=torch.randn(batch_size, 3, size, size, device=device), data_samples=samples)
 
 
-def time_passes(model: torch.nn.Module, batch: dict, count: int) -> list[float]:
+def time_passes(model: 'torch.nn.Module', batch: dict, count: int) -> list[float]:
     """Times of the forward and backward pass, losses included."""
 
     def run() -> None:
@@ -104,14 +110,18 @@ def time_passes(model: torch.nn.Module, batch: dict, count: int) -> list[float]:
     return [timed(run) for _ in range(WARM_UP + count)][WARM_UP:]
 
 
-def time_optimizers(parameters: list[torch.Tensor], name: str, rounds: int) -> dict[str, list[float]]:
+def time_optimizers(parameters: 'list[torch.Tensor]', name: str, rounds: int) -> dict[str, list[float]]:
     """Times of the base class and of each variant, interleaved: one step of each in every round, in turning order."""
+    import torch
+
+    from frostnet_mm.engine.optimizers import gradboost
+
     arguments = BASES[name]
     makers = {'plain': (lambda copies: getattr(torch.optim, name)(copies, **arguments))}
     for label, options, boosting in VARIANTS:
 
         def make(copies, options=options, boosting=boosting):
-            optimizer = getattr(quantization, f'GradBoost{name}')(copies, **arguments, **options)
+            optimizer = getattr(gradboost, f'GradBoost{name}')(copies, **arguments, **options)
             optimizer.boost(boosting)
             return optimizer
 
@@ -133,10 +143,12 @@ def time_optimizers(parameters: list[torch.Tensor], name: str, rounds: int) -> d
 
 def main() -> None:
     args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    import torch
+
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    cfg = load_config(args.config, args.cfg_options)
     model = build_detector(cfg)
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device

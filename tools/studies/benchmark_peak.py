@@ -19,7 +19,7 @@ import _tools  # noqa: F401
 
 from frostnet_mm.benchmark.measure.machine import choose_cpus, describe_line, describe_machine, pin
 from frostnet_mm.cli import run_tool
-from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.errors import UserError
 
 ACCUMULATORS = 12  # more than latency (4 to 5 cycles) times instructions a cycle (2) of any of these processors
 
@@ -101,7 +101,7 @@ def compile_loop(instruction: Instruction, compiler: str, folder: Path) -> Path:
     source.write_text(write_source(instruction))
     built = subprocess.run([compiler, '-O2', str(source), '-o', str(program)], capture_output=True, text=True)
     if built.returncode:
-        raise ConfigError(
+        raise UserError(
             f"{compiler} cannot compile '{instruction.code}' ({instruction.flag}): {built.stderr.strip()[:500]} "
             'A newer compiler or assembler may know it: name it in CC.'
         )
@@ -120,7 +120,7 @@ def find_compiler() -> str:
     """The C compiler of the environment."""
     name = os.environ.get('CC') or 'cc'
     if shutil.which(name) is None:
-        raise ConfigError(f"There is no C compiler '{name}'; install one (apt-get install gcc) or name it in CC.")
+        raise UserError(f"There is no C compiler '{name}'; install one (apt-get install gcc) or name it in CC.")
     return name
 
 
@@ -130,7 +130,7 @@ def main() -> None:
     known = [instruction for instruction in INSTRUCTIONS if instruction.flag in machine['flags']]
     if not known:
         flags = ', '.join(dict.fromkeys(instruction.flag for instruction in INSTRUCTIONS))
-        raise ConfigError(f'This processor has none of {flags} ({describe_line(machine)}); no other can be measured.')
+        raise UserError(f'This processor has none of {flags} ({describe_line(machine)}); no other can be measured.')
     compiler = find_compiler()
     print(describe_line(machine), flush=True)
     pin(choose_cpus(1))

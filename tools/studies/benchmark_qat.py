@@ -11,14 +11,10 @@ import time
 from statistics import median
 
 import _tools  # noqa: F401
-import torch
-from mmengine.registry import DATASETS
-from torch.profiler import ProfilerActivity, profile
 
 from frostnet_mm.cli import add_config_options, run_tool
 from frostnet_mm.engine.config import load_config
-from frostnet_mm.engine.runner import build_runner, settle_work_dir
-from frostnet_mm.quantization import QuantizationSettings, prepare_model
+from frostnet_mm.files import require_config
 
 MODES = ('float', 'warm-up', 'QAT', 'QAT, batch norm frozen', 'QAT, batch norm and ranges frozen')
 
@@ -40,6 +36,11 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         cfg = load_config(args.config, args.cfg_options)
+        from mmengine.registry import DATASETS
+
+        from frostnet_mm.engine.runner import build_runner, settle_work_dir
+        from frostnet_mm.quantization import QuantizationSettings, prepare_model
+
         settle_work_dir(cfg, args.config, 'work_dirs/benchmark_qat')
         runner = build_runner(cfg)
         runner._init_model_weights()
@@ -76,12 +77,18 @@ class Bench:
     @staticmethod
     def synchronize() -> None:
         """Wait for a GPU, if there is one."""
+        import torch
+
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
 
 def main() -> None:
     args = parse_args()
+    require_config(args.config)
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
     if args.threads:
         torch.set_num_threads(args.threads)
     bench = Bench(args)
@@ -101,8 +108,8 @@ def main() -> None:
     print(f'  {"":36s}{"median":>10s}{"min":>10s}{"max":>10s}   / float')
     for mode in MODES:
         middle = median(seconds[mode])
-        figures = ''.join(f'{value * 1000:7.0f} ms' for value in (middle, min(seconds[mode]), max(seconds[mode])))
-        print(f'  {mode:36s}{figures}   {middle / base:.3f}')
+        times = ''.join(f'{value * 1000:7.0f} ms' for value in (middle, min(seconds[mode]), max(seconds[mode])))
+        print(f'  {mode:36s}{times}   {middle / base:.3f}')
     if args.operators:
         for mode in ('float', 'QAT'):
             with profile(activities=[ProfilerActivity.CPU]) as profiler:

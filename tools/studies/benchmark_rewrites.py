@@ -7,19 +7,15 @@ python tools/studies/benchmark_rewrites.py --network deploy/openvino/network.onn
 """
 
 import argparse
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import _tools  # noqa: F401
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.cli import run_tool
-from frostnet_mm.deploy.engines.onnxruntime import FORMS
-from frostnet_mm.device.predictor import exact_session
-from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.errors import UserError
 
 DEPTH = 8  # equal convolutions in a row, so that the layout of the first and the last does not count
 CALLS = 3
@@ -38,6 +34,8 @@ def parse_args() -> argparse.Namespace:
 
 def chain(channels: int, size: int, kernel: int, integers: bool) -> bytes:
     """A row of depthwise convolutions, in float or as QLinearConv with u8 activations and s8 weights a channel."""
+    from onnx import TensorProto, helper, numpy_helper
+
     generator, nodes, values = np.random.default_rng(0), [], []
 
     def constant(name: str, value: np.ndarray) -> str:
@@ -65,6 +63,10 @@ def chain(channels: int, size: int, kernel: int, integers: bool) -> bytes:
 
 def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     """Median milliseconds of a call by name, one thread, in turns."""
+    import onnxruntime
+
+    from frostnet_mm.device.predictor import exact_session
+
     options = exact_session(onnxruntime.SessionOptions())
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     runs = {}
@@ -87,6 +89,13 @@ def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
 
 def by_form(path: str, in_float: str | None, rounds: int) -> None:
     """Print the time of a network as it is, and with one form after the other; and of the same one in float."""
+    for file in filter(None, (path, in_float)):
+        if not Path(file).is_file():
+            raise UserError(f'{file} does not exist: expected an ONNX file, such as network.onnx of a deployment.')
+    import onnx
+
+    from frostnet_mm.deploy.engines.onnxruntime import FORMS
+
     model = onnx.load(path)
     models, counts = {'as it is': model.SerializeToString()}, {}
     for change in FORMS:
@@ -94,7 +103,7 @@ def by_form(path: str, in_float: str | None, rounds: int) -> None:
         counts[name] = len(change(model))
         models[name] = model.SerializeToString()
     if not any(counts.values()):
-        raise ConfigError(
+        raise UserError(
             f'{path} has all forms already: expected a file as exported, such as that of --engine openvino.'
         )
     if in_float:

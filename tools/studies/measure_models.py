@@ -16,16 +16,10 @@ import _tools  # noqa: F401
 from mmengine.logging import print_log
 
 from frostnet_mm.cli import add_weight_bits, run_tool
-from frostnet_mm.deploy.deploy import DeployOptions, deploy_model, engine_of
-from frostnet_mm.deploy.loaded_model import load_for_deployment
-from frostnet_mm.device.predictor import DeploymentError
-from frostnet_mm.engine.config import ConfigError
-from frostnet_mm.files import write_text
-from frostnet_mm.models.dense import UnsupportedModelError
-from frostnet_mm.quantization import QuantizationError
+from frostnet_mm.errors import UserError
+from frostnet_mm.files import require_config, write_text
 
 MOVES = ('Reorder', 'Transpose', 'Reshape')  # compute nothing
-FAILURES = (ConfigError, DeploymentError, QuantizationError, UnsupportedModelError)
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +39,9 @@ def measure(config: str, engines: list[str], shape: tuple[int, int] | None, weig
     Returns:
         dict: Its row; under 'engines' what each engine runs, or under 'failed' why it does not.
     """
+    from frostnet_mm.deploy.deploy import DeployOptions, deploy_model, engine_of
+    from frostnet_mm.deploy.loaded_model import load_for_deployment
+
     sources: dict[str, object] = {}
     row: dict = dict(config=config, engines={}, failed={})
     for name in engines:
@@ -57,7 +54,7 @@ def measure(config: str, engines: list[str], shape: tuple[int, int] | None, weig
             options = DeployOptions(shape=shape, num_images=0)
             try:
                 found = deploy_model(sources[engine.numerics], engine, Path(folder) / name, options)
-            except FAILURES as error:
+            except UserError as error:
                 row['failed'][name] = f'{type(error).__name__}: {error}'
                 continue
         row |= {key: found[key] for key in ('model', 'int8_share', 'float_operators')}
@@ -134,6 +131,8 @@ def main() -> None:
     args = parse_args()
     engines, out = args.engines.split(','), Path(args.out)
     shape = tuple(args.shape) if args.shape else None
+    for config in args.configs:
+        require_config(config)
     rows = []
     for config in args.configs:
         size = (f'_{shape[0]}x{shape[1]}' if shape else '') + (f'_w{args.weight_bits}' if args.weight_bits else '')

@@ -7,15 +7,15 @@ import argparse
 import time
 from collections import defaultdict
 from statistics import median
+from typing import TYPE_CHECKING
 
 import _tools  # noqa: F401
-import torch
-from mmengine.config import DictAction
-from torch.profiler import ProfilerActivity, profile
 
-from frostnet_mm.cli import run_tool
+from frostnet_mm.cli import add_config_options, run_tool
 from frostnet_mm.engine.config import load_config
-from frostnet_mm.engine.runner import build_runner, settle_work_dir
+
+if TYPE_CHECKING:
+    import torch
 
 PHASES = ('data', 'preprocess', 'network', 'targets and losses', 'backward', 'optimizer')
 NETWORK = ('backbone', 'neck', 'bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=10, help='measured steps, after 3 of warm-up; default 10')
     parser.add_argument('--threads', type=int, help="torch's threads; default as torch chooses")
     parser.add_argument('--operators', type=int, default=12, help='rows of the operator table; 0 leaves it out')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -40,6 +40,8 @@ class Stopwatch:
 
     def read(self, phase: str) -> None:
         """Add the time since the last reading to a phase."""
+        import torch
+
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -47,8 +49,10 @@ class Stopwatch:
         self.mark = now
 
 
-def watch_network(model: torch.nn.Module, current: list[Stopwatch]) -> None:
+def watch_network(model: 'torch.nn.Module', current: list[Stopwatch]) -> None:
     """Count the time between entry and exit of backbone, neck and heads as the network's."""
+    import torch
+
     for name in NETWORK:
         module = getattr(model, name, None)
         if isinstance(module, torch.nn.Module):
@@ -58,9 +62,14 @@ def watch_network(model: torch.nn.Module, current: list[Stopwatch]) -> None:
 
 def main() -> None:
     args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from frostnet_mm.engine.runner import build_runner, settle_work_dir
+
     if args.threads:
         torch.set_num_threads(args.threads)
-    cfg = load_config(args.config, args.cfg_options)
     settle_work_dir(cfg, args.config, 'work_dirs/profile')
     cfg.train_dataloader.num_workers = 0  # so that loading shows up as time of its own
     cfg.train_dataloader.persistent_workers = False

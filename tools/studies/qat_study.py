@@ -1,9 +1,9 @@
-"""Train one detector or segmenter in several ways, in float and in simulated INT8, and compare the metrics.
+"""Train one detector or segmenter in several variants, in float and in simulated INT8, and compare the metrics.
 
 python tools/studies/qat_study.py configs/examples/ssdlite_frostnet_custom_192.py --data-root path/to/data
     --seeds 0 1 --jobs 2
 
-The ways are: float; qat (fake quantization from the first step); statassist (float warm-up, then QAT); gradboost
+The variants are: float; qat (fake quantization from the first step); statassist (float warm-up, then QAT); gradboost
 (StatAssist with GradBoost's paper mode); gradboost-ref (its reference mode). The float run is also calibrated after
 training (ptq). What is finished is not run again, so the command can be stopped and repeated.
 """
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='a float config')
     parser.add_argument('--data-root', help='the data; default: that of the config')
     parser.add_argument('--out', help='folder of the runs; default work_dirs/qat_study/<config name>')
-    parser.add_argument('--ways', nargs='+', choices=[*WARMUPS, 'ptq'], default=[*WARMUPS, 'ptq'])
+    parser.add_argument('--variants', nargs='+', choices=[*WARMUPS, 'ptq'], default=[*WARMUPS, 'ptq'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])
     parser.add_argument('--warmup', default='2 epochs', help="StatAssist's float warm-up; default 2 epochs")
     parser.add_argument('--qat-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='options of QATHook')
@@ -50,19 +50,19 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_config(args: argparse.Namespace, way: str, seed: int, folder: Path) -> Path:
+def write_config(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Path:
     """Write the config of one run."""
     lines = [f"_base_ = '{Path(args.config).resolve()}'", f'randomness = dict(seed={seed}, deterministic=False)']
-    if way != 'float':
-        warmup = WARMUPS[way] or args.warmup
+    if variant != 'float':
+        warmup = WARMUPS[variant] or args.warmup
         options = dict(type='frostnet_mm.QATHook', warmup=warmup, **(args.qat_options or {}))
         lines.append(f'default_hooks = dict(qat={options!r})')
-    if way in MODES:
+    if variant in MODES:
         base = type_name(load_config(args.config, root_option(args)).optim_wrapper.optimizer)
         boosted = f'GradBoost{base}'
         if boosted not in ('GradBoostSGD', 'GradBoostRMSprop', 'GradBoostAdam', 'GradBoostAdamW'):
             raise ConfigError(f'{args.config} trains with {base}, of which there is no GradBoost form.')
-        lines.append(f"optim_wrapper = dict(optimizer=dict(type='frostnet_mm.{boosted}', mode='{MODES[way]}'))")
+        lines.append(f"optim_wrapper = dict(optimizer=dict(type='frostnet_mm.{boosted}', mode='{MODES[variant]}'))")
     path = folder / 'config.py'
     write_text(path, '\n'.join(lines) + '\n')
     return path
@@ -92,13 +92,13 @@ def data_options(args: argparse.Namespace) -> list[str]:
     return ['--cfg-options', f'data_root={args.data_root}'] if args.data_root else []
 
 
-def train(args: argparse.Namespace, way: str, seed: int, folder: Path) -> Path:
-    """Train one way, or go on with it; return the last checkpoint."""
+def train(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Path:
+    """Train one variant, or go on with it; return the last checkpoint."""
     done = folder / 'trained'
     if not done.is_file():
         config = folder / 'config.py'
         if not config.is_file():
-            write_config(args, way, seed, folder)
+            write_config(args, variant, seed, folder)
         command = [sys.executable, str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
         if (folder / 'last_checkpoint').is_file():
             command.append('--resume')
@@ -118,10 +118,10 @@ def evaluate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: P
     return metrics if quantized else {'float': metrics}
 
 
-def one_run(args: argparse.Namespace, way: str, seed: int, root: Path) -> dict[str, dict]:
+def one_run(args: argparse.Namespace, variant: str, seed: int, root: Path) -> dict[str, dict]:
     """Train (for ptq: calibrate) and evaluate."""
-    folder = root / f'{way}_seed{seed}'
-    if way == 'ptq':
+    folder = root / f'{variant}_seed{seed}'
+    if variant == 'ptq':
         float_folder = root / f'float_seed{seed}'
         config, source = float_folder / 'config.py', train(args, 'float', seed, float_folder)
         checkpoint = folder / 'calibrated.pth'
@@ -130,23 +130,23 @@ def one_run(args: argparse.Namespace, way: str, seed: int, root: Path) -> dict[s
             command += ['--num-images', str(args.calibration_images)]
             run(command + data_options(args), folder / 'calibrate.out')
     else:
-        checkpoint, config = train(args, way, seed, folder), folder / 'config.py'
-    return evaluate(args, config, checkpoint, folder, quantized=way != 'float')
+        checkpoint, config = train(args, variant, seed, folder), folder / 'config.py'
+    return evaluate(args, config, checkpoint, folder, quantized=variant != 'float')
 
 
-def table(results: dict[tuple[str, int], dict], ways: list[str], seeds: list[int]) -> Iterator[str]:
-    """The results as a markdown table: each seed's figure, then their mean."""
+def table(results: dict[tuple[str, int], dict], variants: list[str], seeds: list[int]) -> Iterator[str]:
+    """The results as a markdown table: each seed's metric, then their mean."""
     some = next(iter(next(iter(results.values())).values()))
     metrics = [name for name in some if name.split('/')[-1] in ('bbox_mAP', 'bbox_mAP_50', 'mIoU')] or list(some)[:2]
     yield (
-        '| way | arithmetic | '
+        '| variant | arithmetic | '
         + ' | '.join(f'{m.split("/")[-1]} (seeds {", ".join(map(str, seeds))})' for m in metrics)
         + ' |'
     )
     yield '|---|---|' + '---|' * len(metrics)
-    for way in ways:
+    for variant in variants:
         for execution in EXECUTIONS:
-            rows = [results[way, seed].get(execution) for seed in seeds if (way, seed) in results]
+            rows = [results[variant, seed].get(execution) for seed in seeds if (variant, seed) in results]
             rows = [row for row in rows if row]
             if not rows:
                 continue
@@ -154,14 +154,18 @@ def table(results: dict[tuple[str, int], dict], ways: list[str], seeds: list[int
                 f'{", ".join(f"{row[m]:.3f}" for row in rows)} (mean {mean(row[m] for row in rows):.3f})'
                 for m in metrics
             ]
-            yield f'| {way} | {execution} | ' + ' | '.join(cells) + ' |'
+            yield f'| {variant} | {execution} | ' + ' | '.join(cells) + ' |'
 
 
 def main() -> None:
     args = parse_args()
     load_config(args.config, root_option(args))  # a wrong path is said now
     root = Path(args.out or Path('work_dirs') / 'qat_study' / Path(args.config).stem)
-    order = [(way, seed) for seed in args.seeds for way in sorted(args.ways, key=lambda way: way == 'ptq')]
+    order = [
+        (variant, seed)
+        for seed in args.seeds
+        for variant in sorted(args.variants, key=lambda variant: variant == 'ptq')
+    ]
     results: dict[tuple[str, int], dict] = {}
     first = [item for item in order if item[0] != 'ptq']
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -169,7 +173,7 @@ def main() -> None:
             for item, result in zip(group, pool.map(lambda item: one_run(args, *item, root), group), strict=True):
                 results[item] = result
                 print(f'{item[0]}, seed {item[1]}: done', flush=True)
-    lines = list(table(results, args.ways, args.seeds))
+    lines = list(table(results, args.variants, args.seeds))
     write_text(root / 'table.md', '\n'.join(lines) + '\n')
     write_text(root / 'results.json', json.dumps({f'{w}_seed{s}': r for (w, s), r in results.items()}, indent=1))
     print('\n'.join(lines))

@@ -11,12 +11,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from ...compat import check_operators
 from ...engine.config import ConfigError, without_pretrained
 from ...models.dense import DenseNetwork
 from ...registry import type_name
 
 PROBE = 512  # pixels: the maps show strides up to 64, and fill the 49x49 window of mmseg's LRASPPHead at stride 8
 
+check_operators()  # before models of mm are built, which would fail deep inside
 _BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 _RUN_ERRORS = (AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 

@@ -22,7 +22,7 @@ def draw_layers(analysis: Analysis, out_file: str | os.PathLike, title: str = ''
     """Draw the SQNR and the saturation of all layers, in the order in which the network computes, into a PNG.
 
     Args:
-        analysis (Analysis): The figures.
+        analysis (Analysis): The results.
         out_file (str | PathLike): The picture.
         title (str): Heading.
         labelled (int): How many layers are named, worst first. Default: 5.

@@ -10,16 +10,13 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 
+from ...errors import TrainingInterrupted
 from ...files import write_text
 from ...models.checkpoints import epoch_length_of, note_epoch_length
 from ...registry import HOOKS
 from ..loops import ResumableEpochTrainLoop
 
 DATA_BATCH = dict | tuple | list | None
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was stopped by a signal, after its state was saved."""
 
 
 @HOOKS.register_module()

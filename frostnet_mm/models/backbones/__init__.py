@@ -1,3 +1,7 @@
+from ...compat import check_operators
+
+check_operators()  # before mm's packages are imported
+
 from .espnet import ESPNet
 from .espnetv2 import ESPNetv2
 from .frostnet import FrostBottleneck, FrostNet

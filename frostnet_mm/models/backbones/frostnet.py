@@ -1,7 +1,6 @@
 """FrostNet, https://arxiv.org/abs/2006.09679."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.utils.checkpoint as cp
@@ -11,92 +10,28 @@ from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..checkpoints import load_pretrained
+from ..frostnet_arch import ARCHS, NUM_STAGES, STEM_CHANNELS, STEM_STRIDE, BlockSpec, FrostNetArch, divisible
 from .staged import StagedBackbone
 
+__all__ = ['ARCHS', 'NUM_STAGES', 'STEM_CHANNELS', 'BlockSpec', 'FrostBottleneck', 'FrostNet', 'divisible']
 
-class BlockSpec(NamedTuple):
-    """One row of a FrostNet table: kernel size, output channels at width 1, expansion, squeeze reduction, stride."""
-
-    kernel: int
-    channels: int
-    expansion: int
-    reduction: int
-    stride: int
-
-
-def _rows(*rows: tuple[int, int, int, int, int]) -> tuple[BlockSpec, ...]:
-    return tuple(BlockSpec(*row) for row in rows)
-
-
-# The five stages of each variant as in the authors' release, which fits the released weights. (The paper's table
-# prints 5x5 kernels in the early blocks of "large" where the release has 3x3.)
-ARCHS: dict[str, tuple[tuple[BlockSpec, ...], ...]] = {
-    'small': (
-        _rows((3, 16, 1, 1, 1), (5, 24, 3, 4, 2), (3, 24, 3, 4, 1)),
-        _rows((5, 40, 3, 4, 2)),
-        _rows(
-            (5, 80, 3, 4, 2), (5, 80, 3, 4, 1), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)
-        ),
-        _rows((5, 192, 6, 4, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1)),
-        _rows((5, 320, 6, 2, 1)),
-    ),
-    'base': (
-        _rows((3, 16, 1, 1, 1), (5, 24, 6, 4, 2), (3, 24, 3, 4, 1)),
-        _rows((5, 40, 3, 4, 2), (5, 40, 3, 4, 1)),
-        _rows(
-            (5, 80, 3, 4, 2), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (3, 96, 3, 4, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)
-        ),
-        _rows((5, 192, 6, 2, 2), (5, 192, 3, 2, 1), (5, 192, 3, 2, 1), (5, 192, 3, 2, 1)),
-        _rows((5, 320, 6, 2, 1)),
-    ),
-    'large': (
-        _rows((3, 16, 1, 1, 1), (3, 24, 6, 4, 2), (3, 24, 3, 4, 1)),
-        _rows((5, 40, 6, 4, 2), (3, 40, 3, 4, 1)),
-        _rows(
-            (5, 80, 6, 4, 2),
-            (5, 80, 3, 4, 1),
-            (5, 80, 3, 4, 1),
-            (5, 96, 6, 4, 1),
-            (5, 96, 3, 4, 1),
-            (3, 96, 3, 4, 1),
-            (3, 96, 3, 4, 1),
-        ),
-        _rows((5, 192, 6, 2, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1), (5, 192, 3, 4, 1), (5, 192, 3, 4, 1)),
-        _rows((5, 320, 6, 2, 1)),
-    ),
-}
-NUM_STAGES = 5
-STEM_CHANNELS = 32
 MIN_SQUEEZE_CHANNELS = 8  # a narrower squeeze is left out: the block is then a plain inverted bottleneck
 
 ConfigDict = dict
 
 
-def divisible(value: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``value``: at least ``divisor``, and never more than 10 % below ``value``.
-
-    Args:
-        value (float): Number of channels wanted.
-        divisor (int): What the result is a multiple of. Default: 8.
-
-    Returns:
-        int: Number of channels.
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
 class FrostBottleneck(BaseModule):
     """Frost bottleneck: squeeze, concatenate with the input, expand, depthwise convolution, linear projection.
 
-    ``expansion == 1`` leaves out squeeze and expansion; ``in_channels // reduction < 8`` leaves out the squeeze.
+    ``expansion == 1`` leaves out squeeze and expansion; ``reduction=None`` and ``in_channels // reduction < 8`` leave
+    out the squeeze.
 
     Args:
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output.
         kernel_size (int): Kernel of the depthwise convolution, odd.
         expansion (int): Expansion of the channels after the concatenation.
-        reduction (int): Ratio of input channels to squeezed channels.
+        reduction (int, optional): Ratio of input channels to squeezed channels.
         stride (int): Stride of the depthwise convolution.
         dilation (int): Dilation of the depthwise convolution. Default: 1.
         with_cp (bool): Trade computation for memory with gradient checkpointing. Default: False.
@@ -111,7 +46,7 @@ class FrostBottleneck(BaseModule):
         out_channels: int,
         kernel_size: int,
         expansion: int,
-        reduction: int,
+        reduction: int | None,
         stride: int,
         dilation: int = 1,
         with_cp: bool = False,
@@ -130,7 +65,7 @@ class FrostBottleneck(BaseModule):
         self.squeeze: ConvModule | None = None
         self.expand: ConvModule | None = None
         if expansion != 1:
-            if in_channels // reduction >= MIN_SQUEEZE_CHANNELS:
+            if reduction is not None and in_channels // reduction >= MIN_SQUEEZE_CHANNELS:
                 squeezed = divisible(in_channels // reduction)
                 self.squeeze = ConvModule(in_channels, squeezed, 1, **cfg)
                 hidden += squeezed
@@ -168,19 +103,23 @@ class FrostBottleneck(BaseModule):
 class FrostNet(StagedBackbone):
     """FrostNet feature extractor of `FrostNet <https://arxiv.org/abs/2006.09679>`_.
 
-    A 3x3 stem of stride 2 and five stages of Frost bottlenecks whose outputs have strides 4, 8, 16, 32 and 32. Plain
-    float code: quantization is applied to the exported network, not here.
+    A 3x3 stem of stride 2 and stages of Frost bottlenecks: five in the released variants, whose outputs have strides 4,
+    8, 16, 32 and 32. Plain float code: quantization is applied to the exported network, not here.
 
     Args:
-        arch (str): 'small', 'base' or 'large'. Default: 'small'.
+        arch (str | dict): 'small', 'base' or 'large', or a table of any number of stages:
+            ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride), ...], ...])``, whose fields
+            :class:`BlockSpec` describes. Default: 'small'.
         widen_factor (float): Width multiplier of all channels; the authors use 0.35, 0.5, 0.75, 1.0 and 1.25.
             Default: 1.0.
-        out_indices (Sequence[int]): Stages whose outputs are returned, 0 to 4. Later stages than the last one named are
-            not built. Default: (0, 1, 2, 4), strides 4, 8, 16 and 32.
-        output_stride (int): Stride of the last stage: 32, 16 (stages 3 and 4 are dilated) or 8 (stages 2 to 4). A
-            block that loses its stride keeps the dilation of its input, so that the dilated network sampled at every
-            second (fourth) position computes exactly what the network of stride 32 does, with the same weights.
-            Default: 32.
+        out_indices (Sequence[int], optional): Stages whose outputs are returned, from 0. Later stages than the last one
+            named are not built. Default: the last stage at each stride, which is (0, 1, 2, 4) for the released
+            variants (strides 4, 8, 16 and 32).
+        output_stride (int, optional): Stride of the last stage: that of the table (32 for the released variants), or a
+            half or a quarter of it and so on down to 8, by dilation (16: stages 3 and 4 of the released variants; 8:
+            stages 2 to 4). A block that loses its stride keeps the dilation of its input, so that the dilated network
+            sampled at every second (fourth) position computes exactly what the strided network does, with the same
+            weights. Default: that of the table.
         frozen_stages (int): Stages frozen (no gradients, BN in eval mode): -1 none, 0 the stem, n the stem and the
             first n stages. Default: -1.
         norm_eval (bool): Keep all normalization layers in eval mode while training. Default: False.
@@ -204,10 +143,10 @@ class FrostNet(StagedBackbone):
 
     def __init__(
         self,
-        arch: str = 'small',
+        arch: str | Mapping | FrostNetArch = 'small',
         widen_factor: float = 1.0,
-        out_indices: Sequence[int] = (0, 1, 2, 4),
-        output_stride: int = 32,
+        out_indices: Sequence[int] | None = None,
+        output_stride: int | None = None,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         norm_cfg: ConfigDict | None = None,
@@ -215,7 +154,10 @@ class FrostNet(StagedBackbone):
         with_cp: bool = False,
         init_cfg: ConfigDict | list[ConfigDict] | None = None,
     ) -> None:
-        _check_arguments(arch, widen_factor, out_indices, output_stride, frozen_stages)
+        spec = FrostNetArch.from_config(arch)
+        out_indices = spec.default_out_indices if out_indices is None else out_indices
+        output_stride = spec.strides[-1] if output_stride is None else output_stride
+        _check_arguments(spec, widen_factor, out_indices, output_stride, frozen_stages)
         super().__init__(
             init_cfg
             or [
@@ -223,7 +165,7 @@ class FrostNet(StagedBackbone):
                 dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
             ]
         )
-        self.arch = arch
+        self.arch = arch if isinstance(arch, str) else spec
         self.widen_factor = widen_factor
         self.out_indices = tuple(out_indices)
         self.output_stride = output_stride
@@ -231,28 +173,28 @@ class FrostNet(StagedBackbone):
         self.norm_eval = norm_eval
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
 
-        channels = divisible(STEM_CHANNELS * min(1.0, widen_factor))
+        channels = divisible(spec.stem * min(1.0, widen_factor))
         self.stem = ConvModule(3, channels, 3, stride=2, padding=1, **cfg)
         self.stages = nn.ModuleList()
         self.out_channels: tuple[int, ...] = ()
-        stride, dilation = 2, 1
-        for specs in ARCHS[arch][: max(self.out_indices) + 1]:
+        stride, dilation = STEM_STRIDE, 1
+        for rows in spec.stages[: max(self.out_indices) + 1]:
             blocks = []
-            for spec in specs:
-                if stride * spec.stride > output_stride:
+            for row in rows:
+                if stride * row.stride > output_stride:
                     block_stride, block_dilation = 1, dilation
-                    dilation *= spec.stride
+                    dilation *= row.stride
                 else:
-                    block_stride, block_dilation = spec.stride, dilation
-                    stride *= spec.stride
-                out_channels = divisible(int(spec.channels * widen_factor))
+                    block_stride, block_dilation = row.stride, dilation
+                    stride *= row.stride
+                out_channels = divisible(int(row.channels * widen_factor))
                 blocks.append(
                     FrostBottleneck(
                         channels,
                         out_channels,
-                        spec.kernel,
-                        spec.expansion,
-                        spec.reduction,
+                        row.kernel,
+                        row.expansion,
+                        row.reduction,
                         block_stride,
                         block_dilation,
                         with_cp=with_cp,
@@ -291,29 +233,33 @@ class FrostNet(StagedBackbone):
 
 
 def _check_arguments(
-    arch: str, widen_factor: float, out_indices: Sequence[int], output_stride: int, frozen_stages: int
+    spec: FrostNetArch, widen_factor: float, out_indices: Sequence[int], output_stride: int, frozen_stages: int
 ) -> None:
-    if arch not in ARCHS:
-        raise ValueError(f'FrostNet has no arch={arch!r}: choose one of {", ".join(map(repr, ARCHS))}.')
     if isinstance(widen_factor, bool) or not isinstance(widen_factor, (int, float)) or not 0 < widen_factor <= 8:
         raise ValueError(
             f'widen_factor={widen_factor!r} is not a width: give a number above 0 (at most 8), '
             'for example 0.35, 0.5, 0.75, 1.0 or 1.25.'
         )
+    last = len(spec.stages) - 1
     indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
     if (
         not indices
-        or any(not isinstance(i, int) or not 0 <= i < NUM_STAGES for i in indices)
+        or any(not isinstance(i, int) or not 0 <= i <= last for i in indices)
         or list(indices) != sorted(set(indices))
     ):
         raise ValueError(
-            f'out_indices={out_indices!r} must name stages 0 to {NUM_STAGES - 1} (strides 4, 8, 16, 32, 32) '
-            'in ascending order, each once, for example (2, 4).'
+            f'out_indices={out_indices!r} must name stages 0 to {last} (strides {", ".join(map(str, spec.strides))}) '
+            f'in ascending order, each once, for example {spec.default_out_indices[-2:]}.'
         )
-    if output_stride not in (32, 16, 8):
-        raise ValueError(f'output_stride={output_stride!r} must be 32, 16 or 8.')
+    allowed = spec.output_strides
+    if output_stride not in allowed:
+        raise ValueError(f'output_stride={output_stride!r} must be {_alternatives(allowed)}.')
     if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= max(indices) + 1:
         raise ValueError(
             f'frozen_stages={frozen_stages!r} must lie between -1 (nothing frozen) and {max(indices) + 1} '
             f'(the stem and all stages up to the last of out_indices={indices}).'
         )
+
+
+def _alternatives(values: Sequence[int]) -> str:
+    return ' or '.join(filter(None, (', '.join(map(str, values[:-1])), str(values[-1]))))

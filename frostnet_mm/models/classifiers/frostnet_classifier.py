@@ -1,12 +1,15 @@
 """FrostNet with its ImageNet classification head, so that released checkpoints can be held, counted and converted."""
 
+from collections.abc import Mapping
+
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...registry import MODELS
-from ..backbones.frostnet import NUM_STAGES, FrostNet
+from ..backbones.frostnet import FrostNet
 from ..checkpoints import load_pretrained
+from ..frostnet_arch import FrostNetArch
 
 HEAD_CHANNELS = 1280  # at every width
 
@@ -16,7 +19,7 @@ class FrostNetClassifier(BaseModule):
     """FrostNet trunk, 1x1 convolution to 1280 channels, global average pooling, dropout, 1x1 classifier.
 
     Args:
-        arch (str): 'small', 'base' or 'large'. Default: 'small'.
+        arch (str | dict): 'small', 'base' or 'large', or a table, as for :class:`FrostNet`. Default: 'small'.
         widen_factor (float): Width multiplier of the trunk. Default: 1.0.
         num_classes (int): Number of classes. Default: 1000.
         dropout (float): Dropout rate before the classifier. Default: 0.2.
@@ -28,7 +31,7 @@ class FrostNetClassifier(BaseModule):
 
     def __init__(
         self,
-        arch: str = 'small',
+        arch: str | Mapping | FrostNetArch = 'small',
         widen_factor: float = 1.0,
         num_classes: int = 1000,
         dropout: float = 0.2,
@@ -38,7 +41,8 @@ class FrostNetClassifier(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
-        self.backbone = FrostNet(arch, widen_factor, out_indices=(NUM_STAGES - 1,), **cfg)
+        last = len(FrostNetArch.from_config(arch).stages) - 1
+        self.backbone = FrostNet(arch, widen_factor, out_indices=(last,), **cfg)
         self.conv_head = ConvModule(self.backbone.out_channels[-1], HEAD_CHANNELS, 1, **cfg)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)

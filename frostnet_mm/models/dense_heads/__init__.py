@@ -1,3 +1,7 @@
+from ...compat import check_operators
+
+check_operators()  # before mm's packages are imported
+
 from .ssdlite_head import SSDLiteHead
 from .tdsod_head import TDSODHead
 

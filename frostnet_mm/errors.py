@@ -1,0 +1,13 @@
+"""What tools print in one message, without a traceback: ``UserError``, the base of all our own errors.
+
+It is defined in ``device``, which is copied into deployments and needs no other package. An error keeps a built-in base
+beside it (``class ConfigError(UserError, ValueError)``), for those who catch that.
+"""
+
+from .device.errors import UserError
+
+__all__ = ['TrainingInterrupted', 'UserError']
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was stopped by a signal, after its state was saved."""

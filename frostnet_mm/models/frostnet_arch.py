@@ -1,0 +1,208 @@
+"""FrostNet's architectures as data: tables of blocks, checked and frozen. The released variants are such tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Rows = list[tuple[int, int, int, int | None, int]]
+KEYS = ('stem', 'stages')
+NEXT_FIELD = 'kind'  # what a sixth field of a row will be, once there is a second kind of block
+STEM_STRIDE = 2
+
+
+class BlockSpec(NamedTuple):
+    """One row of a table: a Frost bottleneck.
+
+    Args:
+        kernel (int): Kernel of the depthwise convolution, odd.
+        channels (int): Output channels at width 1.
+        expansion (int): Expansion of the channels after the concatenation; 1 leaves out squeeze and expansion.
+        reduction (int, optional): Ratio of input channels to squeezed channels; None leaves out the squeeze.
+        stride (int): Stride of the depthwise convolution, 1 or 2.
+    """
+
+    kernel: int
+    channels: int
+    expansion: int
+    reduction: int | None
+    stride: int
+
+
+@dataclass(frozen=True)
+class FrostNetArch:
+    """An architecture: the stem's channels and the blocks of each stage. Made by :meth:`from_config`, which checks it.
+
+    Args:
+        stem (int): Output channels of the 3x3 stem of stride 2, at width 1.
+        stages (tuple[tuple[BlockSpec]]): The blocks of each stage.
+    """
+
+    stem: int
+    stages: tuple[tuple[BlockSpec, ...], ...]
+
+    @classmethod
+    def from_config(cls, arch: 'str | Mapping | FrostNetArch') -> 'FrostNetArch':
+        """Look up a name, or read a table.
+
+        Args:
+            arch (str | Mapping | FrostNetArch): 'small', 'base' or 'large', or a table
+                ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride), ...], ...])`` of lists or
+                tuples.
+
+        Raises:
+            ValueError: There is no such name, or the table is wrong; the message names stage, row and field.
+        """
+        if isinstance(arch, cls):
+            return arch
+        if isinstance(arch, str):
+            if arch not in ARCHS:
+                raise ValueError(f'FrostNet has no arch={arch!r}: choose one of {_names()}, or give a table.')
+            return ARCHS[arch]
+        if not isinstance(arch, Mapping):
+            raise ValueError(
+                f'arch={arch!r} is of type {type(arch).__name__}: expected one of {_names()}, or a table '
+                f'dict(stem=32, stages=[[({", ".join(BlockSpec._fields)}), ...], ...]).'
+            )
+        return cls._from_table(arch)
+
+    @classmethod
+    def _from_table(cls, table: Mapping) -> 'FrostNetArch':
+        missing = [key for key in KEYS if key not in table]
+        unknown = [key for key in table if key not in KEYS]
+        if missing or unknown:
+            wrong = [f'lacks {", ".join(missing)}'] * bool(missing)
+            wrong += [f'has the unknown keys {", ".join(map(str, unknown))}'] * bool(unknown)
+            raise ValueError(f'The table arch {" and ".join(wrong)}: expected the keys {" and ".join(KEYS)}.')
+        stages = table['stages']
+        if not _is_sequence(stages) or not stages:
+            raise ValueError(f'arch.stages={stages!r}: expected a list of at least one stage.')
+        return cls(
+            _whole('arch.stem', table['stem'], 1),
+            tuple(_stage(f'arch.stages[{index}]', stage) for index, stage in enumerate(stages)),
+        )
+
+    def to_config(self) -> dict:
+        """The table as a config holds it: plain numbers, tuples, lists and a dict."""
+        return dict(stem=self.stem, stages=[[tuple(row) for row in stage] for stage in self.stages])
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each stage's output, such as (4, 8, 16, 32, 32)."""
+        stride, strides = STEM_STRIDE, []
+        for stage in self.stages:
+            for row in stage:
+                stride *= row.stride
+            strides.append(stride)
+        return tuple(strides)
+
+    @property
+    def default_out_indices(self) -> tuple[int, ...]:
+        """The last stage at each stride: (0, 1, 2, 4) for the strides (4, 8, 16, 32, 32)."""
+        strides = self.strides
+        return tuple(i for i, stride in enumerate(strides) if i + 1 == len(strides) or stride != strides[i + 1])
+
+    @property
+    def output_strides(self) -> tuple[int, ...]:
+        """What the last stage's stride may be made by dilation: its own, and the halves of that down to 8."""
+        stride = self.strides[-1]
+        strides = [stride]
+        while stride > 8:
+            stride //= 2
+            strides.append(stride)
+        return tuple(strides)
+
+
+def _names() -> str:
+    return ', '.join(map(repr, ARCHS))
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _stage(place: str, stage: Any) -> tuple[BlockSpec, ...]:
+    if not _is_sequence(stage) or not stage:
+        raise ValueError(f'{place}={stage!r}: expected a list of at least one row ({", ".join(BlockSpec._fields)}).')
+    return tuple(_row(f'{place}[{index}]', row) for index, row in enumerate(stage))
+
+
+def _row(place: str, row: Any) -> BlockSpec:
+    fields = BlockSpec._fields
+    if not _is_sequence(row):
+        raise ValueError(f'{place}={row!r}: expected a row ({", ".join(fields)}).')
+    if len(row) != len(fields):
+        lacking = f'; {", ".join(fields[len(row) :])} missing' if len(row) < len(fields) else ''
+        further = f'; there is no field {NEXT_FIELD} yet' if len(row) == len(fields) + 1 else ''
+        raise ValueError(
+            f'{place}={row!r} has {len(row)} fields: expected {len(fields)}, ({", ".join(fields)}){lacking}{further}.'
+        )
+    kernel, channels, expansion, reduction, stride = row
+    kernel = _whole(f'{place}.kernel', kernel, 1, 'an odd whole number')
+    if kernel % 2 == 0:
+        raise ValueError(f'{place}.kernel={kernel!r}: expected an odd whole number of at least 1.')
+    channels = _whole(f'{place}.channels', channels, 1)
+    expansion = _whole(f'{place}.expansion', expansion, 1)
+    if reduction is not None:
+        reduction = _whole(f'{place}.reduction', reduction, 1, 'None (no squeeze) or a whole number')
+    if isinstance(stride, bool) or not isinstance(stride, int) or stride not in (1, 2):
+        raise ValueError(f'{place}.stride={stride!r}: expected 1 or 2.')
+    return BlockSpec(kernel, channels, expansion, reduction, stride)
+
+
+def _whole(place: str, value: Any, least: int, what: str = 'a whole number') -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{place}={value!r}: expected {what} of at least {least}.')
+    return value
+
+
+def divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of ``divisor`` nearest to ``value``: at least ``divisor``, and never more than 10 % below ``value``.
+
+    Args:
+        value (float): Number of channels wanted.
+        divisor (int): What the result is a multiple of. Default: 8.
+
+    Returns:
+        int: Number of channels.
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+# The variants of the authors' release, which fit the released weights. (The paper's table prints 5x5 kernels in the
+# early blocks of "large" where the release has 3x3.)
+SMALL: list[Rows] = [
+    [(3, 16, 1, 1, 1), (5, 24, 3, 4, 2), (3, 24, 3, 4, 1)],
+    [(5, 40, 3, 4, 2)],
+    [(5, 80, 3, 4, 2), (5, 80, 3, 4, 1), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)],
+    [(5, 192, 6, 4, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1)],
+    [(5, 320, 6, 2, 1)],
+]
+BASE: list[Rows] = [
+    [(3, 16, 1, 1, 1), (5, 24, 6, 4, 2), (3, 24, 3, 4, 1)],
+    [(5, 40, 3, 4, 2), (5, 40, 3, 4, 1)],
+    [(5, 80, 3, 4, 2), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (3, 96, 3, 4, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)],
+    [(5, 192, 6, 2, 2), (5, 192, 3, 2, 1), (5, 192, 3, 2, 1), (5, 192, 3, 2, 1)],
+    [(5, 320, 6, 2, 1)],
+]
+LARGE: list[Rows] = [
+    [(3, 16, 1, 1, 1), (3, 24, 6, 4, 2), (3, 24, 3, 4, 1)],
+    [(5, 40, 6, 4, 2), (3, 40, 3, 4, 1)],
+    [
+        (5, 80, 6, 4, 2),
+        (5, 80, 3, 4, 1),
+        (5, 80, 3, 4, 1),
+        (5, 96, 6, 4, 1),
+        (5, 96, 3, 4, 1),
+        (3, 96, 3, 4, 1),
+        (3, 96, 3, 4, 1),
+    ],
+    [(5, 192, 6, 2, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1), (5, 192, 3, 4, 1), (5, 192, 3, 4, 1)],
+    [(5, 320, 6, 2, 1)],
+]
+STEM_CHANNELS = 32
+NUM_STAGES = 5  # of each released variant
+ARCHS: dict[str, FrostNetArch] = {
+    name: FrostNetArch.from_config(dict(stem=STEM_CHANNELS, stages=stages))
+    for name, stages in (('small', SMALL), ('base', BASE), ('large', LARGE))
+}

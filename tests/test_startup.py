@@ -1,0 +1,142 @@
+"""What is imported before anything is done: by the package, by --help, and by a wrong path; each in a fresh process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+HEAVY = ('torch', 'mmcv', 'mmdet', 'mmseg', 'torchao', 'matplotlib', 'onnx', 'openvino', 'onnxruntime')
+PROBE = """
+import json, os, runpy, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+status = 0
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+except SystemExit as stop:
+    status = stop.code
+print()
+print(json.dumps([status, sorted(name for name in sys.modules if '.' not in name)]))
+"""
+CONFIG, ABSENT = 'configs/ssdlite_frostnet_coco.py', 'configs/ssdlite_frostnt_coco.py'
+SUGGESTION = 'Config configs/ssdlite_frostnt_coco.py does not exist. In configs there are: ssdlite_frostnet_coco.py'
+CHECKPOINT = 'Checkpoint absent/none.pth does not exist; expected a file written by torch.save.'
+# By tool: arguments with a path that does not exist, and the beginning of what is said; None without any path.
+WRONG = {
+    'analyze_quant': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
+    'benchmark': [([ABSENT], 'Config configs/ssdlite_frostnt_coco.py does not exist.')],
+    'calibrate': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
+    'convert_frostnet_weights': [(['absent/none.pth', 'out.pth'], CHECKPOINT)],
+    'demo': [],
+    'deploy': [
+        ([ABSENT, 'none.pth', '--engine', 'openvino', '--out', 'absent'], SUGGESTION),
+        ([CONFIG, 'absent/none.pth', '--engine', 'openvino', '--out', 'absent'], CHECKPOINT),
+    ],
+    'draw_segmentation': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
+    'infer': [
+        ([ABSENT, 'none.pth', 'images', '--out', 'absent'], SUGGESTION),
+        ([CONFIG, 'absent/none.pth', 'images', '--out', 'absent'], CHECKPOINT),
+    ],
+    'make_mini_data': [],
+    'plot_curves': [(['absent'], 'absent holds no */vis_data/scalars.json')],
+    'prepare_cityscapes': [(['absent'], "The folder 'absent' does not exist.")],
+    'prepare_coco': [(['absent'], "The folder 'absent' does not exist.")],
+    'swap_backbone': [
+        ([ABSENT, '--out', 'absent.py'], SUGGESTION),
+        (['mmdet::ssd/absent', '--out', 'absent.py'], 'Config '),
+        (['absent::ssd', '--out', 'absent.py'], "Config absent::ssd: no package 'absent' is installed"),
+        ([CONFIG, '--checkpoint', 'absent/none.pth', '--out', 'absent.py'], CHECKPOINT),
+    ],
+    'test': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
+    'train': [([ABSENT], SUGGESTION), ([CONFIG, '--resume', 'absent/none.pth'], CHECKPOINT)],
+    'studies/benchmark_gradboost': [([ABSENT], SUGGESTION)],
+    'studies/benchmark_peak': [],
+    'studies/benchmark_qat': [([ABSENT], SUGGESTION)],
+    'studies/benchmark_rewrites': [(['--network', 'absent.onnx'], 'absent.onnx does not exist')],
+    'studies/measure_models': [([CONFIG, ABSENT], SUGGESTION)],
+    'studies/profile_training': [([ABSENT], SUGGESTION)],
+    'studies/qat_study': [([ABSENT], SUGGESTION)],
+}
+
+
+def python(*arguments):
+    """Run Python in a process of its own; return what ended it and all that it printed."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def run_tool(name, *arguments):
+    """Run a tool; return its exit status, its messages, and the heavy packages that it imported."""
+    done = python('-c', PROBE, ROOT / 'tools' / f'{name}.py', *arguments)
+    assert done.returncode == 0, done.stderr
+    status, modules = json.loads(done.stdout.splitlines()[-1])
+    return status, done.stdout + done.stderr, sorted(set(modules) & set(HEAVY))
+
+
+def test_every_tool_is_listed():
+    tools = {file.stem for file in (ROOT / 'tools').glob('*.py')}
+    studies = {f'studies/{file.stem}' for file in (ROOT / 'tools/studies').glob('*.py')}
+    assert {name for name in tools | studies if not name.split('/')[-1].startswith('_')} == set(WRONG)
+
+
+def test_the_package_is_imported_without_heavy_packages():
+    done = python('-c', 'import frostnet_mm, sys; print(*sys.modules)')
+    assert done.returncode == 0, done.stderr
+    assert 'frostnet_mm.registry' in done.stdout.split()
+    assert set(done.stdout.split()) & set(HEAVY) == set()
+    assert done.stderr == ''
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_help_needs_no_heavy_package(name):
+    status, printed, heavy = run_tool(name, '--help')
+    assert (status, heavy) == (0, [])
+    assert 'usage:' in printed
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'message'), [(name, *case) for name, cases in WRONG.items() for case in cases]
+)
+def test_a_wrong_path_is_said_before_a_heavy_package_is_imported(name, arguments, message):
+    status, printed, heavy = run_tool(name, *arguments)
+    assert (status, heavy) == (2, [])
+    assert f'\nerror: {message}' in printed and 'Traceback' not in printed
+
+
+def test_the_probe_sees_heavy_packages(tmp_path):
+    """The tests above can fail: a tool that imports torch first is found."""
+    tool = tmp_path / 'tool.py'
+    tool.write_text('import torch\nraise SystemExit(2)\n')
+    done = python('-c', PROBE, tool)
+    status, modules = json.loads(done.stdout.splitlines()[-1])
+    assert status == 2 and 'torch' in modules
+
+
+def test_packages_offer_their_names_lazily():
+    code = """
+import sys
+import frostnet_mm
+assert frostnet_mm.models.__all__ and 'FrostNet' in dir(frostnet_mm) and 'QATHook' in dir(frostnet_mm.quantization)
+assert 'torch' not in sys.modules
+try:
+    frostnet_mm.FrostNot
+except AttributeError as error:
+    assert str(error) == "module 'frostnet_mm' has no attribute 'FrostNot'", error
+from frostnet_mm.quantization.scheme import WEIGHT_BITS
+assert 'torch' not in sys.modules
+import frostnet_mm.quantization.convert  # sets the attribute `convert` of the package, as Python does for every module
+from frostnet_mm.quantization import QATHook, convert, prepare_model
+assert convert.__module__ == 'frostnet_mm.quantization.convert' and callable(convert)
+assert frostnet_mm.convert is convert and frostnet_mm.QATHook is QATHook
+from frostnet_mm import *
+assert FrostNet.__module__ == 'frostnet_mm.models.backbones.frostnet'
+assert {'DenseNetwork', 'QATHook', 'load_config', 'CheckedCocoDataset', '__version__'} <= set(globals())
+"""
+    done = python('-c', code)
+    assert done.returncode == 0, done.stderr
+    assert 'torchao' not in done.stderr and 'pytree' not in done.stderr  # what they warn of at import
