@@ -55,8 +55,8 @@ def configure_execution(
     Raises:
         CheckpointError: The weights cannot have that many bits.
     """
-    hooks = [*cfg.get('custom_hooks', []), *(hook for hook in cfg.get('default_hooks', {}).values() if hook)]
-    own = [hook for hook in hooks if hook['type'] in ('QATHook', 'frostnet_mm.QATHook')]
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
+    own = [hook for hook in hooks if hook and hook['type'] in ('QATHook', 'frostnet_mm.QATHook')]
     if not own and execution != 'float':
         from ..quantization.hook import hook_options
         from ..quantization.prepare import settings_of
