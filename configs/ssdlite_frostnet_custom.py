@@ -25,28 +25,10 @@ model = dict(
     ),
 )
 
-train_pipeline = [
-    dict(type='frostnet_mm.LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='Expand',
-        mean={{_base_.data_preprocessor.mean}},
-        to_rgb={{_base_.data_preprocessor.bgr_to_rgb}},
-        ratio_range=(1, 2),
-        prob=0.3,
-    ),
-    dict(type='frostnet_mm.MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5),
-    dict(type='Resize', scale={{_base_.input_size}}, keep_ratio=False),
-    dict(type='RandomFlip', prob=[0.5], direction=['horizontal']),
-    dict(
-        type='PhotoMetricDistortion',
-        brightness_delta=32,
-        contrast_range=(0.5, 1.5),
-        saturation_range=(0.5, 1.5),
-        hue_delta=18,
-    ),
-    dict(type='PackDetInputs'),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(ratio_range=(1, 2), prob=0.3)  # Expand
+train_pipeline[3].update(min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5)
+train_pipeline[5] = dict(type='RandomFlip', prob=[0.5], direction=['horizontal'])
 batch_size = 8
 train_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=dict(pipeline=train_pipeline))
 
