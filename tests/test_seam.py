@@ -195,6 +195,16 @@ def test_attach_and_detach(model):
     assert 'extract_feat' not in model.__dict__ and 'forward' not in model.decode_head.__dict__
 
 
+def test_the_modules_themselves_run_within_detached(model):
+    own = logits(model)
+    attach(model, returns(1))
+    message = '^tuple was given to the head of a model that another network is attached to, expected .*detached'
+    with pytest.raises(TypeError, match=message):
+        DenseNetwork(model)(images())
+    with detached(model):
+        assert torch.equal(DenseNetwork(model)(images())[0], own)
+
+
 def test_contexts_restore_what_was_there(model):
     own = logits(model)
     with attached(model, returns(1)):

@@ -284,6 +284,11 @@ class _HeadOutputs:
     """Stands in for a head's ``forward``: hands out what the dense network has computed already."""
 
     def __call__(self, features: _Features) -> Any:
+        if not isinstance(features, _Features):
+            raise TypeError(
+                f'{type(features).__name__} was given to the head of a model that another network is attached to, '
+                "expected what the model's extract_feat returned. Run the modules themselves within detached(model)."
+            )
         return features.outputs
 
 
