@@ -31,7 +31,7 @@ def flat_network(numerics, **options):
     dense, network = make(numerics, list(options.items()))
     gather_ranges(dense, network)
     converted = convert(network)
-    return network, FlatNetwork(_IntegerNetwork(converted), converted.spec, converted.names, keep_features=False)
+    return network, FlatNetwork(_IntegerNetwork(converted), converted.layout.for_inference(keep_features=False))
 
 
 def run_in(engine, flat, x, folder):
@@ -50,7 +50,7 @@ def compared(network, flat, x, found):
     with torch.no_grad():
         expected = [[value.numpy() for value in flat(x)]]
         network.simulate(False)
-        exact = [[value.numpy() for i, value in enumerate(network.eval().flat(x)) if i in flat.indices]]
+        exact = [[value.numpy() for value in flat.layout.select(network.eval().flat(x))]]
         network.simulate(True)
     return compare_outputs(flat.names, found, expected, exact)
 

@@ -18,7 +18,7 @@ from torch import nn
 from frostnet_mm.apis.inference import build_pipeline
 from frostnet_mm.deploy.cost import engine_int8_share, layer_costs, macs_by_node
 from frostnet_mm.deploy.deploy import DeployOptions, deploy, deploy_model, engine_of
-from frostnet_mm.deploy.engine_network import attach_engine
+from frostnet_mm.deploy.engine_network import EngineNetwork
 from frostnet_mm.deploy.engines import base
 from frostnet_mm.deploy.flat_network import Normalization, traceable
 from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
@@ -35,7 +35,7 @@ from frostnet_mm.device.predictor import (
     compare_outputs,
     open_network,
 )
-from frostnet_mm.models.dense import DenseNetwork, detach
+from frostnet_mm.models.dense import DenseNetwork, attached
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
 CLASSES = {'model.bbox_head.num_classes': 4, 'model.test_cfg.score_thr': 0.25}
@@ -269,13 +269,9 @@ def test_mm_and_the_predictor_agree_on_an_engine(source, deployed, picture, name
     """Boxes of mm's pipeline and decoding with the engine at the seam, and of the folder by itself."""
     folder, description = deployed[name]
     alone = Predictor(folder).predict(picture)
-    attach_engine(source.model, open_network(folder), source.network)
-    try:
-        data = build_pipeline(source.cfg)(dict(img_path=str(picture), img_id=0))
-        with torch.no_grad():
-            (sample,) = source.model.test_step(pseudo_collate([data]))
-    finally:
-        detach(source.model)
+    data = build_pipeline(source.cfg)(dict(img_path=str(picture), img_id=0))
+    with attached(source.model, EngineNetwork(open_network(folder), source.network.layout)), torch.no_grad():
+        (sample,) = source.model.test_step(pseudo_collate([data]))
     found = sample.pred_instances
     assert len(found) == len(alone.boxes) > 0
     np.testing.assert_allclose(alone.scores, found.scores.numpy(), atol=1e-5)
@@ -292,11 +288,8 @@ def test_seam_splits_batches(source, deployed):
     """Three images through a network that was written for one."""
     folder, _ = deployed['onnxruntime']
     images = torch.randn(3, 3, 320, 320, generator=torch.Generator().manual_seed(0))
-    attach_engine(source.model, open_network(folder), source.network)
-    try:
+    with attached(source.model, EngineNetwork(open_network(folder), source.network.layout)):
         scores, boxes = source.model.extract_feat(images).outputs
-    finally:
-        detach(source.model)
     single = open_network(folder)(images[2:].numpy())
     assert [tuple(s.shape[:2]) for s in scores] == [(3, 30)] * 6
     assert np.array_equal(scores[3][2].numpy(), single[3][0]) and np.array_equal(boxes[0][2].numpy(), single[6][0])

@@ -251,30 +251,30 @@ def _torch_stages(model: Any, cfg: Any, run: Callable, path: str) -> Callable[[]
     from torch.utils._pytree import tree_map
 
     from frostnet_mm.apis.inference import build_pipeline
-    from frostnet_mm.models.dense import DenseNetwork
+    from frostnet_mm.models.dense import DenseNetwork, attached, detached
 
     first, *rest = build_pipeline(cfg).transforms
     image = first(dict(img_path=path, img_id=0))
-    head = getattr(model, DenseNetwork(model).head_name)
-    features = _Timed(lambda images: run(model_features, images))
-    outputs = _Timed(lambda maps: tree_map(lambda value: value.float(), run(head_forward, maps)))
-    model_features, head_forward = model.extract_feat, head.forward
+    dense = DenseNetwork(model)
+
+    def compute(images: Any) -> Any:
+        with detached(model):
+            return tree_map(lambda value: value.float(), run(dense, images))
+
+    network = _Timed(compute)
 
     def stages() -> Stages:
-        started = time.perf_counter()
-        data = copy.deepcopy(image)
-        for transform in rest:
-            data = transform(data)
-        with torch.inference_mode():
-            batch = model.data_preprocessor(pseudo_collate([data]), False)
-            images = batch['inputs'].contiguous(memory_format=torch.channels_last)
-            prepared, features.seconds, outputs.seconds = time.perf_counter(), 0.0, 0.0
-            model.__dict__['extract_feat'], head.__dict__['forward'] = features, outputs
-            try:
+        with attached(model, network):
+            started = time.perf_counter()
+            data = copy.deepcopy(image)
+            for transform in rest:
+                data = transform(data)
+            with torch.inference_mode():
+                batch = model.data_preprocessor(pseudo_collate([data]), False)
+                images = batch['inputs'].contiguous(memory_format=torch.channels_last)
+                prepared, network.seconds = time.perf_counter(), 0.0
                 model.predict(images, batch['data_samples'])
-            finally:  # the network alone is measured without them
-                del model.__dict__['extract_feat'], head.__dict__['forward']
-        whole, network = time.perf_counter() - prepared, features.seconds + outputs.seconds
-        return prepared - started, network, whole - network
+            whole = time.perf_counter() - prepared
+        return prepared - started, network.seconds, whole - network.seconds
 
     return stages
