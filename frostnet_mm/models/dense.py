@@ -14,9 +14,9 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-Execute = Callable[[Tensor], tuple[Any, list[Tensor]]]
-
 from ..errors import UserError
+
+Execute = Callable[[Tensor], tuple[Any, list[Tensor]]]
 
 
 class UnsupportedModelError(UserError, TypeError):
