@@ -23,4 +23,6 @@ HOOKS = Registry(
 )
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope=SCOPE, locations=['frostnet_mm.engine'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope=SCOPE, locations=['frostnet_mm.apis'])
+#: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.
+ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
 OPTIMIZERS = Registry('optimizer', parent=MMENGINE_OPTIMIZERS, scope=SCOPE, locations=['frostnet_mm.engine'])

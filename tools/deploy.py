@@ -10,14 +10,16 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.deploy.deploy import ENGINE_CLASSES, DeployOptions, deploy
+from frostnet_mm.deploy.deploy import DeployOptions, deploy
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Write a model for an engine, and verify it there.')
     parser.add_argument('config')
     parser.add_argument('checkpoint', help="'random' for random weights, to measure times with")
-    parser.add_argument('--engine', required=True, choices=list(ENGINE_CLASSES))
+    parser.add_argument(
+        '--engine', required=True, metavar='NAME', help='onnxruntime, openvino, executorch, inductor, or a plug-in'
+    )
     parser.add_argument('--out', required=True, help='folder; a deployment that is there is replaced')
     parser.add_argument('--float', action='store_true', help='deploy in float, to compare INT8 with')
     size = parser.add_mutually_exclusive_group()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..device.predictor import DeploymentError, Network
+from ..device import DeploymentError, Network
 from ..models.dense import attach, unwrap
 from .flat_network import FlatNetwork
 

@@ -1,4 +1,4 @@
-"""What onnxruntime makes of the forms that our deployments give it.
+"""What the graph rewrites of our deployments bring in onnxruntime.
 
 # depthwise convolutions by number of channels
 python tools/studies/benchmark_rewrites.py
@@ -17,8 +17,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.cli import run_tool
-from frostnet_mm.deploy.engines.onnxruntime import FORMS
-from frostnet_mm.device.predictor import exact_session
+from frostnet_mm.deploy.engines.onnxruntime import REWRITES
+from frostnet_mm.device import saturation_free_session
 from frostnet_mm.engine.config import ConfigError
 
 DEPTH = 8  # equal convolutions in a row, so that the layout of the first and the last does not count
@@ -26,11 +26,11 @@ CALLS = 3
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='What forms of operators cost in onnxruntime.')
+    parser = argparse.ArgumentParser(description='What graph rewrites bring in onnxruntime.')
     parser.add_argument('--channels', nargs='+', type=int, default=[64, 72, 80, 96, 120, 128, 144, 160, 168, 176])
     parser.add_argument('--size', type=int, default=40, help='height and width of the map; default 40')
     parser.add_argument('--kernel', type=int, default=5)
-    parser.add_argument('--network', help='an ONNX file of another engine: time it as it is, and with our forms')
+    parser.add_argument('--network', help='an ONNX file of another engine: time it as it is, and rewritten')
     parser.add_argument('--float-network', help='the same network in float: ratios to it are printed too')
     parser.add_argument('--rounds', type=int, default=25, help='interleaved; the median counts. Default 25')
     return parser.parse_args()
@@ -65,7 +65,7 @@ def chain(channels: int, size: int, kernel: int, integers: bool) -> bytes:
 
 def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     """Median milliseconds of a call by name, one thread, in turns."""
-    options = exact_session(onnxruntime.SessionOptions())
+    options = saturation_free_session(onnxruntime.SessionOptions())
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     runs = {}
     for name, content in models.items():
@@ -85,17 +85,17 @@ def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
 
 
-def by_form(path: str, in_float: str | None, rounds: int) -> None:
-    """Print the time of a network as it is, and with one form after the other; and of the same one in float."""
+def by_rewrite(path: str, in_float: str | None, rounds: int) -> None:
+    """Print the time of a network as it is, and with one rewrite after the other; and of the same one in float."""
     model = onnx.load(path)
     models, counts = {'as it is': model.SerializeToString()}, {}
-    for change in FORMS:
+    for change in REWRITES:
         name = f'+ {change.__name__}'
         counts[name] = len(change(model))
         models[name] = model.SerializeToString()
     if not any(counts.values()):
         raise ConfigError(
-            f'{path} has all forms already: expected a file as exported, such as that of --engine openvino.'
+            f'{path} has all rewrites already: expected a file as exported, such as that of --engine openvino.'
         )
     if in_float:
         models['float'] = onnx.load(in_float).SerializeToString()
@@ -108,7 +108,7 @@ def by_form(path: str, in_float: str | None, rounds: int) -> None:
 def main() -> None:
     args = parse_args()
     if args.network:
-        by_form(args.network, args.float_network, args.rounds)
+        by_rewrite(args.network, args.float_network, args.rounds)
         return
     print(
         f'depthwise {args.kernel}x{args.kernel}, {args.size}x{args.size}, one thread, ms each\nchannels  float   INT8'
