@@ -17,7 +17,7 @@ from upstream_models import CLASSES, R18, build_config, settle_norms
 
 from frostnet_mm.apis.inference import build_pipeline, predict
 from frostnet_mm.deploy.heads.describe import describe_model
-from frostnet_mm.device.predictor import DeploymentError, Detections, Predictor, preprocess, read_image
+from frostnet_mm.device import DeploymentError, Detections, Predictor, preprocess, read_image
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.models.dense import DenseNetwork, OutputLayout
 

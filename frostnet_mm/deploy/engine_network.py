@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..device.predictor import DeploymentError, Network
+from ..device import DeploymentError, Network
 from ..models.dense import OutputLayout
 
 

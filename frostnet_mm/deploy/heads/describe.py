@@ -1,7 +1,7 @@
 """What surrounds a model's dense network, as plain data: images to its input, its outputs to predictions.
 
 The mm model is the source: its config's test pipeline, data preprocessor, head and test_cfg. The result are the keys of
-deploy.json that :mod:`frostnet_mm.device.predictor` reads.
+deploy.json that :mod:`frostnet_mm.device` reads.
 """
 
 import inspect
