@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...apis.inference import build_pipeline
 from ...device import DeploymentError
+from ..loaded_model import LoadedModel
 
 _NOISE_IMAGES = 4  # where there are no files: one alone says little of an output of few elements
 
@@ -20,7 +21,7 @@ def verification_images(
     """What a deployment is verified with.
 
     Args:
-        source (Source): The model.
+        source (LoadedModel): The model.
         paths (Sequence[str]): Image files; noise takes their place where there are none.
         example (Tensor): Images of the shape that the network is written for.
         dynamic (bool): Whether the shape is open.
