@@ -19,6 +19,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..engine.config import ConfigError, inner_dataset
+from ..registry import type_name
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
@@ -28,7 +29,7 @@ def build_pipeline(cfg: Config) -> Compose:
     """The test pipeline of a config for images without annotations."""
     steps = []
     for step in copy.deepcopy(inner_dataset(cfg.test_dataloader.dataset).pipeline):
-        name = step['type'].split('.')[-1]
+        name = type_name(step)
         if name in _LOADERS:
             step = dict(type='frostnet_mm.LoadImageFromFile')
         if not name.startswith('LoadAnnotations') and name != 'LoadPanopticAnnotations':

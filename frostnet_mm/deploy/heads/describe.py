@@ -14,6 +14,7 @@ from torch import nn
 
 from ...engine.config import ConfigError, inner_dataset
 from ...models.dense import family_of
+from ...registry import type_name
 
 BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
 IGNORED = ('LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs', 'PackSegInputs')
@@ -91,7 +92,7 @@ def _palette(palette: Any, count: int) -> list[list[int]]:
 def _preprocessing(model: nn.Module, cfg: Config) -> dict:
     resize = pad = None
     for step in inner_dataset(cfg.test_dataloader.dataset).pipeline:
-        name = str(step['type']).split('.')[-1]
+        name = type_name(step)
         if name not in EXPRESSED:
             raise _inexpressible(f'the transform {name}', f'expected only {", ".join(EXPRESSED)}')
         if (name == 'Resize' and (resize or pad)) or (name == 'Pad' and pad):
