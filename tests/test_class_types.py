@@ -17,7 +17,7 @@ from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.quantization import Checkpoint, QATHook
 
-REGISTRIES, NAMES = (TRANSFORMS, DATASETS, MODELS, HOOKS), ('', 'mmdet.')
+REGISTRIES, NAMES = (TRANSFORMS, DATASETS, MODELS, HOOKS), ('mmdet.', '')
 
 
 def with_classes(node):
