@@ -10,7 +10,6 @@ import argparse
 import _path  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
-from frostnet_mm.deploy.engines import engine_names
 from frostnet_mm.files import require_checkpoint, require_config
 
 
@@ -18,7 +17,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Write a model for an engine, and verify it there.')
     parser.add_argument('config')
     parser.add_argument('checkpoint', help="'random' for random weights, to measure times with")
-    parser.add_argument('--engine', required=True, choices=engine_names())
+    parser.add_argument(
+        '--engine', required=True, metavar='NAME', help='onnxruntime, openvino, executorch, inductor, or a plug-in'
+    )
     parser.add_argument('--out', required=True, help='folder; a deployment that is there is replaced')
     parser.add_argument('--float', action='store_true', help='deploy in float, to compare INT8 with')
     size = parser.add_mutually_exclusive_group()
