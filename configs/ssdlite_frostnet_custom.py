@@ -8,12 +8,13 @@ _base_ = './ssdlite_frostnet_coco.py'
 
 classes = 'from_annotations'
 
+level_channels = (40, 96, 320, 512, 256, 256, 128)  # of the head's maps; the first three are the backbone's
 norm_cfg = dict(momentum=0.1)  # 0.03 is for long runs: statistics lag behind the weights in a few hundred iterations
 model = dict(
     backbone=dict(out_indices=(1, 2, 4)),
-    neck=dict(in_channels=(40, 96, 320), out_channels=(40, 96, 320, 512, 256, 256, 128), norm_cfg=norm_cfg),
+    neck=dict(in_channels=level_channels[:3], out_channels=level_channels, norm_cfg=norm_cfg),
     bbox_head=dict(
-        in_channels=(40, 96, 320, 512, 256, 256, 128),
+        in_channels=level_channels,
         norm_cfg=norm_cfg,
         anchor_generator=dict(
             strides=[8, 16, 32, 64, 107, 160, 320],
@@ -24,29 +25,12 @@ model = dict(
     ),
 )
 
-train_pipeline = [
-    dict(type='frostnet_mm.LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='Expand',
-        mean={{_base_.data_preprocessor.mean}},
-        to_rgb={{_base_.data_preprocessor.bgr_to_rgb}},
-        ratio_range=(1, 2),
-        prob=0.3,
-    ),
-    dict(type='frostnet_mm.MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5),
-    dict(type='Resize', scale={{_base_.input_size}}, keep_ratio=False),
-    dict(type='RandomFlip', prob=[0.5], direction=['horizontal']),
-    dict(
-        type='PhotoMetricDistortion',
-        brightness_delta=32,
-        contrast_range=(0.5, 1.5),
-        saturation_range=(0.5, 1.5),
-        hue_delta=18,
-    ),
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline=train_pipeline))
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(ratio_range=(1, 2), prob=0.3)  # Expand
+train_pipeline[3].update(min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.5)
+train_pipeline[5] = dict(type='RandomFlip', prob=[0.5], direction=['horizontal'])
+batch_size = 8
+train_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=dict(pipeline=train_pipeline))
 
 max_epochs = 24
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)
@@ -67,4 +51,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=35),
 )
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=batch_size)

@@ -5,17 +5,18 @@
 # Data, augmentation and schedule are those of SSDLite for such data.
 _base_ = './ssdlite_frostnet_custom.py'
 
+level_channels = (128, 128, 128, 128, 128, 128)
 model = dict(
     backbone=dict(out_indices=(1, 2)),
     neck=dict(
         _delete_=True,
         type='frostnet_mm.DFPN',
         in_channels=(40, 96),
-        norm_cfg=dict(type='BN', eps=0.001, momentum=0.1),
+        norm_cfg={{_base_.norm_cfg}},
     ),
     bbox_head=dict(
         type='frostnet_mm.TDSODHead',
-        in_channels=(128, 128, 128, 128, 128, 128),
+        in_channels=level_channels,
         init_cfg=dict(_delete_=True, type='Xavier', layer='Conv2d', distribution='uniform', bias=0),
         # the sizes for COCO, in proportion to 320
         anchor_generator=dict(

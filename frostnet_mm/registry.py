@@ -47,6 +47,8 @@ TRANSFORMS = _registry('transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=(
 HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks.interrupt_hook', 'quantization.hook')
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
 METRICS = _registry('metric', MMENGINE_METRICS, mmseg=('apis.iou_metric',))
+#: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.
+ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
 OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')
 
 
@@ -79,6 +81,6 @@ def is_type(cfg: object, name: str) -> bool:
     scope, _, wanted = name.rpartition('.')
     kind = cfg.get('type', '') if isinstance(cfg, dict) else cfg
     if isinstance(kind, str):
-        return kind in (name, wanted)
+        return kind in (name, wanted) or (kind.startswith(f'{scope}.') and kind.rpartition('.')[2] == wanted)
     bases = (kind if isinstance(kind, type) else type(kind)).__mro__
     return any(base.__name__ == wanted and base.__module__.split('.')[0] == scope for base in bases)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from frostnet_mm.data.generated.mini_coco import generate_mini_coco
-from frostnet_mm.device.predictor import sums_overflow
+from frostnet_mm.device import cpu_saturates
 
 ROOT = Path(__file__).resolve().parent.parent
-EXACT_BITS = 7 if sums_overflow() else 8  # of weights that every engine computes exactly on this machine
+EXACT_BITS = 7 if cpu_saturates() else 8  # of weights that every engine computes exactly on this machine
 SHORT = (
     'train_cfg.max_epochs=2',
     'train_cfg.val_interval=1',

@@ -1,7 +1,6 @@
 """ExecuTorch, inductor and networks of open size, on the small network of the quantization tests."""
 
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,17 +10,16 @@ from tiny_segmenter import prepared_segmenter
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.deploy.deploy import deploy_model, engine_of
+from frostnet_mm.deploy.engines import engine_of
 from frostnet_mm.deploy.engines import executorch as executorch_engine
 from frostnet_mm.deploy.flat_network import FlatNetwork, _IntegerNetwork, converted_network, traceable
 from frostnet_mm.deploy.onnx.export import export_onnx
 from frostnet_mm.deploy.verification import verify
-from frostnet_mm.deploy.verification.layers import RUNNERS
-from frostnet_mm.device.predictor import (
+from frostnet_mm.device import (
     DeploymentError,
-    OverflowWarning,
+    SaturationWarning,
     compare_outputs,
-    may_overflow,
+    may_saturate,
     open_network,
 )
 from frostnet_mm.quantization import convert
@@ -31,7 +29,7 @@ def flat_network(numerics, **options):
     dense, network = make(numerics, list(options.items()))
     gather_ranges(dense, network)
     converted = convert(network)
-    return network, FlatNetwork(_IntegerNetwork(converted), converted.spec, converted.names, keep_features=False)
+    return network, FlatNetwork(_IntegerNetwork(converted), converted.layout.for_inference(keep_features=False))
 
 
 def run_in(engine, flat, x, folder):
@@ -50,7 +48,7 @@ def compared(network, flat, x, found):
     with torch.no_grad():
         expected = [[value.numpy() for value in flat(x)]]
         network.simulate(False)
-        exact = [[value.numpy() for i, value in enumerate(network.eval().flat(x)) if i in flat.indices]]
+        exact = [[value.numpy() for value in flat.layout.select(network.eval().flat(x))]]
         network.simulate(True)
     return compare_outputs(flat.names, found, expected, exact)
 
@@ -61,7 +59,7 @@ def test_dynamic_export_takes_any_size():
     shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert [type(size) for size in shape] == [str, int, str, str] and shape[1] == 3
     x = images(2, (2, 3, 64, 88))
-    found = RUNNERS['onnxruntime'](model.SerializeToString(), x.numpy(), flat.names)
+    found = engine_of('onnxruntime').run_onnx(model.SerializeToString(), x.numpy(), flat.names)
     assert all(output.passed for output in compared(network, flat, x, [found]))
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)  # no paths of this machine
 
@@ -87,10 +85,8 @@ def test_executorch_wants_one_size_and_its_own_numerics(tmp_path):
     _, flat = flat_network('executorch')
     with pytest.raises(DeploymentError, match='give --shape instead of --dynamic'):
         engine_of('executorch').write(flat, images(1), tmp_path, dynamic=True)
-    with pytest.raises(DeploymentError, match='--numerics executorch'):
-        deploy_model(
-            SimpleNamespace(preset='onnx', source='epoch_1.pth'), engine_of('executorch'), tmp_path / 'new', None
-        )
+    with pytest.raises(DeploymentError, match='epoch_1.pth .*--numerics executorch'):
+        engine_of('executorch').check_preset('onnx', 'epoch_1.pth')
 
 
 def test_inductor_computes_what_was_trained(tmp_path):
@@ -117,13 +113,13 @@ class LargeWeights(nn.Module):
 
 @pytest.mark.parametrize('bits', [8, 7])
 @pytest.mark.parametrize('name', ['onnxruntime', 'openvino', 'executorch', 'inductor'])
-def test_which_engines_overflow_where(name, bits, tmp_path):
-    """What ``may_overflow`` says of an engine on this machine is what it does."""
+def test_which_engines_saturate_where(name, bits, tmp_path):
+    """What ``may_saturate`` says of an engine on this machine is what it does."""
     if name == 'executorch':
         pytest.importorskip('executorch')
     torch.manual_seed(0)
     batches = [torch.rand(2, 3, 32, 48) / 2 + 0.5 for _ in range(3)]
-    model, network = prepared_segmenter(LargeWeights, weight_bits=bits, numerics=engine_of(name).numerics)
+    model, network = prepared_segmenter(LargeWeights, weight_bits=bits, numerics=engine_of(name).preset)
     network.train().observe(True)
     with torch.no_grad():
         for batch in batches:
@@ -137,7 +133,7 @@ def test_which_engines_overflow_where(name, bits, tmp_path):
     about |= dict(input=dict(name='images', shape=[1, 3, 32, 48], dtype='float32'))
     about |= dict(outputs=[dict(name=output) for output in flat.names])
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', OverflowWarning)
+        warnings.simplefilter('ignore', SaturationWarning)
         (found,) = open_network(tmp_path, about)(batches[0][:1].numpy())
     steps = np.abs(found - expected).max() / (expected.max() - expected.min()) * 255
-    assert steps > 10 if may_overflow(about) else steps < 2
+    assert steps > 10 if may_saturate(about) else steps < 2

@@ -17,25 +17,26 @@ from torch import nn
 
 from frostnet_mm.apis.inference import build_pipeline
 from frostnet_mm.deploy.cost import engine_int8_share, layer_costs, macs_by_node
-from frostnet_mm.deploy.deploy import DeployOptions, deploy, deploy_model, engine_of
-from frostnet_mm.deploy.engine_network import attach_engine
-from frostnet_mm.deploy.engines import base
+from frostnet_mm.deploy.deploy import DeployOptions, deploy, deploy_model
+from frostnet_mm.deploy.engine_network import EngineNetwork
+from frostnet_mm.deploy.engines import base, engine_of
 from frostnet_mm.deploy.flat_network import Normalization, traceable
 from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
 from frostnet_mm.deploy.loaded_model import load_for_deployment, set_input_size
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.onnx.rewrites.pad_depthwise import pad_depthwise
 from frostnet_mm.deploy.verification import verify
-from frostnet_mm.deploy.verification.layers import RUNNERS, compare_layers
-from frostnet_mm.device import predictor
-from frostnet_mm.device.predictor import (
+from frostnet_mm.deploy.verification.layers import compare_layers
+from frostnet_mm.device import (
     DeploymentError,
     Predictor,
     check_deployment,
+    command,
     compare_outputs,
     open_network,
+    predictor,
 )
-from frostnet_mm.models.dense import DenseNetwork, detach
+from frostnet_mm.models.dense import DenseNetwork, attached
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
 CLASSES = {'model.bbox_head.num_classes': 4, 'model.test_cfg.score_thr': 0.25}
@@ -145,7 +146,7 @@ def test_every_layer_is_computed_exactly(deployed, name):
     """Within one step of the unfused operators, nearly everywhere; the file records the check."""
     folder, description = deployed[name]
     images = np.random.default_rng(1).normal(size=(1, 3, 320, 320)).astype(np.float32)
-    layers = compare_layers(onnx.load(folder / 'network.onnx'), images, RUNNERS[name])
+    layers = compare_layers(onnx.load(folder / 'network.onnx'), images, engine_of(name).run_onnx)
     assert len(layers) == 94
     assert max(layer.steps for layer in layers) <= 1
     assert all(layer.share <= 1e-3 or layer.count <= 2 for layer in layers)
@@ -159,7 +160,7 @@ def test_an_engine_that_is_wrong_in_one_layer_is_found(deployed):
     wrong = 'backbone.stages.1.0.depthwise.activate/QuantizeLinear'
 
     def broken(content, images, names):
-        values = RUNNERS['onnxruntime'](content, images, names)
+        values = engine_of('onnxruntime').run_onnx(content, images, names)
         values[names.index(wrong)] = values[names.index(wrong)] ^ 8
         return values
 
@@ -188,7 +189,7 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
 
 
 def test_weights_of_a_file_share_no_zero_point(deployed):
-    """onnxruntime 1.31 could not make them unsigned otherwise, where its sums would overflow."""
+    """onnxruntime 1.31 could not make them unsigned otherwise, where its sums would saturate."""
     for folder, _ in deployed.values():
         model = onnx.load(folder / 'network.onnx')
         constants = {value.name for value in model.graph.initializer}
@@ -216,7 +217,7 @@ def test_padded_channels_change_no_bit(deployed):
     assert pad_depthwise(padded) == [] and all(count % 16 == 0 for name, count in groups[1].items() if name in changed)
     images = np.random.default_rng(2).normal(size=(1, 3, 320, 320)).astype(np.float32)
     names = [output.name for output in plain.graph.output]
-    found = [RUNNERS['onnxruntime'](model.SerializeToString(), images, names) for model in (plain, padded)]
+    found = [engine_of('onnxruntime').run_onnx(model.SerializeToString(), images, names) for model in (plain, padded)]
     for one, other in zip(*found, strict=True):
         assert np.array_equal(one, other)
 
@@ -254,14 +255,14 @@ def test_a_deployment_checks_the_engine_of_its_machine(deployed, name, tmp_path,
 def test_checks_fail_from_the_command_line_and_say_why(deployed, monkeypatch, capsys):
     folder = str(deployed['openvino'][0])
     monkeypatch.setattr(predictor.OutputDifference, 'passed', False)
-    for overflow in (True, False):
-        monkeypatch.setattr(predictor, 'may_overflow', lambda _, overflow=overflow: overflow)
+    for saturates in (True, False):
+        monkeypatch.setattr(command, 'may_saturate', lambda _, saturates=saturates: saturates)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             assert predictor.main(['--folder', folder, '--check']) == 1
         text = capsys.readouterr().err
         assert 'does not compute on this machine what was deployed: 12 of 12 outputs' in text
-        assert ('--weight-bits 7' in text) == overflow
+        assert ('--weight-bits 7' in text) == saturates
 
 
 @pytest.mark.parametrize('name', ENGINES)
@@ -269,13 +270,9 @@ def test_mm_and_the_predictor_agree_on_an_engine(source, deployed, picture, name
     """Boxes of mm's pipeline and decoding with the engine at the seam, and of the folder by itself."""
     folder, description = deployed[name]
     alone = Predictor(folder).predict(picture)
-    attach_engine(source.model, open_network(folder), source.network)
-    try:
-        data = build_pipeline(source.cfg)(dict(img_path=str(picture), img_id=0))
-        with torch.no_grad():
-            (sample,) = source.model.test_step(pseudo_collate([data]))
-    finally:
-        detach(source.model)
+    data = build_pipeline(source.cfg)(dict(img_path=str(picture), img_id=0))
+    with attached(source.model, EngineNetwork(open_network(folder), source.network.layout)), torch.no_grad():
+        (sample,) = source.model.test_step(pseudo_collate([data]))
     found = sample.pred_instances
     assert len(found) == len(alone.boxes) > 0
     np.testing.assert_allclose(alone.scores, found.scores.numpy(), atol=1e-5)
@@ -292,11 +289,8 @@ def test_seam_splits_batches(source, deployed):
     """Three images through a network that was written for one."""
     folder, _ = deployed['onnxruntime']
     images = torch.randn(3, 3, 320, 320, generator=torch.Generator().manual_seed(0))
-    attach_engine(source.model, open_network(folder), source.network)
-    try:
+    with attached(source.model, EngineNetwork(open_network(folder), source.network.layout)):
         scores, boxes = source.model.extract_feat(images).outputs
-    finally:
-        detach(source.model)
     single = open_network(folder)(images[2:].numpy())
     assert [tuple(s.shape[:2]) for s in scores] == [(3, 30)] * 6
     assert np.array_equal(scores[3][2].numpy(), single[3][0]) and np.array_equal(boxes[0][2].numpy(), single[6][0])
@@ -329,7 +323,7 @@ def test_decoding_in_the_engine(source, deployed, picture, tmp_path):
     np.testing.assert_allclose(one.scores[:10], other.scores[:10], atol=1e-5)
     content, names = (tmp_path / 'out' / 'network.onnx').read_bytes(), ('boxes', 'scores', 'labels')
     images = np.random.default_rng(3).normal(size=(1, 3, 320, 320)).astype(np.float32)
-    found, expected = (RUNNERS[name](content, images, names) for name in ('openvino', 'onnxruntime'))
+    found, expected = (engine_of(name).run_onnx(content, images, names) for name in ('openvino', 'onnxruntime'))
     assert abs(len(found[1]) - len(expected[1])) <= 0.1 * len(expected[1]) and found[0].shape == (len(found[1]), 4)
     np.testing.assert_allclose(found[1][:5], expected[1][:5], atol=0.05)
 

@@ -13,14 +13,12 @@ from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.deploy.deploy import engine_of
-from frostnet_mm.deploy.engines import onnxruntime, openvino
-from frostnet_mm.deploy.engines.base import count_operators
+from frostnet_mm.deploy.engines import count_operators, engine_of, onnxruntime, openvino
 from frostnet_mm.deploy.flat_network import converted_network, traceable
 from frostnet_mm.deploy.onnx.rewrites.float_weights import keep_float_weights
 from frostnet_mm.deploy.onnx.rewrites.global_pooling import use_global_pools
 from frostnet_mm.deploy.verification import verify
-from frostnet_mm.deploy.verification.layers import RUNNERS, _difference, _Grid, compare_layers
+from frostnet_mm.deploy.verification.layers import _difference, _Grid, compare_layers
 from frostnet_mm.quantization import convert, float_operators
 
 ENGINES = {'onnxruntime': onnxruntime, 'openvino': openvino}
@@ -85,7 +83,7 @@ def test_operators(case, name):
 @pytest.mark.parametrize('name', ENGINES)
 def test_every_layer_is_computed_exactly(case, name):
     model, module = onnx.load(case.files[name]), traceable(case.flat)
-    layers = verify.check_layers(name, model, module, images(8)[:1].numpy())
+    layers = verify.check_layers(engine_of(name), model, module, images(8)[:1].numpy())
     assert len(layers) == sum(node.op_type == 'QuantizeLinear' for node in model.graph.node) >= 12
     assert verify.failed_layers(layers) == []
     assert sum(layer.count for layer in layers) <= 4
@@ -100,12 +98,12 @@ def test_what_stays_in_float_is_reported(case):
     assert {group.kind: group.count for group in float_operators(case.network)} == expected[case.kind]
 
 
-def test_forms_for_onnxruntime(case):
+def test_rewrites_for_onnxruntime(case):
     """Without them a mean is computed in float, and float weights are rounded to 8 bits."""
     plain = onnx.load(case.files['openvino'])
     weights = {value.name: numpy_helper.to_array(value) for value in plain.graph.initializer}
     image = images(8)[:1].numpy()
-    failed = verify.failed_layers(compare_layers(plain, image, RUNNERS['onnxruntime']))
+    failed = verify.failed_layers(compare_layers(plain, image, engine_of('onnxruntime').run_onnx))
     changed = onnx.load(case.files['openvino'])
     pools, floats = use_global_pools(changed), keep_float_weights(changed)
     assert pools == (['backbone/ReduceMean'] if case.kind is GateParts else [])
@@ -161,7 +159,7 @@ def test_nothing_is_quantized_twice_behind_an_identity(kind, tmp_path):
     makers = {node.output[0]: node for node in written.graph.node}
     rounded = [makers[n.input[0]] for n in written.graph.node if n.op_type == 'QuantizeLinear' and n.input[0] in makers]
     assert len(rounded) == 7 - 1 and not any(node.op_type == 'DequantizeLinear' for node in rounded)  # one: the images
-    layers = verify.check_layers('openvino', written, traceable(flat), images(8)[:1].numpy())
+    layers = verify.check_layers(engine_of('openvino'), written, traceable(flat), images(8)[:1].numpy())
     assert verify.failed_layers(layers) == []
 
 

@@ -16,14 +16,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from frostnet_mm.device import predictor
-from frostnet_mm.device.predictor import (
+from frostnet_mm.deploy.deploy import copy_device
+from frostnet_mm.device import (
     DeploymentError,
     Detections,
     LabelMap,
     Network,
     Predictor,
     open_network,
+    predictor,
     read_deployment,
 )
 
@@ -109,7 +110,7 @@ BROKEN = [
     (dict(classes=None), 'has no "classes": it is truncated or foreign'),
     (dict(classes='cat'), '"classes" is \'cat\', not of the type expected'),
     (dict(preprocessing=dict(resize=None)), '"preprocessing" has no "pad"'),
-    (dict(engine='tensorrt'), '"engine" is \'tensorrt\', expected one of onnxruntime, openvino, executorch, inductor'),
+    (dict(engine='tensorrt'), '"engine" is \'tensorrt\', expected one of executorch, inductor, onnxruntime, openvino'),
     (dict(outputs=[]), r'"outputs" is \[\], expected names'),
     (dict(outputs=[dict(name='bbox_head.0.0')]), r"\"decoding\" reads \['bbox_head.1.0'\], the network has"),
     (
@@ -261,7 +262,7 @@ def test_drawing(made, monkeypatch, opencv):
 
 
 def test_command_line_needs_nothing_of_ours(deployment, tmp_path, pixels):
-    shutil.copy(predictor.__file__, deployment)
+    copy_device(deployment)
     cv2.imwrite(str(tmp_path / 'one.png'), pixels)
     cv2.imwrite(str(tmp_path / 'two.jpg'), pixels[:, ::-1])
     code = (

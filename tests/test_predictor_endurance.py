@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from test_predictor import made, openvino_deployment  # noqa: F401  (fixtures)
+
+from frostnet_mm.deploy.deploy import copy_device
 
 SCRIPT = """
 import json, sys
@@ -38,7 +39,7 @@ print(json.dumps(dict(equal=equal, sizes=sizes, sums=[float(o.sum()) for o in fi
 def test_two_thousand_calls_do_not_grow(request, tmp_path, engine):
     source = request.getfixturevalue('made' if engine == 'onnxruntime' else 'openvino_deployment')
     folder = shutil.copytree(source, tmp_path / 'deployment')
-    shutil.copy(ROOT / 'frostnet_mm/device/predictor.py', folder)
+    copy_device(folder)
     command = [sys.executable, '-c', SCRIPT, str(folder)]
     workers = [
         subprocess.Popen([*command, calls], stdout=subprocess.PIPE, text=True) for calls in ('2000', '400')

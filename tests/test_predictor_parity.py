@@ -17,10 +17,9 @@ from upstream_models import CLASSES, R18, build_config, settle_norms
 
 from frostnet_mm.apis.inference import build_pipeline, predict
 from frostnet_mm.deploy.heads.describe import describe_model
-from frostnet_mm.device.predictor import DeploymentError, Detections, Predictor, preprocess, read_image
+from frostnet_mm.device import DeploymentError, Detections, Predictor, preprocess, read_image
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.models.dense import DenseNetwork
-from frostnet_mm.quantization.capture import output_names
+from frostnet_mm.models.dense import DenseNetwork, OutputLayout
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
 PIPELINE = 'test_dataloader.dataset.pipeline'
@@ -102,7 +101,7 @@ class FakeNetwork:
     def names(self, shape):
         with torch.no_grad():
             outputs = self.dense(torch.zeros(shape))
-        return output_names(pytree.tree_structure(outputs), self.dense.head_name)
+        return OutputLayout.of(outputs, self.dense.head_name).names
 
 
 def write_deployment(folder, described, names, shape=(1, 3, None, None), dtype='float32'):

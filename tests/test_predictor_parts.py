@@ -14,8 +14,9 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from PIL import Image
 
 from frostnet_mm.data import BadImageError, LoadImage
-from frostnet_mm.device import predictor
-from frostnet_mm.device.predictor import ImageError, as_bgr, nms, preprocess, read_image, resize_plane, resized
+from frostnet_mm.device import ImageError, as_bgr, nms, preprocess, read_image, resize_plane, resized
+from frostnet_mm.device.decoding import _decode_deltas
+from frostnet_mm.device.suppression import suppress
 
 # -- suppression and boxes
 
@@ -48,7 +49,7 @@ def test_suppression_by_class_equals_mmcv(agnostic):
     decoding = dict(class_agnostic=agnostic, iou_threshold=0.5, max_per_image=None)
     config = dict(type='nms', iou_threshold=0.5, class_agnostic=agnostic)
     _, kept = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), config)
-    found = predictor._suppress(boxes, scores, labels, decoding)
+    found = suppress(boxes, scores, labels, decoding)
     for value, expected in zip(found, (boxes, scores, labels), strict=True):
         assert np.array_equal(value, expected[kept.numpy()])
 
@@ -69,7 +70,7 @@ def test_deltas_equal_those_of_mmdet(clamp):
     with torch.no_grad():
         expected = coder.decode(torch.from_numpy(priors), torch.from_numpy(deltas), max_shape=None).numpy()
     settings = dict(means=means, stds=stds, wh_ratio_clip=16 / 1000, ctr_clamp=clamp)
-    np.testing.assert_allclose(predictor._decode_deltas(priors, deltas, settings), expected, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(_decode_deltas(priors, deltas, settings), expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize('align_corners', [False, True])

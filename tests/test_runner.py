@@ -1,13 +1,15 @@
 """What build_runner adds to a config, for upstream configs too."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, SHORT, run_tool
 from mmengine.config import Config
+from mmengine.hooks import IterTimerHook, ParamSchedulerHook
 
 from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.hooks.interrupt_hook import InterruptHook
@@ -34,6 +36,39 @@ def test_channels_last_reaches_weights_and_activations(tmp_path):
     assert sum(isinstance(hook, InterruptHook) for hook in runner.hooks) == 1
     features = runner.model.backbone(torch.rand(1, 3, 64, 64))
     assert all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
+
+
+def test_hooks_that_are_none_are_left_out(tmp_path):
+    options = {'default_hooks.qat': None, 'default_hooks.timer': None}
+    cfg = load_config(ROOT / 'configs/ssdlite_frostnet_qat_coco.py', options)
+    assert cfg.default_hooks.qat is None and cfg.custom_hooks[0].type == 'NumClassCheckHook'
+    cfg.custom_hooks[0] = None
+    cfg.work_dir = str(tmp_path)
+    runner = build_runner(cfg)
+    found = [type(hook).__name__ for hook in runner.hooks]
+    assert 'QATHook' not in found and 'NumClassCheckHook' not in found and 'CheckInvalidLossHook' in found
+    assert not any(isinstance(hook, IterTimerHook) for hook in runner.hooks)  # mm's own, that None takes away
+    assert sum(isinstance(hook, ParamSchedulerHook) for hook in runner.hooks) == 1
+    assert sum(isinstance(hook, InterruptHook) for hook in runner.hooks) == 1
+
+
+def test_no_hooks_at_all(tmp_path):
+    cfg = load_config(ROOT / 'configs/ssdlite_frostnet_coco.py', dict(custom_hooks=None, default_hooks=None))
+    cfg.work_dir = str(tmp_path)
+    assert sum(isinstance(hook, InterruptHook) for hook in build_runner(cfg).hooks) == 1
+
+
+def test_the_hook_of_a_qat_config_is_switched_off_on_the_command_line(mini_coco, tmp_path):
+    """As configs/_base_/qat.py says: what is trained then is a float checkpoint, and test.py takes it the same way."""
+    options = ('--work-dir', tmp_path, '--cfg-options', f'data_root={mini_coco}', *SHORT, 'default_hooks.qat=None')
+    config = ROOT / 'configs/examples/ssdlite_frostnet_qat_minicoco.py'
+    assert run_tool('train', config, *options, 'train_cfg.max_epochs=1') == 0
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    assert 'quantization' not in checkpoint['meta']
+    assert set(checkpoint['state_dict']) == set(build_runner(load_config(tmp_path / config.name)).model.state_dict())
+    out = tmp_path / 'metrics.json'
+    assert run_tool('test', config, tmp_path / 'epoch_1.pth', '--out', out, *options) == 0
+    assert json.loads(out.read_text())['execution'] == 'float'
 
 
 PAGE_FAULTS = """

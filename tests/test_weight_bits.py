@@ -1,4 +1,4 @@
-"""INT8 sums that overflow on x86 CPUs without VNNI: 7 bit weights, exact products, and what warns of the rest."""
+"""INT8 sums that saturate on x86 CPUs without VNNI: 7 bit weights, saturation-free products, and their warnings."""
 
 import warnings
 
@@ -13,16 +13,25 @@ from tiny_segmenter import images
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.deploy.onnx.rewrites.integer_matmul import use_integer_products
+from frostnet_mm.deploy.engines import engine_of
+from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
 from frostnet_mm.deploy.verification import verify
-from frostnet_mm.deploy.verification.layers import RUNNERS, compare_layers
-from frostnet_mm.device import predictor
-from frostnet_mm.device.predictor import DeploymentError, OverflowWarning, exact_session, may_overflow, sums_overflow
+from frostnet_mm.deploy.verification.layers import compare_layers
+from frostnet_mm.device import (
+    SATURATION_FREE,
+    DeploymentError,
+    SaturationWarning,
+    cpu_saturates,
+    may_saturate,
+    saturation,
+    saturation_free_session,
+    warn_of_saturation,
+)
 from frostnet_mm.models import CheckpointError
 from frostnet_mm.quantization import Checkpoint, QATHook, QuantizationError, QuantizationSettings, convert
 from frostnet_mm.quantization.hook import hook_options
 
-OVERFLOWS = pytest.mark.skipif(not sums_overflow(), reason='needs an x86 CPU without VNNI')
+SATURATES = pytest.mark.skipif(not cpu_saturates(), reason='needs an x86 CPU without VNNI')
 
 
 class Stack(nn.Module):
@@ -125,7 +134,7 @@ def test_checkpoints_load_with_other_bits_unless_their_scales_were_trained():
 # -- what engines make of it
 
 
-def overflowing(largest, channels=32, kernel=3):
+def saturating(largest, channels=32, kernel=3):
     """One convolution of large weights of equal sign in pairs, on images near the top of their range."""
     rng = np.random.default_rng(0)
     weight = rng.integers(largest // 2, largest + 1, (16, channels, kernel, kernel)).astype(np.int8)
@@ -158,14 +167,14 @@ def overflowing(largest, channels=32, kernel=3):
 @pytest.mark.parametrize('name, largest', [('onnxruntime', 127), ('onnxruntime', 63), ('openvino', 63)])
 def test_engines_are_exact_on_every_cpu(name, largest, kernel):
     """onnxruntime with any weights, OpenVINO with weights of 7 bits; against unfused float operators."""
-    model, x = overflowing(largest, kernel=kernel)
-    (images_, result) = compare_layers(model, x, RUNNERS[name])
+    model, x = saturating(largest, kernel=kernel)
+    (images_, result) = compare_layers(model, x, engine_of(name).run_onnx)
     assert images_.steps == 0 and result.steps <= 1 and result.share <= 1e-3
 
 
-def test_the_exact_side_of_the_comparison_does_not_overflow():
+def test_the_reference_side_of_the_comparison_does_not_saturate():
     """A product whose float result an activation reads and a quantizer rounds: wrong weights must not excuse it."""
-    model, x = overflowing(127, kernel=1)
+    model, x = saturating(127, kernel=1)
     names = [node.output[0] for node in model.graph.node]
     sigmoid = helper.make_node('Sigmoid', ['y'], ['y2'])  # a Relu would belong to the convolution
     model.graph.node.insert(names.index('y') + 1, sigmoid)
@@ -174,26 +183,27 @@ def test_the_exact_side_of_the_comparison_does_not_overflow():
     for name, value in (('out_scale', np.float32(1 / 255)), ('out_zero', np.uint8(0)), ('weight_scale', 1e-3)):
         value = np.full(16, value, np.float32) if name == 'weight_scale' else np.asarray(value)
         constants[name].CopyFrom(numpy_helper.from_array(value, name))  # small sums: the sigmoid does not saturate
-    expected = compare_layers(model, x, RUNNERS['onnxruntime'])[1]
-    assert use_integer_products(model) and expected.steps == 0
-    found = compare_layers(model, x, RUNNERS['onnxruntime'])[1]
+    expected = compare_layers(model, x, engine_of('onnxruntime').run_onnx)[1]
+    assert integer_matmul(model) and expected.steps == 0
+    found = compare_layers(model, x, engine_of('onnxruntime').run_onnx)[1]
     assert (found.steps, found.count) == (0, 0)
     result = model.graph.output[0].name
-    assert len(np.unique(RUNNERS['onnxruntime'](model.SerializeToString(), x, [result])[0])) > 20  # a test of something
+    (values,) = engine_of('onnxruntime').run_onnx(model.SerializeToString(), x, [result])
+    assert len(np.unique(values)) > 20  # a test of something
 
 
 def fast_onnxruntime(model, images, names):
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(predictor.EXACT_PRODUCTS, '0')
+    options.add_session_config_entry(SATURATION_FREE, '0')
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     return session.run(list(names), {'images': images})
 
 
-@OVERFLOWS
-@pytest.mark.parametrize('name, run', [('onnxruntime', fast_onnxruntime), ('openvino', RUNNERS['openvino'])])
-def test_weights_of_8_bits_overflow_without_vnni(name, run):
+@SATURATES
+@pytest.mark.parametrize('name, run', [('onnxruntime', fast_onnxruntime), ('openvino', engine_of('openvino').run_onnx)])
+def test_weights_of_8_bits_saturate_without_vnni(name, run):
     """Why all of this is there: the engines' own products are many steps off, and verification says what to do."""
-    model, x = overflowing(127)
+    model, x = saturating(127)
     layers = compare_layers(model, x, run)
     failed = verify.failed_layers(layers)
     assert len(failed) == 1 and failed[0].steps > 5 and failed[0].share > 0.5
@@ -203,8 +213,8 @@ def test_weights_of_8_bits_overflow_without_vnni(name, run):
 
 def test_a_deviation_for_another_reason_is_not_blamed_on_the_cpu(monkeypatch):
     wrong = [verify.LayerDifference('layer', 9, 100, 0.5)]
-    for overflow, bits, blamed in ((True, 8, True), (True, 7, False), (False, 8, False), (None, 8, False)):
-        monkeypatch.setattr(verify, 'sums_overflow', lambda overflow=overflow: overflow)
+    for saturates, bits, blamed in ((True, 8, True), (True, 7, False), (False, 8, False), (None, 8, False)):
+        monkeypatch.setattr(verify, 'cpu_saturates', lambda saturates=saturates: saturates)
         with pytest.raises(DeploymentError) as caught:
             verify.require_agreement([], wrong, 'openvino', bits)
         assert ('VNNI' in str(caught.value)) == blamed
@@ -224,16 +234,16 @@ def test_a_deviation_for_another_reason_is_not_blamed_on_the_cpu(monkeypatch):
     ],
 )
 def test_x86_cpus_are_told_apart_by_their_flags(tmp_path, monkeypatch, text, expected):
-    monkeypatch.setattr(predictor.platform, 'machine', lambda: 'x86_64')
+    monkeypatch.setattr(saturation.platform, 'machine', lambda: 'x86_64')
     (tmp_path / 'cpuinfo').write_text(text)
-    assert sums_overflow(tmp_path / 'cpuinfo') is expected
-    assert sums_overflow(tmp_path / 'missing') is None
-    monkeypatch.setattr(predictor.platform, 'machine', lambda: 'aarch64')
-    assert sums_overflow(tmp_path / 'cpuinfo') is False
+    assert cpu_saturates(tmp_path / 'cpuinfo') is expected
+    assert cpu_saturates(tmp_path / 'missing') is None
+    monkeypatch.setattr(saturation.platform, 'machine', lambda: 'aarch64')
+    assert cpu_saturates(tmp_path / 'cpuinfo') is False
 
 
-def test_predictors_warn_where_sums_may_overflow(monkeypatch):
-    monkeypatch.setattr(predictor, 'sums_overflow', lambda: True)
+def test_predictors_warn_where_sums_may_saturate(monkeypatch):
+    monkeypatch.setattr(saturation, 'cpu_saturates', lambda: True)
     for engine, precision, numerics, expected in (
         ('openvino', 'int8', dict(weight_bits=8), True),
         ('openvino', 'int8', {}, True),  # deployed before there was a choice
@@ -244,23 +254,23 @@ def test_predictors_warn_where_sums_may_overflow(monkeypatch):
         ('executorch', 'int8', dict(weight_bits=8), False),
     ):
         description = dict(engine=engine, precision=precision, numerics=numerics)
-        assert may_overflow(description) is expected
+        assert may_saturate(description) is expected
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            predictor._warn_of_overflow(description)
-        assert [w.category for w in caught] == [OverflowWarning] * expected
-    monkeypatch.setattr(predictor, 'sums_overflow', lambda: None)
-    assert not may_overflow(dict(engine='openvino', precision='int8', numerics={}))
+            warn_of_saturation(description)
+        assert [w.category for w in caught] == [SaturationWarning] * expected
+    monkeypatch.setattr(saturation, 'cpu_saturates', lambda: None)
+    assert not may_saturate(dict(engine='openvino', precision='int8', numerics={}))
 
 
-def test_onnxruntime_takes_exact_products_where_needed_unless_told_otherwise(monkeypatch):
-    key = predictor.EXACT_PRODUCTS
-    for overflow in (True, None):
-        monkeypatch.setattr(predictor, 'sums_overflow', lambda overflow=overflow: overflow)
-        assert exact_session(onnxruntime.SessionOptions()).get_session_config_entry(key) == '1'
+def test_onnxruntime_takes_saturation_free_products_where_needed_unless_told_otherwise(monkeypatch):
+    key = SATURATION_FREE
+    for saturates in (True, None):
+        monkeypatch.setattr(saturation, 'cpu_saturates', lambda saturates=saturates: saturates)
+        assert saturation_free_session(onnxruntime.SessionOptions()).get_session_config_entry(key) == '1'
     own = onnxruntime.SessionOptions()
     own.add_session_config_entry(key, '0')
-    assert exact_session(own).get_session_config_entry(key) == '0'
-    monkeypatch.setattr(predictor, 'sums_overflow', lambda: False)  # they would be slower for nothing
+    assert saturation_free_session(own).get_session_config_entry(key) == '0'
+    monkeypatch.setattr(saturation, 'cpu_saturates', lambda: False)  # they would be slower for nothing
     with pytest.raises(RuntimeError):
-        exact_session(onnxruntime.SessionOptions()).get_session_config_entry(key)
+        saturation_free_session(onnxruntime.SessionOptions()).get_session_config_entry(key)

@@ -4,7 +4,7 @@ python tools/benchmark.py configs/ssdlite_frostnet_coco.py configs/ssdlite_mobil
     --engines torch,onnxruntime,openvino --precisions float,int8,bf16 --threads 1 --out work_dirs/benchmark
 
 Without --checkpoints the weights are random, which times do not mind. Each cell of the table runs in a process of its
-own, in turns with the others. Open report.html in the folder of --out; report.md, cells.csv, results.json and figures
+own, in turns with the others. Open report.html in the folder of --out; report.md, cells.csv, results.json and plots
 lie beside it. The command can be stopped and repeated: what is measured already is not measured again.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.benchmark.cells import ENGINES, PRECISIONS, Cell, plan
+from frostnet_mm.benchmark.cells import PRECISIONS, TORCH, Cell, check_engines, plan
 from frostnet_mm.benchmark.measure.machine import describe_line, describe_machine
 from frostnet_mm.benchmark.measure.scheduler import Effort
 from frostnet_mm.benchmark.measure.timing import Limits
 from frostnet_mm.cli import add_config_options, run_tool
-from frostnet_mm.device.predictor import sums_overflow
-from frostnet_mm.engine.config import load_config
+from frostnet_mm.device import cpu_saturates
+from frostnet_mm.device.engines import names as engine_files
 from frostnet_mm.files import require_config, write_text
 
 EFFORT = Effort()
@@ -30,7 +30,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Measure models on engines, in float, INT8 and bf16.')
     parser.add_argument('configs', nargs='*', help='configs, or package::name of an installed package')
     parser.add_argument('--checkpoints', nargs='+', default=[], help='one for each config, "none" for random weights')
-    parser.add_argument('--engines', type=names, default=['torch', 'onnxruntime', 'openvino'], help=', '.join(ENGINES))
+    parser.add_argument(
+        '--engines',
+        type=names,
+        help=f'of {", ".join((TORCH, *engine_files()))}, and those that a config registers; default torch and the '
+        'engines that read ONNX',
+    )
     parser.add_argument('--precisions', type=names, default=default_precisions(), help=', '.join(PRECISIONS))
     parser.add_argument('--threads', type=numbers, default=[1], help='such as 1,2; default 1')
     parser.add_argument('--batch', type=numbers, default=[1], help='such as 1,8; default 1')
@@ -57,8 +62,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def default_precisions() -> list[str]:
-    """All; weights of 7 bits where 8 may overflow."""
-    return [name for name in PRECISIONS if name != 'int8w7' or sums_overflow()]
+    """All; weights of 7 bits where 8 may saturate."""
+    return [name for name in PRECISIONS if name != 'int8w7' or cpu_saturates()]
 
 
 def names(text: str) -> list[str]:
@@ -71,9 +76,18 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in names(text)]
 
 
+def default_engines() -> list[str]:
+    """torch, and the engines that read ONNX, with those that the configs have registered."""
+    from frostnet_mm.deploy.engines import engine_names, engine_of
+
+    return [TORCH, *(name for name in engine_names() if engine_of(name).reads_onnx)]
+
+
 def with_options(args: argparse.Namespace, config: str) -> str:
     """A config file with ``--cfg-options`` in it, which the processes that measure can read."""
-    cfg = load_config(config, args.cfg_options)  # a wrong path is said now
+    from frostnet_mm.engine.config import load_config
+
+    cfg = load_config(config, args.cfg_options)  # registers its engines; what is wrong with it is said now
     if not args.cfg_options:
         return config
     path = Path(args.out) / 'configs' / f'{Path(config.split("::")[-1]).stem}.py'
@@ -81,22 +95,17 @@ def with_options(args: argparse.Namespace, config: str) -> str:
     return str(path)
 
 
-def by_operator(args: argparse.Namespace, machine: dict) -> None:
+def by_operator(args: argparse.Namespace, machine: dict, engines: list[str]) -> None:
     """Measure and print what operators cost."""
+    from frostnet_mm.benchmark.measure.operator_costs import OperatorEffort, measure_operators, operator_store
     from frostnet_mm.benchmark.measure.operators import CASES
-    from frostnet_mm.benchmark.report.operator_table import (
-        HEADINGS,
-        OperatorEffort,
-        OperatorStore,
-        measure_operators,
-        operator_tables,
-    )
+    from frostnet_mm.benchmark.report.operator_table import HEADINGS, operator_tables
     from frostnet_mm.benchmark.report.tables import markdown_table
 
-    store = OperatorStore(args.out, machine)
+    store = operator_store(args.out, machine)
     cases = [replace(case, zero_point=args.zero_point) for case in CASES]
     options = (OperatorEffort(), Limits(), args.allow_busy, args.again, cases, say)
-    found = measure_operators(store, args.engines, args.threads, *options)
+    found = measure_operators(store, engines, args.threads, *options)
     for heading, lines in operator_tables(found, args.allow_busy):
         print(f'\n{heading}\n\n{markdown_table(HEADINGS, lines)}')
 
@@ -129,14 +138,17 @@ def say(line: str) -> None:
 def main() -> None:
     args = parse_args()
     for config in args.configs:
-        require_config(config)
+        require_config(config)  # before what reads configs is imported
+    configs = [with_options(args, config) for config in args.configs]
+    engines = default_engines() if args.engines is None else args.engines
+    check_engines(engines)
     machine = describe_machine()
     say(describe_line(machine))
+    options = (engines, args.precisions, args.threads, args.batch, tuple(args.shape))
+    cells = plan(configs, args.checkpoints, *options) if configs else []
     if args.by_operator:
-        by_operator(args, machine)
-    configs = [with_options(args, config) for config in args.configs]
-    options = (args.engines, args.precisions, args.threads, args.batch, tuple(args.shape))
-    by_cell(args, machine, plan(configs, args.checkpoints, *options) if configs else [])
+        by_operator(args, machine, engines)
+    by_cell(args, machine, cells)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@
 # StatAssist is the float warm-up; GradBoost comes with a GradBoost optimizer (docs/quantization.md).
 qat_hook = dict(
     type='frostnet_mm.QATHook',
-    numerics='onnx',  # onnxruntime, OpenVINO, TensorRT; 'executorch' for phones
+    numerics='onnx',  # onnxruntime and OpenVINO; 'executorch' for phones
     warmup='2 epochs',
     freeze_bn_at='80 %',
     freeze_observers_at='90 %',

@@ -56,7 +56,7 @@ def configure_execution(cfg: Config, checkpoint: Checkpoint, execution: str, wei
         CheckpointError: The weights cannot have that many bits.
     """
     settings = checkpoint.settings_with(weight_bits)
-    hooks = [*cfg.get('custom_hooks', []), *cfg.get('default_hooks', {}).values()]
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
     own = [hook for hook in hooks if hook and is_type(hook, 'frostnet_mm.QATHook')]
     if not own and execution != 'float':
         from ..quantization.hook import hook_options

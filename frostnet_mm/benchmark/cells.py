@@ -2,33 +2,31 @@
 
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from ..engine.config import ConfigError
-from ..files import write_text
+from .store import FAILED, BenchmarkError, Kind, Store, counts
 
-ENGINES = ('torch', 'onnxruntime', 'openvino', 'executorch', 'inductor')
-PRECISIONS = ('float', 'int8', 'int8w7', 'bf16')  # int8w7: weights of 7 bits
-DONE, BUSY, FAILED = 'done', 'busy', 'failed'
-RESULTS = 'results.json'
-
-
-class BenchmarkError(ConfigError):
-    """The benchmark cannot be run as asked; the message says why and what to do."""
+TORCH = 'torch'  # eager, the baseline: no engine, as nothing is deployed to it
+# What a precision of the table is to an engine, and its weights' bits.
+PRECISIONS: dict[str, tuple[str, int | None]] = {
+    'float': ('float', None),
+    'int8': ('int8', 8),
+    'int8w7': ('int8', 7),
+    'bf16': ('bf16', None),
+}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of the table to be: a model on an engine in a precision.
+    """One cell of the table: a model on an engine in a precision.
 
     Args:
         config (str): Path of a config, or ``package::name``.
         checkpoint (str, optional): None for random weights.
-        engine (str): Of ``ENGINES``.
+        engine (str): 'torch', or the name of a registered engine.
         precision (str): Of ``PRECISIONS``.
         threads (int): Threads of the engine.
         batch (int): Images of a call.
@@ -67,13 +65,30 @@ class Cell:
         """What the cells that are measured in turns have in common."""
         return self.network, self.threads, self.batch, self.shape
 
+    @property
+    def arithmetic(self) -> str:
+        """What the engine computes in: 'float', 'int8' or 'bf16'."""
+        return PRECISIONS[self.precision][0]
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of the INT8 weights; None without any."""
+        return PRECISIONS[self.precision][1]
+
     def unavailable(self) -> str | None:
         """Why there is nothing to measure whatever is installed, or None."""
-        if self.precision == 'bf16' and self.engine not in ('torch', 'openvino'):
-            return f'{self.engine} has no bf16 form here; torch (autocast) and openvino (precision hint) have'
-        if self.precision in ('int8', 'int8w7') and self.engine == 'torch':
-            return 'torch eager only simulates INT8, in float; inductor is its INT8 form'
-        return None
+        if self.engine == TORCH:
+            int8 = self.arithmetic == 'int8'
+            return 'torch eager only simulates INT8, in float; inductor is its INT8 form' if int8 else None
+        from ..deploy.engines import engine_names, engine_of
+
+        known = engine_of(self.engine).precisions
+        if self.arithmetic in known:
+            return None
+        if self.arithmetic != 'bf16':
+            return f'{self.engine} computes in {" and ".join(known)} only'
+        others = [f'{name} (precision hint)' for name in engine_names() if 'bf16' in engine_of(name).precisions]
+        return f'{self.engine} has no bf16 form here; {" and ".join(["torch (autocast)", *others])} have'
 
 
 def _stamp(path: str | None) -> str:
@@ -86,16 +101,19 @@ def _stamp(path: str | None) -> str:
     return f'{state.st_size} {state.st_mtime_ns}'
 
 
+RENAMED = dict(may_overflow='may_saturate')  # fields of results.json by the names that they had
+
+
 @dataclass
 class Result:
-    """What came of a cell; figures that were not measured are None.
+    """What came of a cell; what was not measured is None.
 
     Args:
         cell (Cell): The cell.
         status (str): 'done', 'busy' (measured, but no result) or 'failed'.
         reason (str): Why, if it is not done.
         random_weights (bool): Whether the weights were never trained.
-        may_overflow (bool): Whether its sums may overflow on this CPU, so that only its times mean something.
+        may_saturate (bool): Whether its INT8 products may saturate on this CPU, so that only its times mean something.
         params (int, optional): Of the dense network.
         macs (int, optional): Multiply-accumulates of the dense network for one image.
         int8_share (float, optional): Share of them in INT8.
@@ -123,7 +141,7 @@ class Result:
     status: str = FAILED
     reason: str = ''
     random_weights: bool = False
-    may_overflow: bool = False
+    may_saturate: bool = False
     params: int | None = None
     macs: int | None = None
     int8_share: float | None = None
@@ -146,13 +164,23 @@ class Result:
     operators: dict = field(default_factory=dict)
     profile: list = field(default_factory=list)
 
+    @property
+    def key(self) -> str:
+        """That of its cell."""
+        return self.cell.key
+
     def counts(self, allow_busy: bool = False) -> bool:
         """Whether the times are a result."""
-        return self.status == DONE or (self.status == BUSY and allow_busy)
+        return counts(self.status, allow_busy)
+
+    def to_dict(self) -> dict:
+        """All as plain data."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> 'Result':
-        """The opposite of ``dataclasses.asdict``; values of unknown names are left out."""
+        """The opposite of :meth:`to_dict`; values of unknown names are left out, those of earlier names taken over."""
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         known = {item.name for item in fields(cls)}
         cell = Cell(**values['cell'] | dict(shape=tuple(values['cell']['shape'])))
         return cls(**{name: value for name, value in values.items() if name in known} | dict(cell=cell))
@@ -169,6 +197,8 @@ def plan(
 ) -> list[Cell]:
     """All cells, those of a group together.
 
+    Configs may register engines, so they must be loaded before.
+
     Raises:
         BenchmarkError: A name is unknown, a number below 1, or checkpoints and configs differ in number.
     """
@@ -179,7 +209,7 @@ def plan(
             'for random weights.'
         )
     engines, precisions, threads, batches = list(engines), list(precisions), list(threads), list(batches)
-    _check_names('--engines', engines, ENGINES)
+    check_engines(engines)
     _check_names('--precisions', precisions, PRECISIONS)
     for name, numbers in (('--threads', threads), ('--batch', batches), ('--shape', shape)):
         if not numbers or min(numbers) < 1:
@@ -193,7 +223,21 @@ def plan(
     ]
 
 
-def _check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
+def check_engines(engines: Sequence[str]) -> None:
+    """Check names of engines against those that are registered.
+
+    Raises:
+        BenchmarkError: One is unknown, or there is none.
+    """
+    from ..deploy.engines import engine_names, engine_of
+
+    _check_names('--engines', engines, (TORCH, *engine_names()))
+    for name in engines:
+        if name != TORCH:
+            engine_of(name)  # so that its package is among the versions of describe_machine
+
+
+def _check_names(option: str, names: Sequence[str], known: Iterable[str]) -> None:
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         raise BenchmarkError(f'{option} {",".join(names)} was given; expected some of {",".join(known)}.')
@@ -207,57 +251,16 @@ def groups(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
     yield from found.values()
 
 
-class Store:
-    """The results in a folder, which is up to date after every cell: an interrupted run goes on from there.
+CELLS = Kind('results.json', 'results', Result.from_dict, dict, ('cpu', 'flags', 'cores', 'versions'))
+
+
+def cell_store(folder: str | os.PathLike, machine: dict, again: bool = False) -> Store[Result]:
+    """The store of the cells' results in a folder, ``results.json``.
 
     Args:
-        folder (str | PathLike): Of ``results.json``.
+        folder (str | PathLike): The folder.
         machine (dict): Of :func:`describe_machine`.
-        again (bool): Start with no results. Default: False.
-
-    Raises:
-        BenchmarkError: The results there are of another machine or of other versions, or cannot be read.
+        again (bool): Begin with no results where those there are of another machine, which otherwise raises
+            BenchmarkError. Default: False.
     """
-
-    def __init__(self, folder: str | os.PathLike, machine: dict, again: bool = False) -> None:
-        self.path = Path(folder) / RESULTS
-        self.machine = machine
-        self.results: dict[str, Result] = {}
-        if self.path.is_file():
-            self._read(again)
-
-    def _read(self, again: bool) -> None:
-        try:
-            content = json.loads(self.path.read_text())
-            previous = content['machine']
-            results = [Result.from_dict(values) for values in content['results']]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BenchmarkError(
-                f'{self.path} is no file of this benchmark ({type(error).__name__}: {error}): give another --out.'
-            ) from error
-        changed = [name for name in ('cpu', 'flags', 'cores', 'versions') if previous.get(name) != self.machine[name]]
-        if changed and not again:
-            raise BenchmarkError(
-                f'{self.path} holds results of another machine or of other packages ({", ".join(changed)} differ), '
-                'which do not compare with those of this one: give another --out, or measure all again with --again.'
-            )
-        if not changed:
-            self.results = {result.cell.key: result for result in results}
-
-    def pending(self, cells: Iterable[Cell], allow_busy: bool, again: bool = False) -> list[Cell]:
-        """The cells without a result so far; all of them with ``again``."""
-        return [
-            cell
-            for cell in cells
-            if again or cell.key not in self.results or not self.results[cell.key].counts(allow_busy)
-        ]
-
-    def add(self, result: Result) -> None:
-        """Keep a result, in the file too."""
-        self.results[result.cell.key] = result
-        content = dict(machine=self.machine, results=[asdict(entry) for entry in self.results.values()])
-        write_text(self.path, json.dumps(content, indent=1, allow_nan=False))
-
-    def of(self, cells: Iterable[Cell]) -> list[Result]:
-        """The results of these cells, in their order; those not measured yet are left out."""
-        return [self.results[cell.key] for cell in cells if cell.key in self.results]
+    return Store(CELLS, folder, machine, drop=again)

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_bytes
-from .cells import FAILED, Cell, Result, Store, groups
+from .cells import TORCH, Cell, Result, cell_store, groups
 from .measure import timing
-from .measure.scheduler import Effort, WorkerError, WorkerProcess, measure_group, require_quiet
-from .report.operator_table import OperatorStore
+from .measure.operator_costs import operator_store
+from .measure.process import WorkerError, WorkerProcess
+from .measure.scheduler import Effort, measure_group, require_quiet
 from .report.publish import write_report
 from .report.tables import Metric, thread_count
+from .store import FAILED
 
 DEPLOY_TIMEOUT = 1800.0  # seconds for all deployments of a model, of which ExecuTorch and inductor take minutes
-PROFILED = ('onnxruntime', 'openvino')
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Benchmark:
     say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
-        self.store = Store(self.out, self.machine, self.again)
+        self.store = cell_store(self.out, self.machine, self.again)
 
     def measure(self, cells: Sequence[Cell], profile: bool = False) -> list[Result]:
         """Measure cells that have no result yet, and write the report after each group and at the end.
@@ -80,63 +81,67 @@ class Benchmark:
         return self.store.of(cells)
 
     def report(self, cells: Sequence[Cell]) -> None:
-        """Write tables, figures and the page of what is known so far."""
-        results, entries = self.store.of(cells), OperatorStore(self.out, self.machine).entries
+        """Write tables, plots and the page of what is known so far."""
+        results, entries = self.store.of(cells), operator_store(self.out, self.machine).results
         if results or entries:
-            write_report(self.out, self.machine, results, entries, self.allow_busy, self.metrics)
+            write_report(self.out, self.machine, results, list(entries.values()), self.allow_busy, self.metrics)
 
     def folder(self, cell: Cell) -> Path:
         """Where the deployment of a cell lies; bf16 runs the float one."""
-        precision = 'float' if cell.precision == 'bf16' else cell.precision
         height, width = cell.shape
-        name = f'{cell.engine}-{precision}-b{cell.batch}-{height}x{width}'
+        name = f'{cell.engine}-{_deployed(cell)}-b{cell.batch}-{height}x{width}'
         return (self.out / 'deployments' / cell.network / name).resolve()
 
     def _prepare(self, group: Sequence[Cell]) -> dict[str, dict]:
         """What the processes of a group are to load, or why they cannot."""
         available = [cell for cell in group if not cell.unavailable()]
-        folders = {cell.key: self.folder(cell) for cell in available if cell.engine != 'torch'}
-        forms = {
-            str(folders[cell.key]): (cell.engine, folders[cell.key].name.split('-')[1], str(folders[cell.key]))
+        folders = {cell.key: str(self.folder(cell)) for cell in available if cell.engine != TORCH}
+        deployments = {  # by folder, as several cells may share one
+            folders[cell.key]: (cell.engine, _deployed(cell), folders[cell.key])
             for cell in available
-            if cell.engine != 'torch'
+            if cell.engine != TORCH
         }
-        reasons = self._deploy(group[0], list(forms.values())) if forms else {}
+        reasons = self._deploy(group[0], list(deployments.values())) if deployments else {}
         prepared: dict[str, dict] = {cell.key: {} for cell in group}
         for cell in available:
             spec = dict(engine=cell.engine, precision=cell.precision, threads=cell.threads, batch=cell.batch)
             spec |= dict(shape=list(cell.shape), image=self._image())
-            if cell.engine == 'torch':
+            if cell.engine == TORCH:
                 spec |= dict(kind='torch', config=_absolute(cell.config), checkpoint=_absolute(cell.checkpoint))
                 prepared[cell.key] = dict(spec=spec)
             else:
-                spec |= dict(kind='deployment', folder=str(folders[cell.key]))
-                prepared[cell.key] = dict(spec=spec, reason=reasons[str(folders[cell.key])])
+                spec |= dict(kind='deployment', folder=folders[cell.key])
+                prepared[cell.key] = dict(spec=spec, reason=reasons[folders[cell.key]])
         return prepared
 
-    def _deploy(self, cell: Cell, forms: list[tuple[str, str, str]]) -> dict[str, str]:
-        missing = [form for form in forms if self.again or not (Path(form[2]) / 'deploy.json').is_file()]
+    def _deploy(self, cell: Cell, deployments: list[tuple[str, str, str]]) -> dict[str, str]:
+        missing = [entry for entry in deployments if self.again or not (Path(entry[2]) / 'deploy.json').is_file()]
         if not missing:
-            return {folder: '' for _, _, folder in forms}
+            return {folder: '' for _, _, folder in deployments}
         self.say(f'  deploying to {", ".join(f"{engine} {precision}" for engine, precision, _ in missing)}')
-        worker = WorkerProcess(self.out / 'logs' / f'deploy-{cell.network}-b{cell.batch}.log', package=True)
+        worker = WorkerProcess(self.out / 'logs' / f'deploy-{cell.network}-b{cell.batch}.log')
         options = dict(config=_absolute(cell.config), checkpoint=_absolute(cell.checkpoint), shape=list(cell.shape))
+        options |= dict(batch=cell.batch, deployments=deployments, again=self.again)
         try:
-            return worker.ask('prepare', DEPLOY_TIMEOUT, **options, batch=cell.batch, forms=forms, again=self.again)
+            return worker.ask('prepare', DEPLOY_TIMEOUT, **options)
         except WorkerError as error:
-            return {folder: str(error) for _, _, folder in forms}
+            return {folder: str(error) for _, _, folder in deployments}
         finally:
             worker.close()
 
     def _profile(self, cells: Sequence[Cell]) -> None:
         """Add the time by layer to results that lack it."""
+        from ..deploy.engines import engine_of
+
         wanted = [result for result in self.store.of(cells) if result.status != FAILED and not result.profile]
         for result in wanted:
             cell = result.cell
-            if cell.engine not in PROFILED:
+            if cell.engine == TORCH or not engine_of(cell.engine).profiles_operators:
                 continue
-            worker = WorkerProcess(self.out / 'logs' / f'profile-{cell.key}.log', cell.threads, package=True)
-            options = dict(folder=str(self.folder(cell)), threads=cell.threads, batch=cell.batch)
+            worker = WorkerProcess(self.out / 'logs' / f'profile-{cell.key}.log', cell.threads)
+            options = dict(
+                config=_absolute(cell.config), folder=str(self.folder(cell)), threads=cell.threads, batch=cell.batch
+            )
             options |= dict(shape=list(cell.shape), precision=cell.precision)
             try:
                 result.profile = worker.ask('profile', self.effort.timeout, **options)['layers']
@@ -158,6 +163,11 @@ class Benchmark:
             picture = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
             write_bytes(path, cv2.imencode('.png', picture)[1].tobytes())
         return str(path)
+
+
+def _deployed(cell: Cell) -> str:
+    """The precision that a cell is deployed in: bf16 runs the float deployment."""
+    return 'float' if cell.arithmetic == 'bf16' else cell.precision
 
 
 def _absolute(path: str | None) -> str | None:

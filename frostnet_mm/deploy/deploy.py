@@ -4,50 +4,46 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..apis.inference import build_pipeline
-from ..device import predictor
-from ..device.predictor import (
+from .. import device
+from ..device import (
     DESCRIPTION,
     FORMAT,
     DeploymentError,
     Detections,
     Geometry,
+    SaturationWarning,
     compare_outputs,
     decode,
     open_network,
     read_deployment,
+    warn_of_saturation,
 )
+from ..engine.config import load_config
 from ..files import write_text
 from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
-from .engines.base import Engine, LayerTime, count_operators
+from .engines import Engine, LayerTime, count_operators, engine_names, engine_of
 from .flat_network import Normalization, traceable
 from .heads.describe import describe_model
 from .heads.onnx_decoding import NAMES, OUTPUTS, with_decoding
 from .loaded_model import LoadedModel, load_for_deployment
 from .verification import verify
+from .verification.images import verification_images
 
-ENGINE_CLASSES = {
-    'onnxruntime': 'OnnxRuntimeEngine',
-    'openvino': 'OpenVINOEngine',
-    'executorch': 'ExecuTorchEngine',
-    'inductor': 'InductorEngine',
-}
-_PACKAGES = ('torch', 'torchao', 'onnx', 'onnxruntime', 'openvino', 'executorch', 'numpy')
-_NOISE_IMAGES = 4  # to verify with where there are no images: one alone says little of an output of few elements
+DEVICE = Path(device.__file__).parent
+DEVICE_FOLDER = 'frostnet_device'  # in a deployment; predictor.py knows the name
+_PACKAGES = ('torch', 'torchao', 'onnx', 'numpy')  # and those of the engines
 DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
 
 
@@ -83,17 +79,6 @@ class DeployOptions:
     weight_bits: int | None = None
 
 
-def engine_of(name: str) -> Engine:
-    """Look up an engine.
-
-    Raises:
-        DeploymentError: There is none of that name.
-    """
-    if name not in ENGINE_CLASSES:
-        raise DeploymentError(f'The engine {name!r} is not known; expected one of {", ".join(ENGINE_CLASSES)}.')
-    return getattr(import_module(f'.engines.{name}', __package__), ENGINE_CLASSES[name])()
-
-
 def deploy(
     config: str | os.PathLike,
     checkpoint: str | os.PathLike | None,
@@ -106,7 +91,7 @@ def deploy(
     Args:
         config (str | PathLike): The config.
         checkpoint (str | PathLike, optional): The checkpoint; None for random weights, for measuring times.
-        engine (str): 'onnxruntime', 'openvino', 'executorch' or 'inductor'.
+        engine (str): A name of :func:`~.engines.engine_names`, or one that the config's ``custom_imports`` register.
         out (str | PathLike): The folder; one of an earlier deployment is replaced, once the new one is verified.
         options (DeployOptions, optional): How.
 
@@ -118,30 +103,30 @@ def deploy(
         CheckpointError, ConfigError, UnsupportedModelError, QuantizationError: The model cannot be deployed.
     """
     options = options or DeployOptions()
+    if engine not in engine_names():
+        load_config(config, options.cfg_options, classes=())  # its custom_imports may register the engine
     runner = engine_of(engine)
     runner.require()
     out = Path(out)
     _check_target(out)
     opened = None if checkpoint is None else Checkpoint.open(checkpoint)
-    if opened is not None and options.precision == 'int8' and opened.quantized:
-        _check_preset(opened.scheme.name, runner, opened.source)  # before the network is captured
-    how = (options.precision, options.cfg_options, options.shape, runner.numerics, options.weight_bits)
-    return deploy_model(load_for_deployment(config, opened, *how), runner, out, options)
-
-
-def _check_preset(preset: str, engine: Engine, source: str) -> None:
-    if engine.numerics == 'executorch' != preset:
-        raise DeploymentError(
-            f'{source} was quantized with numerics={preset!r} (unsigned activations), which ExecuTorch does '
-            "not run; expected numerics='executorch'. Calibrate it: python tools/calibrate.py CONFIG CHECKPOINT "
-            '--numerics executorch, or train with default_hooks.qat.numerics=executorch.'
-        )
+    if options.precision == 'int8' and opened is not None and opened.quantized:
+        runner.check_preset(opened.scheme.name, opened.source)  # before the network is captured
+    how = (options.precision, options.cfg_options, options.shape, runner.preset, options.weight_bits)
+    description = deploy_model(load_for_deployment(config, opened, *how), runner, out, options)
+    warn_of_saturation(description)
+    return description
 
 
 def deploy_model(source: LoadedModel, engine: Engine, out: Path, options: DeployOptions) -> dict:
-    """As :func:`deploy`, of a model that is loaded already."""
-    if source.preset is not None:
-        _check_preset(source.preset, engine, source.source)
+    """As :func:`deploy`, of a model that is loaded already; without a word of sums that may saturate on this CPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', SaturationWarning)  # if they do, the verification says so
+        return _deploy_model(source, engine, out, options)
+
+
+def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: DeployOptions) -> dict:
+    _check_engine(source, engine, options)
     description = describe_model(source.model, source.cfg)
     settings = description['preprocessing']
     baked = None
@@ -153,10 +138,11 @@ def deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deploy
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
         files = engine.write(source.network, example, folder, dynamic, baked)
-        shutil.copyfile(Path(predictor.__file__), folder / 'predictor.py')
+        copy_device(folder, engine)
         description |= _facts(source, engine, folder, files, example, dynamic)
         _save(description, folder)
-        pairs = _verification_images(source, options, example, dynamic)
+        paths = list(options.images) or source.test_paths(options.num_images)
+        pairs = verification_images(source, paths, example, dynamic)
         description |= _measure(source, engine, folder, [raw if baked else image for raw, image in pairs])
         if options.check:
             description['verification'], compared = _verify(source, engine, folder, pairs, baked, options)
@@ -170,6 +156,32 @@ def deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deploy
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return description
+
+
+def _check_engine(source: LoadedModel, engine: Engine, options: DeployOptions) -> None:
+    """Refuse what an engine does not do, before anything is written for it."""
+    engine.precision_options(source.precision)
+    if source.settings is not None:
+        engine.check_preset(source.preset, source.source)
+    if options.decode and not engine.reads_onnx:
+        raise DeploymentError(f'{engine.name} reads no ONNX, which decoding is written in: leave --with-decode out.')
+
+
+def copy_device(folder: str | os.PathLike, engine: Engine | None = None) -> None:
+    """Copy what runs a deployment into its folder: ``predictor.py`` and the package that it loads.
+
+    Args:
+        folder (str | PathLike): The deployment.
+        engine (Engine, optional): Its engine, whose own file is copied too if it is of another package.
+    """
+    package = Path(folder) / DEVICE_FOLDER
+    for source in DEVICE.rglob('*.py'):
+        target = package / source.relative_to(DEVICE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    shutil.copyfile(DEVICE / 'predictor.py', Path(folder) / 'predictor.py')
+    if engine is not None and engine.device_file is not None:
+        shutil.copyfile(engine.device_file, package / 'engines' / f'{engine.name}.py')
 
 
 def _check_target(out: Path) -> None:
@@ -238,7 +250,8 @@ def _versions() -> dict[str, str]:
     from ..version import __version__
 
     found = dict(frostnet_mm=__version__)
-    for package in _PACKAGES:
+    engines = (engine_of(name).device.package for name in engine_names())
+    for package in dict.fromkeys((*_PACKAGES, *engines)):
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # optional ones
@@ -275,8 +288,6 @@ def _append_decoding(
     plain = open_network(folder, description)
     expected = [decode(plain(raw if baked else image), description, geometry) for raw, image in pairs]
     plain.close()
-    if not (folder / 'network.onnx').is_file():
-        raise DeploymentError(f'{engine.name} reads no ONNX, which decoding is written in: leave --with-decode out.')
     content = with_decoding((folder / 'network.onnx').read_bytes(), description['decoding'], (height, width))
     files = engine.write_onnx(content, folder)
     changed = description | dict(
@@ -318,52 +329,6 @@ def _onnx_of(folder: Path):
     return onnx.load(path)
 
 
-def _verification_images(
-    source: LoadedModel, options: DeployOptions, example: Tensor, dynamic: bool
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of a raw batch (N, H, W, 3) and the preprocessed one (N, 3, H, W)."""
-    pairs = []
-    size = example.shape[1:3] if example.dtype == torch.uint8 else example.shape[2:]
-    paths = list(options.images) or source.test_paths(options.num_images)
-    for path in paths:
-        raw, image = preprocess_image(source.model, source.cfg, path)
-        if not dynamic and tuple(image.shape[2:]) != tuple(size):
-            raise DeploymentError(
-                f'{path} has the size {tuple(image.shape[2:])} behind the test pipeline, but the network is written '
-                f'for {tuple(size)}. Deploy with --dynamic, or verify with images of one size (--images).'
-            )
-        pairs.append((raw, image))
-    if not pairs:
-        generator = np.random.default_rng(0)
-        for _ in range(_NOISE_IMAGES):
-            raw = generator.integers(0, 256, (1, *size, 3), dtype=np.uint8)
-            pairs.append((raw, normalize(source.model, [torch.from_numpy(raw[0]).permute(2, 0, 1)])))
-    if not dynamic:
-        pairs = [tuple(np.repeat(part, len(example), 0) for part in pair) for pair in pairs]
-    return pairs
-
-
-def normalize(model: nn.Module, inputs: list[Tensor]) -> np.ndarray:
-    """The model's data preprocessor on images (3, H, W)."""
-    data = dict(inputs=inputs, data_samples=[])
-    return model.data_preprocessor(data, False)['inputs'].contiguous().numpy()
-
-
-def preprocess_image(model: nn.Module, cfg: Config, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """An image file behind the test pipeline: raw (1, H, W, 3), and normalized (1, 3, H, W)."""
-    data = pseudo_collate([build_pipeline(cfg)(dict(img_path=str(path), img_id=0))])
-    image = model.data_preprocessor(data, False)['inputs'].contiguous().numpy()
-    raw = data['inputs'][0].permute(1, 2, 0).numpy()
-    if raw.shape[:2] != image.shape[2:]:  # padded to a divisor: by what the normalization maps to about 0
-        settings = getattr(model.data_preprocessor, 'mean', torch.zeros(3)).flatten().tolist()
-        mean = settings[::-1] if getattr(model.data_preprocessor, '_channel_conversion', False) else settings
-        padded = np.empty((*image.shape[2:], 3), np.uint8)
-        padded[:] = np.round(mean)
-        padded[: raw.shape[0], : raw.shape[1]] = raw
-        raw = padded
-    return np.ascontiguousarray(raw[None]), image
-
-
 @torch.no_grad()
 def _verify(
     source: LoadedModel,
@@ -385,17 +350,17 @@ def _verify(
     network = open_network(folder, read_deployment(folder))
     found = [network(raw if baked else image) for raw, image in pairs]
     network.close()
-    expected, exact = (
+    expected, in_float = (
         [[value.numpy() for value in run(torch.from_numpy(image))] for _, image in pairs]
         for run in (source.network, source.float_network)
     )
-    outputs = compare_outputs(source.network.names, found, expected, exact)
+    outputs = compare_outputs(source.network.names, found, expected, in_float)
     model = _onnx_of(folder)
     layers = []
     if model is not None:
         module, images = traceable(source.network, baked), pairs[0][0 if baked else 1]
-        layers = verify.check_layers(engine.name, model, module, images)
+        layers = verify.check_layers(engine, model, module, images)
     print(verify.describe(outputs, layers))
     verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
     kind = 'images' if source.has_data or options.images else 'noise'
-    return verify.summarize(outputs, layers, len(pairs), kind), (expected[0], exact[0])
+    return verify.summarize(outputs, layers, len(pairs), kind), (expected[0], in_float[0])

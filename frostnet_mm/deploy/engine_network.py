@@ -4,35 +4,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..device.predictor import DeploymentError, Network
-from ..models.dense import attach, unwrap
-from .flat_network import FlatNetwork
+from ..device import DeploymentError, Network
+from ..models.dense import OutputLayout
 
 
 class EngineNetwork:
-    """Runs the dense network of a model in an engine.
+    """Runs the dense network of a model in an engine: what :func:`frostnet_mm.models.dense.attached` takes.
 
     Args:
         network (Network): A deployment without baked preprocessing.
-        flat (FlatNetwork): What it was made from; it says how the outputs nest.
+        layout (OutputLayout): Of the network that it was made from.
 
     Raises:
         DeploymentError: The deployment normalizes images itself, or has other outputs.
     """
 
-    def __init__(self, network: Network, flat: FlatNetwork) -> None:
+    def __init__(self, network: Network, layout: OutputLayout) -> None:
         description = network.description
         if description['preprocessing']['baked']:
             raise DeploymentError(
                 'The deployment normalizes images itself, but mm has done so already: deploy without --bake.'
             )
         names = tuple(output['name'] for output in description['outputs'])
-        if names != flat.names:
-            raise DeploymentError(f'The deployment has the outputs {names}, the model {flat.names}.')
+        if names != layout.names:
+            raise DeploymentError(f'The deployment has the outputs {names}, the model {layout.names}.')
         self.network = network
-        self.flat = flat
+        self.layout = layout
         self.batch: int | None = description['input']['shape'][0]
 
     def __call__(self, images: Tensor) -> tuple[Any, list[Tensor]]:
@@ -40,7 +39,7 @@ class EngineNetwork:
         array = images.detach().cpu().float().contiguous().numpy()
         parts = [self.network(part) for part in self._parts(array)]
         values = [torch.from_numpy(np.concatenate(pieces)) for pieces in zip(*parts, strict=True)]
-        return self.flat.nest([value[: len(array)].to(images.device) for value in values])
+        return self.layout.nest([value[: len(array)].to(images.device) for value in values])
 
     def _parts(self, array: np.ndarray) -> list[np.ndarray]:
         if self.batch is None:
@@ -52,14 +51,3 @@ class EngineNetwork:
 
     def __deepcopy__(self, memo: dict) -> 'EngineNetwork':
         return self  # an engine's session cannot be copied, and need not be
-
-
-def attach_engine(model: nn.Module, network: Network, flat: FlatNetwork) -> None:
-    """Have a model run its dense network in an engine.
-
-    Args:
-        model (nn.Module): The model.
-        network (Network): A deployment of it.
-        flat (FlatNetwork): What the deployment was made from.
-    """
-    attach(unwrap(model), EngineNetwork(network, flat))

@@ -1,16 +1,18 @@
 """mm's evaluators with an engine at the seam."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..apis.evaluation import qat_hook, timed_metrics
-from ..device.predictor import open_network
+from ..device.predictor import Network, open_network
+from ..models.dense import OutputLayout, attached
 from ..quantization.checkpoint import Checkpoint
 from .deploy import DeployOptions, deploy_model, engine_of
-from .engine_network import attach_engine
+from .engine_network import EngineNetwork
 from .loaded_model import load_for_deployment
 
 
@@ -25,6 +27,8 @@ def evaluate_engines(
     check: bool = True,
 ) -> Iterator[tuple[str, dict]]:
     """Evaluate a checkpoint in engines: deployed, verified, and run on the test data.
+
+    Whenever it yields, the Runner is as it was before: its model runs its own network.
 
     Args:
         runner (Runner): For evaluation, with its work_dir; the deployments go into ``deploy/`` there.
@@ -45,8 +49,6 @@ def evaluate_engines(
     """
     for name in engines:
         engine_of(name).require()
-    # QATHook would put its own network at the seam again whenever an evaluation begins.
-    runner._hooks[:] = [hook for hook in runner._hooks if hook is not qat_hook(runner)]
     loaded = load_for_deployment(config, checkpoint, precision, cfg_options, weight_bits=weight_bits)
     for name in engines:
         engine = engine_of(name)
@@ -54,9 +56,21 @@ def evaluate_engines(
         options = DeployOptions(precision=precision, dynamic=not loaded.has_fixed_size, check=check)
         print_log(f'Deploying to {name} ({precision}) …', logger='current')
         description = deploy_model(loaded, engine, folder, options)
-        attach_engine(runner.model, open_network(folder, description), loaded.network)
-        print_log(f'Evaluation: {name} ({precision}), {folder}.', logger='current')
-        metrics = timed_metrics(runner, runner.test_loop.run)
+        with _running(runner, open_network(folder, description), loaded.network.layout):
+            print_log(f'Evaluation: {name} ({precision}), {folder}.', logger='current')
+            metrics = timed_metrics(runner, runner.test_loop.run)
         if check:
             metrics['rms steps'] = max(output['rms_steps'] for output in description['verification']['outputs'])
         yield name, metrics
+
+
+@contextmanager
+def _running(runner: Runner, network: Network, layout: OutputLayout) -> Iterator[None]:
+    """Have a Runner's model run its dense network in an engine while the context is open."""
+    hook = qat_hook(runner)
+    # QATHook would put its own network at the seam again whenever an evaluation begins.
+    with (
+        nullcontext() if hook is None else hook.standing_aside(),
+        attached(runner.model, EngineNetwork(network, layout)),
+    ):
+        yield

@@ -1,15 +1,12 @@
 """A model's dense network as an engine sees it: one tensor of images in, a flat tuple of tensors out."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
-from torch.utils import _pytree as pytree
 
-from ..models.dense import DenseNetwork
-from ..quantization.capture import output_names
+from ..models.dense import DenseNetwork, OutputLayout, family_of
 from ..quantization.convert import ConvertedNetwork
 
 aten = torch.ops.aten
@@ -20,42 +17,36 @@ class FlatNetwork(nn.Module):
     """The dense network for inference, without the feature maps that only training reads.
 
     Args:
-        network (nn.Module): Images (N, 3, H, W) to a flat tuple of tensors.
-        spec (pytree.TreeSpec): How they nest.
-        names (tuple[str, ...]): A name for each tensor.
-        keep_features (bool): Whether the model reads feature maps at inference, as a two-stage detector does.
+        network (nn.Module): Images (N, 3, H, W) to a flat tuple of all outputs.
+        layout (OutputLayout): Which of them are put out, their names, and how they nest.
     """
 
-    def __init__(self, network: nn.Module, spec: Any, names: tuple[str, ...], keep_features: bool) -> None:
+    def __init__(self, network: nn.Module, layout: OutputLayout) -> None:
         super().__init__()
         self.network = network
-        self.spec = spec
-        self.indices = [i for i, name in enumerate(names) if keep_features or not name.startswith('feature')]
-        self.names = tuple(names[i] for i in self.indices)
+        self.layout = layout
         self.exports: dict[tuple, bytes] = {}  # files made of it, see export.onnx_of
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each tensor."""
+        return self.layout.names
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network on images (N, 3, H, W)."""
-        values = self.network(images)
-        return tuple(values[i] for i in self.indices)
-
-    def nest(self, values: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        """The outputs as :meth:`frostnet_mm.models.DenseNetwork.forward` returns them; None for what is left out."""
-        every: list[Tensor | None] = [None] * self.spec.num_leaves
-        for index, value in zip(self.indices, values, strict=True):
-            every[index] = value
-        return pytree.tree_unflatten(every, self.spec)
+        return self.layout.select(self.network(images))
 
 
 class _FloatNetwork(nn.Module):
     """The mm modules themselves with a flat output."""
 
-    def __init__(self, dense: DenseNetwork) -> None:
+    def __init__(self, dense: DenseNetwork, layout: OutputLayout) -> None:
         super().__init__()
         self.dense = dense
+        self.layout = layout
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(pytree.tree_leaves(self.dense(images)))
+        return self.layout.flatten(self.dense(images))
 
 
 class _IntegerNetwork(nn.Module):
@@ -74,15 +65,15 @@ def float_network(model: nn.Module) -> FlatNetwork:
     """The dense network of a model in float.
 
     Args:
-        model (nn.Module): A detector of mmdet or a segmenter of mmseg, in evaluation mode, with nothing attached.
+        model (nn.Module): A model of a known family, in evaluation mode, with nothing attached.
 
     Raises:
-        UnsupportedModelError: It is none of these.
+        UnsupportedModelError: It is of none.
     """
     dense = DenseNetwork(model).eval()
     probe = torch.zeros(PROBE_SHAPE, device=next(dense.parameters()).device)
-    _, spec = pytree.tree_flatten(dense(probe))
-    return FlatNetwork(_FloatNetwork(dense), spec, output_names(spec, dense.head_name), _reads_features(dense)).eval()
+    layout = OutputLayout.of(dense(probe), dense.head_name)
+    return FlatNetwork(_FloatNetwork(dense, layout), _for_inference(layout, model)).eval()
 
 
 def converted_network(model: nn.Module, converted: ConvertedNetwork) -> FlatNetwork:
@@ -92,12 +83,11 @@ def converted_network(model: nn.Module, converted: ConvertedNetwork) -> FlatNetw
         model (nn.Module): The model that was converted.
         converted (ConvertedNetwork): What :func:`frostnet_mm.quantization.convert` returned.
     """
-    keep = _reads_features(DenseNetwork(model))
-    return FlatNetwork(_IntegerNetwork(converted), converted.spec, converted.names, keep)
+    return FlatNetwork(_IntegerNetwork(converted), _for_inference(converted.layout, model))
 
 
-def _reads_features(dense: DenseNetwork) -> bool:
-    return dense.kept_features is None
+def _for_inference(layout: OutputLayout, model: nn.Module) -> OutputLayout:
+    return layout.for_inference(family_of(model).features_at_inference)
 
 
 @dataclass(frozen=True)
@@ -132,7 +122,7 @@ def traceable(network: FlatNetwork, baked: Normalization | None = None) -> nn.Mo
     source = inner.converted.module
     graph = Graph()
     values = graph.graph_copy(source.graph, {})
-    graph.output(tuple(values[i] for i in network.indices))
+    graph.output(network.layout.select(values))
     module = GraphModule(source, graph)
     if baked is not None:
         _bake(module, baked)

@@ -11,3 +11,7 @@ class DeploymentError(UserError, ValueError):
 
 class ImageError(UserError, ValueError):
     """An image that cannot be used."""
+
+
+class SaturationWarning(UserWarning):
+    """An engine whose INT8 sums may saturate on this CPU, so that its results are wrong."""

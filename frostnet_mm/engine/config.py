@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from ..errors import UserError
 from ..files import require_config
 from ..registry import type_name
+from .config_variables import like, read_config
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
 
@@ -19,8 +20,10 @@ class ConfigError(UserError, ValueError):
 def load_config(
     path: str | os.PathLike, cfg_options: dict | None = None, classes: Sequence[str] | None = None
 ) -> Config:
-    """Read a config and settle what depends on the user's data.
+    """Read a config, and settle the variables that it shares with its base files and what depends on the user's data.
 
+    - A plain variable that a config and one of its base files assign (``input_size``, ``max_epochs``), or a top-level
+      key of ``cfg_options``, is given to the base files before they are executed: see :func:`read_config`.
     - ``data_root`` given in ``cfg_options`` moves every path of the config that lies under the config's own
       ``data_root``, so that one option is enough.
     - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
@@ -41,15 +44,16 @@ def load_config(
         ConfigError: The config cannot be parsed, or an option does not fit it.
     """
     path = require_config(path)
+    options = dict(cfg_options or {})
+    data_root = options.pop('data_root', None)
     try:
-        cfg = Config.fromfile(str(path))
+        cfg = read_config(str(path), options)
     except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
         raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
-    options = dict(cfg_options or {})
-    if 'data_root' in options:
-        move_data_root(cfg, str(options.pop('data_root')))
+    if data_root is not None:
+        move_data_root(cfg, str(data_root))
     try:
-        cfg.merge_from_dict(options)
+        cfg.merge_from_dict({key: like(value, cfg.get(key)) for key, value in options.items()})
     except (KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
         raise ConfigError(
             f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '

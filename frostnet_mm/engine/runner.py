@@ -17,14 +17,15 @@ from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
+MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 
 def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | None = None) -> Runner:
     """Build the Runner of a config.
 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
-    upstream configs too, launchers work without a GPU (gloo), and ``channels_last = True`` in the config stores weights
-    and activations as NHWC. On a CPU, freed memory is kept for the next step.
+    upstream configs too, hooks set to None are left out, launchers work without a GPU (gloo), and ``channels_last =
+    True`` in the config stores weights and activations as NHWC. On a CPU, freed memory is kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
@@ -40,7 +41,7 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     if train_cfg and (type_name(train_cfg) == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
-    hooks = cfg.setdefault('custom_hooks', [])
+    hooks = _leave_out_hooks(cfg)
     if not any(is_type(hook, 'frostnet_mm.InterruptHook') for hook in hooks):
         hooks.append(ConfigDict(type='frostnet_mm.InterruptHook'))
     if launcher == 'pytorch' and not torch.cuda.is_available():
@@ -55,6 +56,22 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     if cfg.get('channels_last'):
         runner.model.to(memory_format=torch.channels_last)  # activations follow the weights' layout
     return runner
+
+
+def _leave_out_hooks(cfg: Config) -> list:
+    """Take hooks that are set to None (``default_hooks.qat=None`` on the command line) out of a config, in place.
+
+    mmengine would add its own default hooks (timer, logger and so on) again, unless it finds their None; it refuses any
+    other.
+
+    Returns:
+        list: The config's custom hooks.
+    """
+    default_hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in default_hooks.items() if hook is None and name not in MMENGINE_HOOKS]:
+        del default_hooks[name]
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook is not None]
+    return cfg.custom_hooks
 
 
 def _init_cpu_group(cfg: Config) -> None:

@@ -99,6 +99,11 @@ def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
     return checkpoint, sha256(data).hexdigest()
 
 
+def note_epoch_length(checkpoint: dict, iterations: int) -> None:
+    """Note in a checkpoint of our training how many iterations an epoch has; its middle is found again by it."""
+    checkpoint['meta']['iterations_per_epoch'] = iterations
+
+
 def epoch_length_of(checkpoint: Mapping) -> int | None:
     """How many iterations an epoch had when a checkpoint of our training was written, or None."""
     return (checkpoint.get('meta') or {}).get('iterations_per_epoch')

@@ -4,16 +4,14 @@ import linecache
 import operator
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
-from torch.utils import _pytree as pytree
 
-from ..models.dense import DenseNetwork, UnsupportedModelError
+from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
 from .quantizer import BATCH_NORM, module_paths
 from .settings import EXAMPLE_SHAPE
 
@@ -27,16 +25,14 @@ class CapturedNetwork:
 
     Args:
         module (GraphModule): One input, the images; a flat tuple of tensors as output.
-        spec (pytree.TreeSpec): How the outputs nest.
-        names (tuple[str, ...]): A name for each output.
+        layout (OutputLayout): How the outputs nest, and their names.
         fixed_size (tuple[int | None, ...]): The sizes of N, C, H and W that the graph is bound to; None for any.
         constants (dict[str, Tensor]): Tensors that the network computes with, but that are neither parameter nor
         buffer.
     """
 
     module: GraphModule
-    spec: pytree.TreeSpec
-    names: tuple[str, ...]
+    layout: OutputLayout
     fixed_size: tuple[int | None, ...]
     constants: dict[str, Tensor]
 
@@ -143,8 +139,7 @@ def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
     _name_silu(graph)
     module.recompile()
     size = tuple(None if isinstance(s, torch.SymInt) else int(s) for s in inputs[0].meta['val'].shape)
-    names = output_names(spec, dense.head_name)
-    return CapturedNetwork(module, spec, names, size, {})
+    return CapturedNetwork(module, OutputLayout.of_spec(spec, dense.head_name), size, {})
 
 
 def _inline_regions(module: GraphModule) -> None:
@@ -227,16 +222,6 @@ def _name_silu(graph: Graph) -> None:
                 break
 
 
-def output_names(spec: pytree.TreeSpec, head_name: str) -> tuple[str, ...]:
-    """Names such as ``bbox_head.0.3`` (the head's first list, fourth tensor) and ``feature.1``."""
-    leaves = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    names: dict[int, str] = {}
-    for path, leaf in pytree.tree_flatten_with_path(leaves)[0]:
-        keys = [str(getattr(key, 'idx', getattr(key, 'key', key))) for key in path]
-        names[leaf] = '.'.join(['feature' if keys[0] == '1' else head_name, *keys[1:]])
-    return tuple(names[index] for index in range(spec.num_leaves))
-
-
 def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
     """Check that each parameter and buffer of the graph is the network's own; collect what is neither."""
     own = dict(dense.named_parameters(remove_duplicate=False)) | dict(dense.named_buffers(remove_duplicate=False))
@@ -264,9 +249,9 @@ def _check_evaluation(captured: CapturedNetwork, dense: DenseNetwork, device: to
         shape = CHECK_SHAPE
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.no_grad():
-        expected = pytree.tree_leaves(dense.eval()(images))
+        expected = captured.layout.flatten(dense.eval()(images))
         found = evaluation_copy(captured.module)(images)
-    for name, one, other in zip(captured.names, expected, found, strict=True):
+    for name, one, other in zip(captured.layout.names, expected, found, strict=True):
         if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
             raise UnsupportedModelError(
                 f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {name} in '
@@ -314,8 +299,3 @@ def _counts_batches(node: Node) -> bool:
         and node.args[0].op == 'get_attr'
         and str(node.args[0].target).endswith('num_batches_tracked')
     )
-
-
-def unflatten(captured_spec: pytree.TreeSpec, values: tuple[Tensor, ...]) -> Any:
-    """Nest a flat tuple of outputs as the network does."""
-    return pytree.tree_unflatten(list(values), captured_spec)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-from .capture import set_mode, unflatten
+from ..models.dense import OutputLayout
+from .capture import set_mode
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
 from .network import QuantizedNetwork
@@ -30,27 +31,25 @@ class ConvertedNetwork(nn.Module):
 
     Args:
         module (GraphModule): The graph; one input, a flat tuple of outputs.
-        spec (pytree.TreeSpec): How the outputs nest.
-        names (tuple[str, ...]): A name for each output.
+        layout (OutputLayout): How the outputs nest, and their names.
     """
 
-    def __init__(self, module: GraphModule, spec: Any, names: tuple[str, ...]) -> None:
+    def __init__(self, module: GraphModule, layout: OutputLayout) -> None:
         super().__init__()
         self.module = module
-        self.spec = spec
-        self.names = names
+        self.layout = layout
 
     def train(self, mode: bool = True) -> 'ConvertedNetwork':
         """Integers are not trained: the mode does not matter."""
         return self
 
     def flat(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the network on images (N, 3, H, W); the outputs as a flat tuple in the order of ``names``."""
+        """Run the network on images (N, 3, H, W); the outputs as a flat tuple in the order of ``layout.names``."""
         return self.module(images)
 
     def forward(self, images: Tensor) -> tuple[Any, list[Tensor]]:
         """Run the network on images (N, 3, H, W); as :meth:`frostnet_mm.DenseNetwork.forward`."""
-        return unflatten(self.spec, self.flat(images))
+        return self.layout.nest(self.flat(images))
 
 
 @torch.no_grad()
@@ -68,7 +67,7 @@ def convert(network: QuantizedNetwork) -> ConvertedNetwork:
     """
     network.check_ranges()
     module = fold(network)
-    return ConvertedNetwork(convert_pt2e(module), network.program.spec, network.program.names)
+    return ConvertedNetwork(convert_pt2e(module), network.program.layout)
 
 
 @torch.no_grad()

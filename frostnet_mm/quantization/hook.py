@@ -1,6 +1,7 @@
 """The hook that trains a model of a float config in simulated INT8, from scratch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -107,6 +108,7 @@ class QATHook(Hook):
         self.network: QuantizedNetwork | None = None
         self.phase: Phase | None = None
         self._saved_phase = Phase(False)
+        self._aside = False
 
     # -- into the model
 
@@ -209,6 +211,8 @@ class QATHook(Hook):
 
     def before_val(self, runner) -> None:
         """Validate in the phase's arithmetic; before any training, in that of ``execution``."""
+        if self._aside:
+            return
         if self.phase is None:
             self._execute(runner)
         else:
@@ -218,7 +222,17 @@ class QATHook(Hook):
 
     def before_test(self, runner) -> None:
         """Evaluate in the arithmetic of ``execution``."""
-        self._execute(runner)
+        if not self._aside:
+            self._execute(runner)
+
+    @contextmanager
+    def standing_aside(self) -> Iterator[None]:
+        """Have evaluations run what is attached to the model, such as an engine, while the context is open."""
+        before, self._aside = self._aside, True
+        try:
+            yield
+        finally:
+            self._aside = before
 
     def _execute(self, runner) -> None:
         execute(runner.model, self.network, self.execution)

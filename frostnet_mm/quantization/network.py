@@ -9,7 +9,7 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.prepare import prepare
 
 from ..models.dense import DenseNetwork
-from .capture import CapturedNetwork, capture, set_mode, unflatten
+from .capture import CapturedNetwork, capture, set_mode
 from .errors import RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, fold_norms
@@ -32,14 +32,18 @@ class _Program:
     def __init__(self, captured: CapturedNetwork, prepared: GraphModule, fingerprint: str) -> None:
         self.graph = prepared.graph
         self.meta = prepared.meta  # by which torchao knows a prepared graph
-        self.spec = captured.spec
-        self.names = captured.names
+        self.layout = captured.layout
         self.fixed_size = captured.fixed_size
         self.fingerprint = fingerprint
         self._forwards: dict[tuple[bool, bool, bool], Any] = {}
 
     def __deepcopy__(self, memo: dict) -> '_Program':
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each output."""
+        return self.layout.names
 
     def forward(self, root: nn.Module, training: bool, update_norms: bool, folded: bool) -> Any:
         """The graph as a function of (root, images), for a mode; generated once."""
@@ -181,7 +185,7 @@ class QuantizedNetwork(nn.Module):
         Returns:
             tuple: As :meth:`frostnet_mm.DenseNetwork.forward`.
         """
-        return unflatten(self.program.spec, self.flat(images))
+        return self.program.layout.nest(self.flat(images))
 
     def flat(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network; the outputs as a flat tuple in the order of ``program.names``."""

@@ -1,8 +1,8 @@
-"""What onnxruntime makes of the forms that our deployments give it.
+"""What the graph rewrites of our deployments gain in onnxruntime.
 
 # depthwise convolutions by number of channels
 python tools/studies/benchmark_rewrites.py
-# a network in QDQ form, as exported: one rewrite after another
+# a network as exported, in QDQ ONNX: one rewrite after another
 python tools/studies/benchmark_rewrites.py --network deploy/openvino/network.onnx
 """
 
@@ -10,23 +10,28 @@ import argparse
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import _tools  # noqa: F401
 import numpy as np
 
 from frostnet_mm.cli import run_tool
+from frostnet_mm.device.engines.onnxruntime import ENGINE
 from frostnet_mm.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
 
 DEPTH = 8  # equal convolutions in a row, so that the layout of the first and the last does not count
 CALLS = 3
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='What forms of operators cost in onnxruntime.')
+    parser = argparse.ArgumentParser(description='What graph rewrites gain in onnxruntime.')
     parser.add_argument('--channels', nargs='+', type=int, default=[64, 72, 80, 96, 120, 128, 144, 160, 168, 176])
     parser.add_argument('--size', type=int, default=40, help='height and width of the map; default 40')
     parser.add_argument('--kernel', type=int, default=5)
-    parser.add_argument('--network', help='an ONNX file of another engine: time it as it is, and with our forms')
+    parser.add_argument('--network', help='an ONNX file of another engine: time it as it is, and rewritten')
     parser.add_argument('--float-network', help='the same network in float: ratios to it are printed too')
     parser.add_argument('--rounds', type=int, default=25, help='interleaved; the median counts. Default 25')
     return parser.parse_args()
@@ -63,48 +68,54 @@ def chain(channels: int, size: int, kernel: int, integers: bool) -> bytes:
 
 def measure(models: dict[str, bytes], rounds: int) -> dict[str, float]:
     """Median milliseconds of a call by name, one thread, in turns."""
-    import onnxruntime
+    import onnx
 
-    from frostnet_mm.device.predictor import exact_session
-
-    options = exact_session(onnxruntime.SessionOptions())
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    runs = {}
+    calls = {}
     for name, content in models.items():
-        session = onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-        source = session.get_inputs()[0]
-        dtype = np.uint8 if 'uint8' in source.type else np.float32
-        x = np.random.default_rng(0).integers(0, 100, source.shape).astype(dtype)
-        runs[name] = (session, {source.name: x})
-    times: dict[str, list[float]] = {name: [] for name in runs}
+        run = ENGINE.open_onnx(content, threads=1)
+        inputs = random_inputs(onnx.load_from_string(content))
+        calls[name] = lambda run=run, inputs=inputs: run(inputs)
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, (session, inputs) in runs.items():
-            session.run(None, inputs)
+        for name, call in calls.items():
+            call()
             start = perf_counter()
             for _ in range(CALLS):
-                session.run(None, inputs)
+                call()
             times[name].append((perf_counter() - start) / CALLS * 1000)
     return {name: median(values) for name, values in times.items()}
 
 
-def by_form(path: str, in_float: str | None, rounds: int) -> None:
-    """Print the time of a network as it is, and with one form after the other; and of the same one in float."""
+def random_inputs(model: 'onnx.ModelProto') -> dict[str, np.ndarray]:
+    """Inputs of a model by name, of the types and shapes that it says."""
+    from onnx import helper
+
+    generator, inputs = np.random.default_rng(0), {}
+    for value in model.graph.input:
+        about = value.type.tensor_type
+        shape = [dim.dim_value for dim in about.shape.dim]
+        inputs[value.name] = generator.integers(0, 100, shape).astype(helper.tensor_dtype_to_np_dtype(about.elem_type))
+    return inputs
+
+
+def by_rewrite(path: str, in_float: str | None, rounds: int) -> None:
+    """Print the time of a network as it is, and with one rewrite after the other; and of the same one in float."""
     for file in filter(None, (path, in_float)):
         if not Path(file).is_file():
             raise UserError(f'{file} does not exist: expected an ONNX file, such as network.onnx of a deployment.')
     import onnx
 
-    from frostnet_mm.deploy.engines.onnxruntime import FORMS
+    from frostnet_mm.deploy.engines.onnxruntime import REWRITES
 
     model = onnx.load(path)
     models, counts = {'as it is': model.SerializeToString()}, {}
-    for change in FORMS:
-        name = f'+ {change.__name__}'
-        counts[name] = len(change(model))
+    for rewrite in REWRITES:
+        name = f'+ {rewrite.__name__}'
+        counts[name] = len(rewrite(model))
         models[name] = model.SerializeToString()
     if not any(counts.values()):
         raise UserError(
-            f'{path} has all forms already: expected a file as exported, such as that of --engine openvino.'
+            f'{path} has all rewrites already: expected a file as exported, such as that of --engine openvino.'
         )
     if in_float:
         models['float'] = onnx.load(in_float).SerializeToString()
@@ -117,7 +128,7 @@ def by_form(path: str, in_float: str | None, rounds: int) -> None:
 def main() -> None:
     args = parse_args()
     if args.network:
-        by_form(args.network, args.float_network, args.rounds)
+        by_rewrite(args.network, args.float_network, args.rounds)
         return
     print(
         f'depthwise {args.kernel}x{args.kernel}, {args.size}x{args.size}, one thread, ms each\nchannels  float   INT8'

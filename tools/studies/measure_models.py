@@ -25,7 +25,7 @@ MOVES = ('Reorder', 'Transpose', 'Reshape')  # compute nothing
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Parameters, MACs and INT8 shares of models on engines.')
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help="float configs; 'mmdet::...' for installed ones")
-    parser.add_argument('--engines', default='onnxruntime,openvino', help='default onnxruntime,openvino')
+    parser.add_argument('--engines', help='names between commas; default those that read ONNX: onnxruntime,openvino')
     parser.add_argument('--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='default: of the test pipeline')
     parser.add_argument('--out', default='work_dirs/models', help='folder; default work_dirs/models')
     parser.add_argument('--again', action='store_true', help='measure again what is there')
@@ -39,21 +39,24 @@ def measure(config: str, engines: list[str], shape: tuple[int, int] | None, weig
     Returns:
         dict: Its row; under 'engines' what each engine runs, or under 'failed' why it does not.
     """
-    from frostnet_mm.deploy.deploy import DeployOptions, deploy_model, engine_of
+    from frostnet_mm.deploy.deploy import DeployOptions, deploy_model
+    from frostnet_mm.deploy.engines import engine_of
     from frostnet_mm.deploy.loaded_model import load_for_deployment
+    from frostnet_mm.engine.config import load_config
 
     sources: dict[str, object] = {}
     row: dict = dict(config=config, engines={}, failed={})
+    load_config(config)  # which may register engines
     for name in engines:
         engine = engine_of(name)
         engine.require()
-        if engine.numerics not in sources:
-            options = dict(size=shape, preset=engine.numerics, weight_bits=weight_bits)
-            sources[engine.numerics] = load_for_deployment(config, None, 'int8', **options)
+        if engine.preset not in sources:
+            options = dict(size=shape, preset=engine.preset, weight_bits=weight_bits)
+            sources[engine.preset] = load_for_deployment(config, None, 'int8', **options)
         with tempfile.TemporaryDirectory() as folder:
             options = DeployOptions(shape=shape, num_images=0)
             try:
-                found = deploy_model(sources[engine.numerics], engine, Path(folder) / name, options)
+                found = deploy_model(sources[engine.preset], engine, Path(folder) / name, options)
             except UserError as error:
                 row['failed'][name] = f'{type(error).__name__}: {error}'
                 continue
@@ -129,10 +132,13 @@ def markdown(lines: list[list[str]]) -> str:
 
 def main() -> None:
     args = parse_args()
-    engines, out = args.engines.split(','), Path(args.out)
-    shape = tuple(args.shape) if args.shape else None
     for config in args.configs:
         require_config(config)
+    from frostnet_mm.deploy.engines import engine_names, engine_of
+
+    readers = [name for name in engine_names() if engine_of(name).reads_onnx]
+    engines, out = args.engines.split(',') if args.engines else readers, Path(args.out)
+    shape = tuple(args.shape) if args.shape else None
     rows = []
     for config in args.configs:
         size = (f'_{shape[0]}x{shape[1]}' if shape else '') + (f'_w{args.weight_bits}' if args.weight_bits else '')

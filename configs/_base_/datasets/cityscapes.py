@@ -3,7 +3,8 @@
 # --cfg-options data_root=/path. Training on random crops of 512x1024 of images scaled by 0.5 to 2, testing on whole
 # images.
 data_root = '{{$CITYSCAPES_ROOT:data/cityscapes}}'
-crop_size = (512, 1024)
+scale, ratio_range = (2048, 1024), (0.5, 2.0)  # (width, height) of the images, factors of it in training
+crop_size = (512, 1024)  # (height, width)
 
 # ImageNet's mean and standard deviation of the RGB channels
 data_preprocessor = dict(
@@ -19,7 +20,7 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomResize', scale=scale, ratio_range=ratio_range, keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
@@ -27,7 +28,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='frostnet_mm.LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 1024), keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations'),  # after Resize: predictions are compared at the size of the annotations
     dict(type='PackSegInputs'),
 ]

@@ -1,11 +1,13 @@
 # 160 000 iterations from scratch, polynomial decay: mmseg's schedule of BiSeNetV2, for 4 GPUs with 4 images each.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=8000)
+max_iters, warmup_iters = 160000, 1000
+start_factor, eta_min = 0.1, 1e-4
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=8000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=1000),
-    dict(type='PolyLR', eta_min=1e-4, power=0.9, by_epoch=False, begin=1000, end=160000),
+    dict(type='LinearLR', start_factor=start_factor, by_epoch=False, begin=0, end=warmup_iters),
+    dict(type='PolyLR', eta_min=eta_min, power=0.9, by_epoch=False, begin=warmup_iters, end=max_iters),
 ]
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=0.0005))
 

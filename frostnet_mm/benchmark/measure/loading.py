@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ...device import engines, may_saturate
+from ...device.engines.base import DeviceEngine
+
 Stages = tuple[float, float, float]
 
 
@@ -22,15 +26,17 @@ class Loaded:
 
     Args:
         call (Callable): Runs the network once.
+        batch (int): Images of a call.
         stages (Callable, optional): Runs image to result once; seconds of preprocessing, network and decoding.
         no_stages (str): Why there are none.
-        figures (dict): What is known of the network: fields of :class:`cells.Result`.
+        results (dict): What is known of the network: fields of :class:`cells.Result`.
     """
 
     call: Callable[[], object]
+    batch: int
     stages: Callable[[], Stages] | None = None
     no_stages: str = ''
-    figures: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
 
 
 def import_engine(spec: dict) -> None:
@@ -38,25 +44,53 @@ def import_engine(spec: dict) -> None:
     if spec['kind'] == 'torch':
         import torch
 
-        import frostnet_mm  # noqa: F401
-
+        importlib.import_module('frostnet_mm.deploy.loaded_model')
         torch.set_num_threads(spec['threads'])
         return
-    if spec['engine'] in ('onnxruntime', 'openvino'):
-        importlib.import_module(spec['engine'])
     if spec['kind'] == 'deployment':
-        predictor_of(Path(spec['folder']))
-    if importlib.util.find_spec('cv2'):
+        predictor = predictor_of(spec)
+        engine = predictor.read_deployment(spec['folder'], verify=False)['engine']
+        if hasattr(predictor, 'engines'):
+            predictor.engines.find(engine).require()
+        else:  # an earlier deployment's
+            importlib.import_module(predictor.ENGINES[engine][0])
+    else:
+        engines.find(spec['engine']).require()
+    if spec.get('image') and importlib.util.find_spec('cv2'):
         importlib.import_module('cv2').setNumThreads(spec['threads'])  # preprocessing keeps to the threads of the cell
+
+
+def register_engine(name: str, file: str) -> None:
+    """Make an engine of another package known to this process.
+
+    Args:
+        name (str): Its name.
+        file (str): Its file, as it is copied into deployments: it defines ``ENGINE``.
+    """
+    engines.register(_module(f'{engines.__name__}.{name}', Path(file)).ENGINE)
+
+
+def _module(name: str, file: Path) -> Any:
+    """The module of a file, imported once under a name."""
+    if name not in sys.modules:
+        about = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = module = importlib.util.module_from_spec(about)
+        try:
+            about.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def load(spec: dict) -> Loaded:
     """Load what a spec names.
 
     Args:
-        spec (dict): ``kind`` ('onnx', 'deployment' or 'torch'), ``engine``, ``precision``, ``threads``, ``batch``,
-            ``shape`` (height, width), and by kind ``path``; ``folder``; ``config`` and ``checkpoint``. ``image`` is a
-            file for the end-to-end time.
+        spec (dict): ``kind`` ('onnx', 'deployment' or 'torch'), ``precision``, ``threads``, ``batch``, ``shape``
+            (height, width; None where the deployment's is fixed), and by kind ``path`` and ``engine``; ``folder``;
+            ``config`` and ``checkpoint``. ``image`` is a file for the end-to-end time, None without. With ``installed``
+            a deployment is run by the installed package, else by the predictor that lies in its folder.
 
     Raises:
         ValueError: The kind is unknown.
@@ -72,33 +106,19 @@ def onnx_session(source: str | bytes, engine: str, threads: int, precision: str 
 
     Args:
         source (str | bytes): File or content.
-        engine (str): 'onnxruntime' or 'openvino'.
+        engine (str): Name of an engine that reads ONNX.
         threads (int): Of the engine.
-        precision (str): 'bf16' lets OpenVINO compute in it. Default: 'float'.
+        precision (str): 'bf16' lets an engine that can compute in it. Default: 'float'.
 
     Raises:
-        ValueError: Another engine.
+        ValueError: An engine that reads none.
     """
-    if engine == 'onnxruntime':
-        import onnxruntime
-
-        from ...device.predictor import exact_session
-
-        options = exact_session(onnxruntime.SessionOptions())
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])
-        return lambda inputs: session.run(None, inputs)
-    if engine == 'openvino':
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(source) if isinstance(source, str) else core.read_model(model=source)
-        hint = 'bf16' if precision == 'bf16' else 'f32'
-        options = dict(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1, INFERENCE_PRECISION_HINT=hint)
-        request = core.compile_model(model, 'CPU', options).create_infer_request()
-        return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
-    raise ValueError(f'engine={engine!r} was given, expected onnxruntime or openvino for an ONNX file.')
+    run = engines.find(engine).open_onnx(source, threads, precision)
+    if run is None:
+        kinds = {name: type(engines.find(name)) for name in engines.names()}
+        readers = [name for name, kind in kinds.items() if kind.open_onnx is not DeviceEngine.open_onnx]
+        raise ValueError(f'engine={engine!r} was given, expected {" or ".join(readers)} for an ONNX file.')
+    return run
 
 
 def _load_onnx(spec: dict) -> Loaded:
@@ -110,46 +130,53 @@ def _load_onnx(spec: dict) -> Loaded:
     for value in onnx.load(spec['path'], load_external_data=False).graph.input:
         dims = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
         inputs[value.name] = generator.standard_normal([spec['batch'], *dims[1:]], np.float32)
-    return Loaded(lambda: run(inputs), None, 'the file is a network alone')
+    return Loaded(lambda: run(inputs), spec['batch'], None, 'the file is a network alone')
 
 
-def predictor_of(folder: Path) -> Any:
-    """The predictor module that a deployment brings: what runs on a device, not what is installed."""
-    name = 'deployed_predictor'
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, folder / 'predictor.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def predictor_of(spec: dict) -> Any:
+    """The module that runs a deployment: the one that it brings, as on a device, or with ``installed`` our own."""
+    if spec.get('installed'):
+        return importlib.import_module('frostnet_mm.device.predictor')
+    file = Path(spec['folder']).resolve() / 'predictor.py'
+    return _module(f'deployed_predictor_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}', file)
 
 
-def deployment_input(description: dict, batch: int, shape: tuple[int, int]) -> np.ndarray:
+def deployment_input(description: dict, batch: int, shape: tuple[int, int] | None) -> np.ndarray:
     """Images such as a deployment's network reads them, of random values.
 
     Args:
         description (dict): ``deploy.json``.
         batch (int): For a dimension that is open.
-        shape (tuple[int, int]): Height and width, likewise.
+        shape (tuple[int, int], optional): Height and width, likewise.
 
     Returns:
         np.ndarray: (N, 3, H, W) float32 or, with preprocessing baked in, (N, H, W, 3) uint8.
+
+    Raises:
+        ValueError: They are open, and none are given.
     """
     about = description['input']
-    height, width = shape
+    height, width = shape or (None, None)
     wanted = (batch, height, width, 3) if about['dtype'] == 'uint8' else (batch, 3, height, width)
     size = tuple(own or given for own, given in zip(about['shape'], wanted, strict=True))
+    if None in size:
+        raise ValueError(
+            f'The deployment takes images of any size, {about["shape"]}: expected a shape (height, width) for them.'
+        )
     generator = np.random.default_rng(0)
     if about['dtype'] == 'uint8':
         return generator.integers(0, 256, size, np.uint8)
     return generator.standard_normal(size, np.float32)
 
 
-def deployment_figures(description: dict, folder: Path) -> dict:
-    """What a deployment says about its network: fields of :class:`cells.Result`."""
-    from ...device.predictor import may_overflow
+def deployment_results(description: dict, folder: Path, saturates: Callable[[dict], bool] | None = None) -> dict:
+    """What a deployment says about its network: fields of :class:`cells.Result`.
 
+    Args:
+        description (dict): ``deploy.json``.
+        folder (Path): The deployment.
+        saturates (Callable, optional): Whether INT8 products may saturate here. Default: as the installed package says.
+    """
     model = description.get('model') or {}
     names = [name for name in description['files'] if not name.endswith('.npz')]  # what it is checked with
     if not description['network'].endswith('.onnx'):
@@ -159,7 +186,7 @@ def deployment_figures(description: dict, folder: Path) -> dict:
         params=model.get('params'),
         macs=model.get('macs'),
         random_weights=bool(model.get('random_weights')),
-        may_overflow=may_overflow(description),
+        may_saturate=(saturates or may_saturate)(description),
         int8_share=description.get('int8_share') if share is None else share,
         file_bytes=sum((folder / name).stat().st_size for name in names),
         operators=description.get('operators') or {},
@@ -168,13 +195,20 @@ def deployment_figures(description: dict, folder: Path) -> dict:
 
 def _load_deployment(spec: dict) -> Loaded:
     folder = Path(spec['folder'])
-    module = predictor_of(folder)
+    module = predictor_of(spec)
     description = module.read_deployment(folder)
-    options = dict(precision_hint='bf16') if spec['precision'] == 'bf16' else {}
+    options = {}
+    if spec['precision'] == 'bf16':
+        earlier = dict(precision_hint='bf16')  # of predictors that do not tell
+        known = getattr(module, 'engines', None)
+        options = known.find(description['engine']).precision_options('bf16') if known else earlier
     network = module.open_network(folder, description, threads=spec['threads'], **options)
     images = deployment_input(description, spec['batch'], spec['shape'])
-    loaded = Loaded(lambda: network(images), figures=deployment_figures(description, folder))
-    if spec['batch'] != 1:
+    saturates = getattr(module, 'may_saturate', None) or module.may_overflow  # its name in earlier deployments
+    loaded = Loaded(lambda: network(images), len(images), results=deployment_results(description, folder, saturates))
+    if spec['image'] is None:
+        loaded.no_stages = 'no image was given'
+    elif spec['batch'] != 1:
         loaded.no_stages = 'a predictor takes one image at a time'
     elif description.get('decoding') is None:
         loaded.no_stages = 'this head has no decoding outside mm'
@@ -224,8 +258,8 @@ def _load_torch(spec: dict) -> Loaded:
     model = source.model.to(memory_format=torch.channels_last)
     dense = DenseNetwork(model).eval()
     weights = sum(value.numel() * value.element_size() for value in dense.state_dict().values())
-    figures = dict(params=source.facts['params'], macs=count_macs(dense, torch.zeros(1, 3, *spec['shape'])))
-    figures |= dict(random_weights=spec['checkpoint'] is None, int8_share=0.0, file_bytes=weights)
+    results = dict(params=source.facts['params'], macs=count_macs(dense, torch.zeros(1, 3, *spec['shape'])))
+    results |= dict(random_weights=spec['checkpoint'] is None, int8_share=0.0, file_bytes=weights)
     bf16 = spec['precision'] == 'bf16'
 
     def run(function: Callable, *args: Any) -> Any:
@@ -240,8 +274,8 @@ def _load_torch(spec: dict) -> Loaded:
             run(dense, images)
 
     if spec['batch'] != 1:
-        return Loaded(call, None, 'measured with one image only', figures)
-    return Loaded(call, _torch_stages(model, source.cfg, run, spec['image']), '', figures)
+        return Loaded(call, spec['batch'], None, 'measured with one image only', results)
+    return Loaded(call, spec['batch'], _torch_stages(model, source.cfg, run, spec['image']), '', results)
 
 
 def _torch_stages(model: Any, cfg: Any, run: Callable, path: str) -> Callable[[], Stages]:
@@ -251,30 +285,30 @@ def _torch_stages(model: Any, cfg: Any, run: Callable, path: str) -> Callable[[]
     from torch.utils._pytree import tree_map
 
     from frostnet_mm.apis.inference import build_pipeline
-    from frostnet_mm.models.dense import DenseNetwork
+    from frostnet_mm.models.dense import DenseNetwork, attached, detached
 
     first, *rest = build_pipeline(cfg).transforms
     image = first(dict(img_path=path, img_id=0))
-    head = getattr(model, DenseNetwork(model).head_name)
-    features = _Timed(lambda images: run(model_features, images))
-    outputs = _Timed(lambda maps: tree_map(lambda value: value.float(), run(head_forward, maps)))
-    model_features, head_forward = model.extract_feat, head.forward
+    dense = DenseNetwork(model)
+
+    def compute(images: Any) -> Any:
+        with detached(model):
+            return tree_map(lambda value: value.float(), run(dense, images))
+
+    network = _Timed(compute)
 
     def stages() -> Stages:
-        started = time.perf_counter()
-        data = copy.deepcopy(image)
-        for transform in rest:
-            data = transform(data)
-        with torch.inference_mode():
-            batch = model.data_preprocessor(pseudo_collate([data]), False)
-            images = batch['inputs'].contiguous(memory_format=torch.channels_last)
-            prepared, features.seconds, outputs.seconds = time.perf_counter(), 0.0, 0.0
-            model.__dict__['extract_feat'], head.__dict__['forward'] = features, outputs
-            try:
+        with attached(model, network):
+            started = time.perf_counter()
+            data = copy.deepcopy(image)
+            for transform in rest:
+                data = transform(data)
+            with torch.inference_mode():
+                batch = model.data_preprocessor(pseudo_collate([data]), False)
+                images = batch['inputs'].contiguous(memory_format=torch.channels_last)
+                prepared, network.seconds = time.perf_counter(), 0.0
                 model.predict(images, batch['data_samples'])
-            finally:  # the network alone is measured without them
-                del model.__dict__['extract_feat'], head.__dict__['forward']
-        whole, network = time.perf_counter() - prepared, features.seconds + outputs.seconds
-        return prepared - started, network, whole - network
+            whole = time.perf_counter() - prepared
+        return prepared - started, network.seconds, whole - network.seconds
 
     return stages

@@ -1,17 +1,20 @@
-"""The machine that measures: processor, memory, system, versions, and pinning to cores. Standard library only."""
+"""The machine that measures: processor, memory, system, versions, and pinning to cores. Imports no engine."""
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from ...device import engines
 
 # Instruction sets that decide which INT8 and bf16 kernels an engine takes; x86 as Linux calls them, then ARM.
 FLAGS = ('avx2', 'avx_vnni', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_int8', 'amx_bf16', 'amx_tile')
 ARM_FLAGS = ('asimd', 'asimddp', 'asimdhp', 'i8mm', 'bf16', 'sve')
-PACKAGES = (
-    'frostnet-mm torch torchao onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation onnx onnxruntime '
-    'openvino executorch numpy opencv-python'
+PACKAGES = (  # and those of the engines
+    'frostnet-mm torch torchao onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation onnx numpy '
+    'opencv-python'
 ).split()
 
 
@@ -29,9 +32,14 @@ def describe_machine() -> dict:
         governor=_read(Path('/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor')),
         hypervisor='hypervisor' in found,
         python=platform.python_version(),
-        versions=versions(PACKAGES),
+        versions=versions(dict.fromkeys((*PACKAGES, *_engine_packages()))),
         pinning=hasattr(os, 'sched_setaffinity'),
     )
+
+
+def _engine_packages() -> list[str]:
+    found = (engines.find(name).package for name in engines.names())
+    return [package for package in found if package]
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
@@ -80,6 +88,17 @@ def pin(cpus: Iterable[int]) -> bool:
         return False
     os.sched_setaffinity(0, set(cpus))
     return True
+
+
+@contextmanager
+def pinned(cpus: Iterable[int]) -> Iterator[bool]:
+    """Bind this thread, and those that it starts, to logical CPUs for a while; tells whether the system can."""
+    before = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else None
+    try:
+        yield pin(cpus)
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def memory_mib(path: str = '/proc/self/status') -> tuple[float, float] | None:

@@ -230,21 +230,32 @@ def build_model(case: OperatorCase, int8: bool, with_operator: bool) -> 'onnx.Mo
     return helper.make_model(graph, opset_imports=[helper.make_opsetid('', OPSET)], ir_version=10)
 
 
-def measure(case: dict, engine: str, threads: int, cpus: Sequence[int], rounds: int, seconds: float) -> dict:
+def measure(
+    case: dict,
+    engine: str,
+    threads: int,
+    cpus: Sequence[int],
+    rounds: int,
+    seconds: float,
+    engine_file: str | None = None,
+) -> dict:
     """Time an operator in this process.
 
     Args:
         case (dict): Fields of an :class:`OperatorCase`.
-        engine (str): 'onnxruntime' or 'openvino'.
+        engine (str): Name of an engine that reads ONNX.
         threads (int): Of the engine.
         cpus (Sequence[int]): To which the process is bound.
         rounds (int): How often the models take turns.
         seconds (float): Length of a turn.
+        engine_file (str, optional): Of an engine of another package; see :func:`loading.register_engine`.
 
     Returns:
         dict: ``float`` and ``int8``: by round the seconds of one operator; ``others``: cores that others used.
     """
     machine.pin(cpus)
+    if engine_file is not None:
+        loading.register_engine(engine, engine_file)
     about = OperatorCase(**case)
     images = np.random.default_rng(0).random((1, SOURCE_CHANNELS, about.size, about.size), np.float32)
     calls = {}

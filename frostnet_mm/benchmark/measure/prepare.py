@@ -6,14 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...deploy.cost import LayerCost, layer_costs
-from ...deploy.deploy import DeployOptions, deploy_model, engine_of
+from ...deploy.deploy import DeployOptions, deploy_model
+from ...deploy.engines import engine_of
 from ...deploy.engines.base import LayerTime
 from ...deploy.loaded_model import load_for_deployment
-from ...device.predictor import DESCRIPTION, DeploymentError
+from ...device import DESCRIPTION, DeploymentError
+from ...engine.config import load_config
+from ..cells import PRECISIONS
 from .loading import deployment_input
 
 PROFILE_RUNS = 10
-BITS_BY_PRECISION = dict(int8=8, int8w7=7)  # of the weights
 
 
 def prepare(
@@ -21,7 +23,7 @@ def prepare(
     checkpoint: str | None,
     shape: tuple[int, int],
     batch: int,
-    forms: Sequence[tuple[str, str, str]],
+    deployments: Sequence[tuple[str, str, str]],
     again: bool = False,
 ) -> dict[str, str]:
     """Deploy a model to engines; what is there already is kept.
@@ -29,11 +31,11 @@ def prepare(
     The deployments are not verified: ``tools/deploy.py`` does that, and a benchmark is about times.
 
     Args:
-        config (str): The config.
+        config (str): The config; it may register engines.
         checkpoint (str, optional): None for random weights, with ranges of noise in INT8.
         shape (tuple[int, int]): Height and width.
         batch (int): Images of a call.
-        forms (Sequence[tuple[str, str, str]]): Engine, precision ('float', 'int8' or 'int8w7') and folder.
+        deployments (Sequence[tuple[str, str, str]]): Engine, precision ('float', 'int8' or 'int8w7') and folder.
         again (bool): Replace what is there. Default: False.
 
     Returns:
@@ -41,36 +43,38 @@ def prepare(
     """
     reasons: dict[str, str] = {}
     sources: dict[tuple[str, str], object] = {}
-    for name, precision, folder in forms:
+    load_config(config)  # which registers what the names stand for
+    for name, precision, folder in deployments:
         if (Path(folder) / DESCRIPTION).is_file() and not again:
             reasons[folder] = ''
             continue
         try:
             engine = engine_of(name)
             engine.require()
-            bits = BITS_BY_PRECISION.get(precision)
-            kind, numerics = ('float', '') if bits is None else ('int8', engine.numerics)
-            if (precision, numerics) not in sources:
-                sources[precision, numerics] = load_for_deployment(
-                    config, checkpoint, kind, size=tuple(shape), preset=engine.numerics, weight_bits=bits
+            kind, bits = PRECISIONS[precision]
+            key = precision, engine.preset if kind == 'int8' else ''
+            if key not in sources:
+                sources[key] = load_for_deployment(
+                    config, checkpoint, kind, size=tuple(shape), preset=engine.preset, weight_bits=bits
                 )
             options = DeployOptions(kind, tuple(shape), batch, num_images=0, check=False)
-            deploy_model(sources[precision, numerics], engine, Path(folder), options)
+            deploy_model(sources[key], engine, Path(folder), options)
             reasons[folder] = ''
-        except Exception as error:  # one engine or form less: the table gives the reason
+        except Exception as error:  # one deployment less: the table gives the reason
             reasons[folder] = f'{type(error).__name__}: {_one_line(error)}'
     return reasons
 
 
-def profile(folder: str, threads: int, batch: int, shape: tuple[int, int], precision: str) -> list[dict]:
+def profile(config: str, folder: str, threads: int, batch: int, shape: tuple[int, int], precision: str) -> list[dict]:
     """The time of each layer of a deployment.
 
     Args:
+        config (str): The config that it was made of, which may have registered its engine.
         folder (str): The deployment.
         threads (int): Of the engine.
         batch (int): For dimensions that are open.
         shape (tuple[int, int]): Likewise.
-        precision (str): 'bf16' for OpenVINO's hint.
+        precision (str): 'bf16' for an engine that can compute in it.
 
     Returns:
         list[dict]: Name, kind, precision and milliseconds of each, the slowest first; of convolutions and matrix
@@ -79,10 +83,11 @@ def profile(folder: str, threads: int, batch: int, shape: tuple[int, int], preci
     Raises:
         DeploymentError: The engine cannot tell.
     """
+    load_config(config)
     description = json.loads((Path(folder) / DESCRIPTION).read_text())
     engine = engine_of(description['engine'])
     images = deployment_input(description, batch, tuple(shape))
-    options = dict(precision_hint='bf16') if precision == 'bf16' else {}
+    options = engine.precision_options(PRECISIONS[precision][0])
     layers = engine.profile(Path(folder), [images] * PROFILE_RUNS, threads, **options)
     if not layers:
         raise DeploymentError(f'{engine.name} does not tell the time by layer')

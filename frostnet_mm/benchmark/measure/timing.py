@@ -26,7 +26,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Timing:
-    """What became of the rounds of one measurement.
+    """The times of one network, of rounds in which it was called again and again.
 
     Args:
         latency (float): Median over the rounds of each round's median, in seconds.
@@ -35,6 +35,9 @@ class Timing:
         throughput (float): Images a second: batch / latency.
         rounds (int): How many rounds.
         repetitions (int): Single times in all rounds.
+        others (float, optional): Cores that other processes used meanwhile, the median over the rounds; None where the
+            system does not tell.
+        load (float, optional): Load average of the machine, the highest of any round; None where it does not tell.
     """
 
     latency: float
@@ -43,6 +46,8 @@ class Timing:
     throughput: float
     rounds: int
     repetitions: int
+    others: float | None = None
+    load: float | None = None
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -67,7 +72,7 @@ def summarize(rounds: Sequence[Sequence[float]], batch: int = 1) -> Timing:
         batch (int): Images of a call. Default: 1.
 
     Returns:
-        Timing: The figures.
+        Timing: What they say; nothing of other processes.
 
     Raises:
         ValueError: There is no round, or one without a time.

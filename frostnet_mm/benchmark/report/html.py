@@ -1,4 +1,4 @@
-"""A report as one HTML file: styles, script and figures inside, nothing to be fetched."""
+"""A report as one HTML file: styles, script and plots inside, nothing to be fetched."""
 
 import base64
 import html
@@ -65,7 +65,7 @@ class Section:
         headings (Sequence[str]): Of the table; empty for none.
         lines (Sequence[Sequence[str]]): Its cells.
         classes (Sequence[str]): For each line a CSS class: 'failed', 'best' or ''.
-        figures (Sequence[tuple[str, bytes]]): Captions and PNGs.
+        plots (Sequence[tuple[str, bytes]]): Captions and PNGs.
         notes (Sequence[str]): Remarks.
     """
 
@@ -73,7 +73,7 @@ class Section:
     headings: Sequence[str] = ()
     lines: Sequence[Sequence[str]] = ()
     classes: Sequence[str] = ()
-    figures: Sequence[tuple[str, bytes]] = field(default_factory=list)
+    plots: Sequence[tuple[str, bytes]] = field(default_factory=list)
     notes: Sequence[str] = ()
 
 
@@ -93,7 +93,7 @@ def page(title: str, about: Sequence[str], sections: Sequence[Section]) -> str:
         parts.append(f'<h2>{html.escape(section.title)}</h2>')
         if section.headings:
             parts.append(_table(section))
-        parts += [_figure(caption, content) for caption, content in section.figures]
+        parts += [_plot(caption, content) for caption, content in section.plots]
         parts.append(_list(section.notes))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -135,7 +135,7 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ''
 
 
-def _figure(caption: str, content: bytes) -> str:
+def _plot(caption: str, content: bytes) -> str:
     data = base64.b64encode(content).decode()
     text = html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'

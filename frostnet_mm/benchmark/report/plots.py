@@ -1,4 +1,4 @@
-"""Figures of a benchmark: bars by engine and precision, where the time of an image goes, accuracy against latency."""
+"""Plots of a benchmark: bars by engine and precision, where the time of an image goes, accuracy against latency."""
 
 import io
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def stage_bars(rows: Sequence[Row]) -> bytes | None:
     return _png(figure)
 
 
-def accuracy_figure(rows: Sequence[Row]) -> bytes | None:
+def accuracy_plot(rows: Sequence[Row]) -> bytes | None:
     """A PNG of accuracy against latency, with a line from each model's float to its INT8 on the same engine.
 
     Args:

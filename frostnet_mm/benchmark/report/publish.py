@@ -1,4 +1,4 @@
-"""Writes what a benchmark found: markdown, CSV, JSON, figures and one page that holds all."""
+"""Writes what a benchmark found: markdown, CSV, JSON, plots and one page that holds all."""
 
 import json
 import os
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...files import write_bytes, write_text
-from ..cells import FAILED, Result
+from ..cells import Result
 from ..measure.machine import describe_line
+from ..measure.operator_costs import OperatorResult
+from ..store import FAILED
 from . import html
-from .operator_table import HEADINGS, NOTES, OperatorResult, operator_tables
-from .plots import accuracy_figure, latency_bars, stage_bars
+from .operator_table import HEADINGS, NOTES, operator_tables
+from .plots import accuracy_plot, latency_bars, stage_bars
 from .tables import (
     Metric,
     Row,
@@ -26,10 +28,10 @@ from .tables import (
 )
 
 TITLE = 'INT8 on engines'
-FIGURES = (
+PLOTS = (
     ('latency', 'Latency of the network in ms (ratio to float in brackets); the line is the spread', latency_bars),
     ('stages', 'Where the time from image to result goes', stage_bars),
-    ('accuracy', 'Accuracy against latency', accuracy_figure),
+    ('accuracy', 'Accuracy against latency', accuracy_plot),
 )
 LAYERS = 15  # of a profile that are shown; the JSON has all
 
@@ -53,7 +55,7 @@ def write_report(
     allow_busy: bool = False,
     metrics: dict[str, dict[str, Metric]] | None = None,
 ) -> Path:
-    """Write ``report.md``, ``cells.csv``, ``report.html`` and the figures; JSON is kept by the stores.
+    """Write ``report.md``, ``cells.csv``, ``report.html`` and the plots; JSON is kept by the stores.
 
     Args:
         out (str | PathLike): The folder.
@@ -71,16 +73,16 @@ def write_report(
     about = about_lines(machine)
     sections, files = [], []
     for heading, group in settings(rows):
-        figures = []
-        for name, caption, draw in FIGURES:
+        plots = []
+        for name, caption, draw in PLOTS:
             content = draw(group)
             if content is not None:
                 file = f'{name}-{_slug(group[0])}.png'
                 write_bytes(out / file, content)
-                figures.append((caption, content))
+                plots.append((caption, content))
                 files.append((f'{caption}: {heading}', file))
         headings, lines = table(group)
-        sections.append(html.Section(heading, headings, lines, _classes(group), figures))
+        sections.append(html.Section(heading, headings, lines, _classes(group), plots))
     if rows:
         sections[-1].notes = notes(rows)
         write_text(out / 'cells.csv', as_csv(rows))

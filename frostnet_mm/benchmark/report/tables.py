@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cells import BUSY, FAILED, BenchmarkError, Cell, Result
+from ..cells import TORCH, Cell, Result
+from ..store import BUSY, FAILED, BenchmarkError
 
 METRICS = ('bbox_mAP', 'mIoU', 'segm_mAP', 'mAP')  # in order of preference
 TIMES = ('latency_ms', 'throughput', 'preprocess_ms', 'network_ms', 'decode_ms', 'end_to_end_ms', 'spread', 'drift')
@@ -24,7 +25,7 @@ class Metric:
 
     Args:
         name (str): Such as 'bbox_mAP'.
-        value (float): The figure.
+        value (float): Its value.
         source (str): What was evaluated: an engine, 'float', 'converted' or 'simulated'.
     """
 
@@ -38,7 +39,7 @@ class Row:
     """A line of the table.
 
     Args:
-        result (Result): The cell with its figures.
+        result (Result): The cell with what came of it.
         counts (bool): Whether its times are a result.
         to_float (float, optional): Latency by that in float on the same engine.
         to_torch (float, optional): Latency by that of torch eager in float.
@@ -81,7 +82,7 @@ def make_rows(
                 result,
                 counts,
                 _ratio(result, own, 'latency_ms') if counts else None,
-                _ratio(result, base(cell, 'torch'), 'latency_ms') if counts else None,
+                _ratio(result, base(cell, TORCH), 'latency_ms') if counts else None,
                 _ratio(result, own, 'end_to_end_ms') if counts else None,
                 metric_of(cell, (metrics or {}).get(cell.model, {})),
             )
@@ -115,8 +116,8 @@ def read_metrics(files: Iterable[str | os.PathLike]) -> dict[str, dict[str, Metr
             by_source = values if execution == 'compared' else {execution: values}
             bits = SEVEN_BITS if content.get('weight_bits') == 7 else ''
             entries = {
-                source if source == 'float' else source + bits: main_metric(source, figures)
-                for source, figures in by_source.items()
+                source if source == 'float' else source + bits: main_metric(source, metrics)
+                for source, metrics in by_source.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BenchmarkError(
@@ -127,17 +128,17 @@ def read_metrics(files: Iterable[str | os.PathLike]) -> dict[str, dict[str, Metr
     return found
 
 
-def main_metric(source: str, figures: dict[str, float]) -> Metric:
-    """The metric of ``METRICS`` among the figures of an evaluation.
+def main_metric(source: str, metrics: dict[str, float]) -> Metric:
+    """The metric of ``METRICS`` among those of an evaluation.
 
     Raises:
         ValueError: There is none.
     """
     for name in METRICS:
-        for key, value in figures.items():
+        for key, value in metrics.items():
             if key.split('/')[-1] == name:
                 return Metric(name, float(value), source)
-    raise ValueError(f'none of {", ".join(METRICS)} is among {", ".join(map(str, figures))}')
+    raise ValueError(f'none of {", ".join(METRICS)} is among {", ".join(map(str, metrics))}')
 
 
 def metric_of(cell: Cell, known: dict[str, Metric]) -> Metric | None:
@@ -154,7 +155,7 @@ def metric_of(cell: Cell, known: dict[str, Metric]) -> Metric | None:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with a number of significant digits, without exponent; '–' for None."""
+    """A value with a number of significant digits, without exponent; '–' for None."""
     if value is None:
         return NONE
     if value == 0:
@@ -219,7 +220,7 @@ def _metric(row: Row) -> str:
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ('model', lambda row: row.result.cell.model + (' †' if row.result.random_weights else '')),
     ('engine', lambda row: row.result.cell.engine),
-    ('precision', lambda row: row.result.cell.precision + (' ‡' if row.result.may_overflow else '')),
+    ('precision', lambda row: row.result.cell.precision + (' ‡' if row.result.may_saturate else '')),
     ('end-to-end ms', _time('end_to_end_ms')),
     ('pre / net / decode %', shares),
     ('network ms', _time('latency_ms')),
@@ -291,36 +292,36 @@ def notes(rows: Sequence[Row]) -> list[str]:
             '† random weights: latency and size are those of the model; decoding depends on how much is detected, so '
             'the end-to-end time of a trained model differs.'
         )
-    if any(row.result.may_overflow for row in rows):
+    if any(row.result.may_saturate for row in rows):
         texts.append(
-            '‡ weights of 8 bits on a CPU without VNNI: the times are those of this engine, its sums may overflow and '
-            'its results be wrong (docs/deployment.md). int8w7 has weights of 7 bits, which cannot.'
+            '‡ weights of 8 bits on a CPU without VNNI: the times are those of this engine, its products may saturate '
+            'and its results be wrong (docs/deployment.md). int8w7 has weights of 7 bits, which cannot.'
         )
     if any(row.counts and row.result.status == BUSY for row in rows):
         texts.append('* measured while the machine was busy: an indication, no result.')
     return texts
 
 
-def markdown(title: str, about: Sequence[str], rows: Sequence[Row], figures: Sequence[tuple[str, str]] = ()) -> str:
+def markdown(title: str, about: Sequence[str], rows: Sequence[Row], plots: Sequence[tuple[str, str]] = ()) -> str:
     """The whole report as markdown.
 
     Args:
         title (str): Heading.
         about (Sequence[str]): Lines on machine and versions.
         rows (Sequence[Row]): The table.
-        figures (Sequence[tuple[str, str]]): Caption and file of each figure.
+        plots (Sequence[tuple[str, str]]): Caption and file of each plot.
     """
     parts = [f'# {title}', '\n'.join(f'- {line}' for line in about)]
     for heading, group in settings(rows):
         parts += [f'## {heading}', markdown_table(*table(group))]
     if rows:
         parts.append('\n'.join(f'- {note}' for note in notes(rows)))
-    parts += [f'![{caption}]({file})' for caption, file in figures]
+    parts += [f'![{caption}]({file})' for caption, file in plots]
     return '\n\n'.join(parts) + '\n'
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """All figures unrounded, a line a cell; times that do not count are empty."""
+    """All results unrounded, a line a cell; times that do not count are empty."""
     stream = io.StringIO()
     lines = [_plain(row) for row in rows]
     writer = csv.DictWriter(stream, list(lines[0]) if lines else [], lineterminator='\n')
@@ -334,7 +335,7 @@ def _plain(row: Row) -> dict[str, Any]:
     line: dict[str, Any] = dict(model=cell.model, config=cell.config, checkpoint=cell.checkpoint)
     line |= dict(random_weights=result.random_weights, engine=cell.engine, precision=cell.precision)
     line |= dict(threads=cell.threads, batch=cell.batch, height=cell.shape[0], width=cell.shape[1])
-    line |= dict(status=result.status, reason=result.reason, may_overflow=result.may_overflow)
+    line |= dict(status=result.status, reason=result.reason, may_saturate=result.may_saturate)
     names = ('params', 'macs', 'int8_share', 'file_bytes', 'memory_mib', 'process_memory_mib', *TIMES)
     for name in (*names, 'rounds', 'repetitions', 'others', 'load'):
         line[name] = getattr(result, name) if row.counts or name not in TIMES else None

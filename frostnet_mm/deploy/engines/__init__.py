@@ -1,0 +1,99 @@
+"""The engines: a registry, and one file each.
+
+An engine is a class that registers itself in :data:`frostnet_mm.registry.ENGINES`. One of another package is found by
+its entry point in the group ``frostnet_mm.engines``, or is imported by the ``custom_imports`` of a config.
+"""
+
+import warnings
+from functools import cache
+from importlib.metadata import entry_points
+
+from ...device import DeploymentError
+from ...device import engines as device_engines
+from ...registry import ENGINES
+from .base import Engine, LayerTime, count_operators
+from .onnx_engine import OnnxEngine
+
+from .onnxruntime import OnnxRuntimeEngine  # isort: skip  (the order is that of lists and tables)
+from .openvino import OpenVINOEngine  # isort: skip
+from .executorch import ExecuTorchEngine  # isort: skip
+from .inductor import InductorEngine  # isort: skip
+
+GROUP = 'frostnet_mm.engines'
+
+__all__ = [
+    'ENGINES',
+    'Engine',
+    'ExecuTorchEngine',
+    'InductorEngine',
+    'LayerTime',
+    'OnnxEngine',
+    'OnnxRuntimeEngine',
+    'OpenVINOEngine',
+    'count_operators',
+    'engine_names',
+    'engine_of',
+]
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names of all engines that are registered, installed or not.
+
+    Raises:
+        DeploymentError: Two engines have the same name.
+    """
+    return tuple(_engines())
+
+
+def engine_of(name: str) -> Engine:
+    """Look up an engine.
+
+    Args:
+        name (str): As on command lines and in ``deploy.json``.
+
+    Raises:
+        DeploymentError: There is none of that name.
+    """
+    engines = _engines()
+    if name not in engines:
+        reason = _load_plugins().get(name, '')
+        raise DeploymentError(
+            f'The engine {name!r} is not known; expected one of {", ".join(engines)}. '
+            + (reason or f"One of another package needs an entry point '{GROUP}', or custom_imports in the config.")
+        )
+    engine = engines[name]()
+    if engine.device_file is not None:
+        device_engines.register(engine.device)
+    return engine
+
+
+def _engines() -> dict[str, type[Engine]]:
+    _load_plugins()
+    engines: dict[str, type[Engine]] = {}
+    for kind in ENGINES.module_dict.values():
+        other = engines.setdefault(kind.name, kind)
+        if other is not kind:
+            raise DeploymentError(
+                f'Two engines are called {kind.name!r}: {other.__module__}.{other.__name__} and '
+                f'{kind.__module__}.{kind.__name__}. Give one of them another name.'
+            )
+    return engines
+
+
+@cache
+def _load_plugins() -> dict[str, str]:
+    """Import the engines of other packages, once; return by name why one cannot be imported."""
+    failed = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            found = entry.load()
+        except Exception as error:  # whatever the module of another package does; the other engines are as good as ever
+            failed[entry.name] = (
+                f'The engine {entry.name} of another package ({entry.value}) cannot be imported: '
+                f'{type(error).__name__}: {error}. Update or uninstall that package.'
+            )
+            warnings.warn(failed[entry.name], stacklevel=2)
+            continue
+        if isinstance(found, type) and issubclass(found, Engine) and found not in ENGINES.module_dict.values():
+            ENGINES.register_module(module=found)
+    return failed

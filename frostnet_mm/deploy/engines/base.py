@@ -1,18 +1,23 @@
-"""What every engine offers: to write a network, to say what it computes in which precision, and to time it by layer."""
+"""What an engine says about itself, and does: write a network, run it, time it by layer."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ...device.predictor import ENGINES, DeploymentError, open_network
+from ...device import DeploymentError, open_network
+from ...device import engines as device_engines
+from ...device.engines.base import DeviceEngine
 from ..flat_network import FlatNetwork, Normalization
 
 PRECISIONS = {
@@ -47,17 +52,92 @@ class LayerTime:
 
 
 class Engine(ABC):
-    """One engine.
+    """One engine. A class of its own registers itself with ``@ENGINES.register_module()``.
 
     Attributes:
         name (str): Name on command lines and in ``deploy.json``.
-        numerics (str): The preset of quantization that it is meant for.
-        modules (tuple[str, ...]): What else is imported to write for it.
+        presets (tuple[str, ...]): Presets of quantization that it runs, the best first.
+        formats (tuple[str, ...]): Endings of the files that :meth:`write` makes; that of the one to open comes first.
+        reads_onnx (bool): Whether it runs ONNX, so that each layer can be compared (:meth:`run_onnx`), decoding can be
+            appended (:meth:`write_onnx`), and single operators be timed (:meth:`open_onnx`). Default: False.
+        profiles_operators (bool): Whether :meth:`profile` tells operators apart. Default: False.
+        dynamic_shapes (bool): Whether batch size, height and width may stay open. Default: True.
+        modules (tuple[str, ...]): What is imported to write for it, beside its own package.
+        extra (str): The extra of this package that installs all that it needs; '' if there is none.
     """
 
     name = ''
-    numerics = 'onnx'
+    presets: tuple[str, ...] = ('onnx',)
+    formats: tuple[str, ...] = ()
+    reads_onnx = False
+    profiles_operators = False
+    dynamic_shapes = True
     modules: tuple[str, ...] = ()
+    extra = ''
+
+    @property
+    def device(self) -> DeviceEngine:
+        """How it runs on a device. An engine of another package has an object in the place of this property."""
+        return device_engines.find(self.name)
+
+    @property
+    def device_file(self) -> Path | None:
+        """The file of :attr:`device`, which deployments need a copy of; None for an engine of this package.
+
+        It defines ``ENGINE``, and imports neither torch nor this package where that is not installed.
+        """
+        module = sys.modules[type(self.device).__module__]
+        if module.__name__.startswith(f'{device_engines.__name__}.'):
+            return None
+        return Path(module.__file__)
+
+    @property
+    def preset(self) -> str:
+        """The preset of quantization that it is meant for."""
+        return self.presets[0]
+
+    @property
+    def numerics(self) -> str:
+        """As :attr:`preset`."""
+        return self.preset
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What it computes in: of 'float', 'int8' and 'bf16'."""
+        return tuple(self.device.precisions)
+
+    def precision_options(self, precision: str) -> dict:
+        """Options of ``open_network`` and :meth:`profile` that make it compute in a precision.
+
+        Raises:
+            DeploymentError: It does not compute in it.
+        """
+        return self.device.precision_options(precision)
+
+    def saturates(self, weight_bits: int | None) -> bool:
+        """Whether its INT8 sums may saturate on this CPU, for weights of so many bits; None for float."""
+        return self.device.saturates(weight_bits)
+
+    def accepts(self, preset: str) -> bool:
+        """Whether it runs networks of a preset of quantization."""
+        return preset in self.presets
+
+    def check_preset(self, preset: str, source: str) -> None:
+        """Refuse a preset of quantization that the engine does not run.
+
+        Args:
+            preset (str): The preset.
+            source (str): What was quantized with it, for the message.
+
+        Raises:
+            DeploymentError: It does not run it; the message says how to quantize for it.
+        """
+        if not self.accepts(preset):
+            raise DeploymentError(
+                f'{source} was quantized with numerics={preset!r}, which {self.name} does not run; expected '
+                f'numerics={" or ".join(map(repr, self.presets))}. Calibrate it: python tools/calibrate.py CONFIG '
+                f'CHECKPOINT --numerics {self.preset}, or train with default_hooks.qat.numerics={self.preset}.'
+            )
 
     def require(self) -> None:
         """Check that the engine is installed.
@@ -65,14 +145,35 @@ class Engine(ABC):
         Raises:
             DeploymentError: It is not; the message has the command that installs it.
         """
-        module, package = ENGINES[self.name][:2]
-        needed = (module.partition('.')[0], *self.modules)
-        missing = next((name for name in needed if find_spec(name) is None), None)
+        missing = next((name for name in self._needed() if find_spec(name) is None), None)
         if missing is not None:
             raise DeploymentError(
-                f'The engine {self.name} is not installed (module {missing}). Install it: pip install {package}, or '
-                f"with all that it needs: pip install 'frostnet-mm[{self.name}]'"
+                f'The engine {self.name} is not installed (module {missing}). Install it: pip install '
+                f'{self.device.package}'
+                + (f", or with all that it needs: pip install 'frostnet-mm[{self.extra}]'" if self.extra else '')
             )
+
+    def _needed(self) -> tuple[str, ...]:
+        return (self.device.module.partition('.')[0], *self.modules)
+
+    def describe(self) -> dict[str, Any]:
+        """What the engine is, as plain data; ``version`` is None where it is not installed."""
+        try:
+            found = version(self.device.package)
+        except PackageNotFoundError:
+            found = None
+        return dict(
+            name=self.name,
+            version=found,
+            installed=all(find_spec(name) is not None for name in self._needed()),
+            presets=list(self.presets),
+            formats=list(self.formats),
+            precisions=list(self.precisions),
+            options=list(self.device.options),
+            reads_onnx=self.reads_onnx,
+            profiles_operators=self.profiles_operators,
+            dynamic_shapes=self.dynamic_shapes,
+        )
 
     @abstractmethod
     def write(
@@ -97,35 +198,82 @@ class Engine(ABC):
         """
 
     def write_onnx(self, content: bytes, folder: Path) -> list[str]:
-        """Write a network that is ONNX already, for engines that read it; as :meth:`write`."""
+        """Write a network that is ONNX already, as :meth:`write`.
+
+        Args:
+            content (bytes): The ONNX file.
+            folder (Path): Where to.
+
+        Raises:
+            DeploymentError: The engine reads no ONNX.
+        """
         raise DeploymentError(f'{self.name} reads no ONNX.')
 
-    @abstractmethod
-    def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
-        """Run a deployment on images and time each operator.
+    def run_onnx(self, model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        """Run an ONNX file with all that the engine fuses, as deployments do.
+
+        Args:
+            model (bytes): The file.
+            images (ndarray): Its input.
+            names (Sequence[str]): Outputs of the file.
+
+        Returns:
+            list[ndarray]: Those outputs.
+
+        Raises:
+            DeploymentError: The engine reads no ONNX.
+        """
+        raise DeploymentError(f'{self.name} reads no ONNX.')
+
+    def open_onnx(
+        self, source: str | bytes, threads: int, precision: str = 'float'
+    ) -> Callable[[dict[str, np.ndarray]], Any]:
+        """Load an ONNX model as a function of its inputs by name, to time it.
+
+        Args:
+            source (str | bytes): A file or its content.
+            threads (int): Of the engine.
+            precision (str): Of :attr:`precisions`. Default: 'float', which leaves INT8 operators as they are.
+
+        Raises:
+            DeploymentError: The engine reads no ONNX, or does not compute in the precision.
+        """
+        run = self.device.open_onnx(source, threads, precision)
+        if run is None:
+            raise DeploymentError(f'{self.name} reads no ONNX.')
+        return run
+
+    def profile(
+        self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None, **options: Any
+    ) -> list[LayerTime]:
+        """Run a deployment on images and time each operator; the network as a whole if the engine does not tell.
 
         Args:
             folder (Path): The deployment.
             images (Sequence[ndarray]): Inputs of the network; the median over them is taken.
             threads (int, optional): Threads of the engine.
+            options: As for ``open_network``.
 
         Returns:
             list[LayerTime]: In the order in which they run; what takes part in no computation is left out.
         """
+        precision, milliseconds = time_whole(folder, images, threads, **options)
+        return [LayerTime('network', 'network', precision, milliseconds)]
 
 
-def time_whole(folder: Path, images: Sequence[np.ndarray], threads: int | None) -> tuple[str, float]:
+def time_whole(folder: Path, images: Sequence[np.ndarray], threads: int | None, **options: Any) -> tuple[str, float]:
     """Time a deployment as a whole, for engines that do not tell their operators apart.
 
     Args:
         folder (Path): The deployment.
         images (Sequence[ndarray]): Inputs; the first run is left out of the times if there are several.
         threads (int, optional): Threads of the engine.
+        options: As for ``open_network``.
 
     Returns:
         tuple[str, float]: The precision that it was deployed in, and the median of its milliseconds.
     """
-    network = open_network(folder, threads=threads)
+    network = open_network(folder, threads=threads, **options)
     times = []
     for image in images:
         start = perf_counter()

@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ...device.predictor import DeploymentError
+from ...device import DeploymentError
 from ...files import write_bytes
 from ...models.dense import UnsupportedModelError
 from ...quantization.quantizer import is_convolution, rectifier_bounds
+from ...registry import ENGINES
 from ..flat_network import FlatNetwork, Normalization, traceable
 from ..onnx.export import exported_program
 from .base import Engine, LayerTime, time_whole
@@ -19,11 +20,14 @@ from .base import Engine, LayerTime, time_whole
 FILE = 'network.pte'
 
 
+@ENGINES.register_module()
 class ExecuTorchEngine(Engine):
     """A ``.pte`` file, whose operators XNNPACK runs as far as it can."""
 
-    name = 'executorch'
-    numerics = 'executorch'
+    name = extra = 'executorch'
+    presets = ('executorch',)
+    formats = ('.pte',)
+    dynamic_shapes = False
 
     def write(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...files import write_bytes
 from ...models.dense import UnsupportedModelError
+from ...registry import ENGINES
 from ..flat_network import FlatNetwork, Normalization, traceable
 from ..onnx.export import exported_program
 from .base import Engine, LayerTime, time_whole
@@ -17,10 +18,13 @@ from .base import Engine, LayerTime, time_whole
 FILE = 'network.pt2'
 
 
+@ENGINES.register_module()
 class InductorEngine(Engine):
     """A package that torch has compiled ahead of time for this kind of CPU."""
 
     name = 'inductor'
+    presets = ('onnx', 'executorch')
+    formats = ('.pt2',)
 
     def write(
         self,
@@ -48,15 +52,6 @@ class InductorEngine(Engine):
         return [FILE]
 
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
-        """The network as a whole, as compiled code keeps no operators.
-
-        Args:
-            folder (Path): The deployment.
-            images (Sequence[ndarray]): Inputs.
-            threads (int, optional): Threads of the process.
-
-        Returns:
-            list[LayerTime]: One entry.
-        """
+        """The network as a whole, as compiled code keeps no operators; as :meth:`Engine.profile`."""
         precision, milliseconds = time_whole(folder, images, threads)
         return [LayerTime('network', 'compiled', precision, milliseconds)]

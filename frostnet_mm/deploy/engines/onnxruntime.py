@@ -8,36 +8,45 @@ from statistics import median
 
 import numpy as np
 
-from ...device.predictor import exact_session, read_deployment
-from ...files import write_bytes
+from ...device import read_deployment, saturation_free_session
+from ...registry import ENGINES
 from ..onnx.rewrites.float_weights import keep_float_weights
 from ..onnx.rewrites.global_pooling import use_global_pools
-from ..onnx.rewrites.integer_matmul import use_integer_products
+from ..onnx.rewrites.integer_matmul import integer_matmul
 from ..onnx.rewrites.pad_depthwise import pad_depthwise
-from ..onnx.rewrites.space_to_depth import use_blocks
-from ..onnx.rewrites.untie_weights import separate_weights
+from ..onnx.rewrites.space_to_depth import space_to_depth
+from ..onnx.rewrites.untie_weights import untie_weights
 from .base import PRECISIONS, LayerTime
 from .onnx_engine import OnnxEngine
 
-FILE = 'network.onnx'
-#: Each writes a part of a network in the form that onnxruntime computes fast, and returns the names of what it changed.
-FORMS = (use_global_pools, separate_weights, pad_depthwise, use_blocks, use_integer_products, keep_float_weights)
+#: Each rewrites a part of a graph so that onnxruntime computes it fast, or right, and returns the names of the nodes.
+REWRITES = (use_global_pools, untie_weights, pad_depthwise, space_to_depth, integer_matmul, keep_float_weights)
 
 
+@ENGINES.register_module()
 class OnnxRuntimeEngine(OnnxEngine):
     """QDQ ONNX, which onnxruntime fuses into integer operators when it opens the file."""
 
-    name = 'onnxruntime'
+    name = extra = 'onnxruntime'
+    profiles_operators = True
 
     def write_onnx(self, content: bytes, folder: Path) -> list[str]:
-        """See :meth:`Engine.write_onnx`; in the forms that are fast, or exact, in onnxruntime."""
+        """See :meth:`Engine.write_onnx`; with :data:`REWRITES`."""
         import onnx
 
         model = onnx.load_from_string(content)
-        if [name for change in FORMS for name in change(model)]:
+        if [name for rewrite in REWRITES for name in rewrite(model)]:
             content = model.SerializeToString()
-        write_bytes(folder / FILE, content)
-        return [FILE]
+        return super().write_onnx(content, folder)
+
+    def run_onnx(self, model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        """See :meth:`Engine.run_onnx`."""
+        import onnxruntime
+
+        options = saturation_free_session(onnxruntime.SessionOptions())
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+        return session.run(list(names), {session.get_inputs()[0].name: images})
 
     def profile(self, folder: Path, images: Sequence[np.ndarray], threads: int | None = None) -> list[LayerTime]:
         """See :meth:`Engine.profile`."""
@@ -59,7 +68,7 @@ def profile_model(model: str | bytes, images: Sequence[np.ndarray], threads: int
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as scratch:
-        options = exact_session(onnxruntime.SessionOptions())
+        options = saturation_free_session(onnxruntime.SessionOptions())
         options.intra_op_num_threads = threads or 0
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(scratch) / 'profile')

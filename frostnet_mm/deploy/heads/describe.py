@@ -1,7 +1,7 @@
 """What surrounds a model's dense network, as plain data: images to its input, its outputs to predictions.
 
 The mm model is the source: its config's test pipeline, data preprocessor, head and test_cfg. The result are the keys of
-deploy.json that :mod:`frostnet_mm.device.predictor` reads.
+deploy.json that :mod:`frostnet_mm.device` reads.
 """
 
 import inspect
@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...engine.config import ConfigError, inner_dataset
+from ...models.dense import family_of
 
 BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
 IGNORED = ('LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs', 'PackSegInputs')
@@ -39,10 +40,16 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
         ``no_decoding`` says why; otherwise ``no_decoding`` is None.
 
     Raises:
-        ConfigError: The test pipeline or the data preprocessor does something that cannot be expressed, or the classes
-            of the data set are not those of the head.
+        ConfigError: The model is a classifier, the test pipeline or the data preprocessor does something that cannot be
+            expressed, or the classes of the data set are not those of the head.
+        UnsupportedModelError: The model has no dense network that is known.
     """
-    segmentation = hasattr(model, 'decode_head')
+    task = family_of(model).task
+    if task not in _DECODINGS:
+        raise ConfigError(
+            f'{type(model).__name__} is a model for {task}, and a deployment cannot express what surrounds its network '
+            f'yet; expected a model for {" or ".join(_DECODINGS)}.'
+        )
     meta = getattr(model, 'dataset_meta', None) or {}
     if not meta.get('classes'):
         raise ConfigError(
@@ -52,7 +59,7 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
     classes = [str(name) for name in meta['classes']]
     decoding, reason = None, None
     try:
-        decoding = _segmentation(model) if segmentation else _detection(model)
+        decoding = _DECODINGS[task](model)
     except _NoDecodingError as error:
         reason = str(error)
     # a head of one channel tells its only class from the background; mmseg counts the background as a class then
@@ -62,7 +69,7 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
             'the checkpoint was trained with.'
         )
     return dict(
-        task='segmentation' if segmentation else 'detection',
+        task=task,
         classes=classes,
         palette=_palette(meta.get('palette'), len(classes)),
         preprocessing=_preprocessing(model, cfg),
@@ -279,3 +286,6 @@ def _suppression(nms: ConfigDict | None) -> dict:
     if kind != 'nms' or threshold is None or options:
         raise _NoDecodingError(f'test_cfg.nms is {dict(nms or {})}, expected dict(type="nms", iou_threshold=…)')
     return dict(iou_threshold=float(threshold), class_agnostic=agnostic)
+
+
+_DECODINGS = dict(detection=_detection, segmentation=_segmentation)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...device.predictor import DeploymentError
+from ...device import DeploymentError
 
 NAMES = ('boxes', 'scores', 'labels')
 OUTPUTS = {name: [name] for name in NAMES}

@@ -157,7 +157,7 @@ def _name_nodes(graph: Any) -> None:
 def _separate_zero_points(graph: Any) -> None:
     """Give each quantized weight a zero point of its own: the exporter lets all of a size share one.
 
-    onnxruntime makes weights unsigned where its sums would overflow (:func:`predictor.exact_session`), together with
+    onnxruntime makes weights unsigned where its sums would saturate (``device.saturation_free_session``), together with
     their zero points, and 1.31 cannot do so twice with the same one.
     """
     links = OnnxGraph(graph)

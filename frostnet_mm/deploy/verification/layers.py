@@ -1,4 +1,4 @@
-"""Every layer of a quantized ONNX network in an engine, against the same layer computed exactly.
+"""Every layer of a quantized ONNX network in an engine, against the same layer by a reference.
 
 Rounding makes two correct implementations drift apart: a value that lies between two steps falls to one side here and
 to the other there, and each such step moves others behind it. So layers are compared one by one: each is computed from
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from ...device.predictor import exact_session
 from ..onnx.graph import OnnxGraph
 from ..onnx.rewrites.integer_matmul import PRODUCT
 
@@ -24,7 +23,7 @@ RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """How far an engine is from the exact result of one layer.
+    """How far an engine is from the reference's result of one layer.
 
     Args:
         name (str): The quantized tensor, ``<module>/QuantizeLinear``.
@@ -40,7 +39,7 @@ class LayerDifference:
 
 
 def compare_layers(model: Any, images: np.ndarray, run: RunModel) -> list[LayerDifference]:
-    """Compare an engine with exact arithmetic, layer by layer.
+    """Compare an engine with the unfused operators, layer by layer.
 
     Args:
         model (onnx.ModelProto): A network in QDQ form.
@@ -55,18 +54,18 @@ def compare_layers(model: Any, images: np.ndarray, run: RunModel) -> list[LayerD
     grids = _grids(model)
     found = run(_with_outputs(model, list(grids)), images, list(grids))
     values = dict(zip(grids, found, strict=True))
-    exact = _copy(model)
-    del exact.graph.node[:]
-    exact.graph.node.extend(node for node in model.graph.node if node.output[0] not in grids)
-    _use_unsigned_weights(exact)
-    exact.graph.input.extend(_value(name, value) for name, value in values.items())
+    reference = _copy(model)
+    del reference.graph.node[:]
+    reference.graph.node.extend(node for node in model.graph.node if node.output[0] not in grids)
+    _use_unsigned_weights(reference)
+    reference.graph.input.extend(_value(name, value) for name, value in values.items())
     inputs = {model.graph.input[0].name: images, **values}
     sources = dict.fromkeys(grid.source for grid in grids.values() if grid.source not in inputs)
-    del exact.graph.output[:]
-    exact.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sources)
+    del reference.graph.output[:]
+    reference.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sources)
     reals = dict(inputs)
     if sources:
-        reals.update(zip(sources, _run_exactly(exact.SerializeToString(), inputs, list(sources)), strict=True))
+        reals.update(zip(sources, _run_unfused(reference.SerializeToString(), inputs, list(sources)), strict=True))
     return [_difference(name, values[name], reals[grid.source], grid) for name, grid in grids.items()]
 
 
@@ -110,7 +109,7 @@ def _copy(model: Any) -> Any:
 
 
 def _use_unsigned_weights(model: Any) -> None:
-    """Make the weights of integer products unsigned: without optimizations onnxruntime's signed ones may overflow."""
+    """Make the weights of integer products unsigned: without optimizations onnxruntime's signed ones may saturate."""
     graph = OnnxGraph(model.graph)
     for node in model.graph.node:
         if node.op_type == PRODUCT and graph.value(node.input[1]).dtype == np.int8:
@@ -136,7 +135,7 @@ def _with_outputs(model: Any, names: Sequence[str]) -> bytes:
     return exposed.SerializeToString()
 
 
-def _run_exactly(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+def _run_unfused(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
     """Run a model without any fusion: quantized operators between dequantization and quantization, in float."""
     import onnxruntime
 
@@ -145,27 +144,6 @@ def _run_exactly(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[st
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     return session.run(list(names), inputs)
-
-
-def run_onnxruntime(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
-    """Run an ONNX file in onnxruntime, with all that it fuses, as deployments do."""
-    import onnxruntime
-
-    options = exact_session(onnxruntime.SessionOptions())
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-    return session.run(list(names), {session.get_inputs()[0].name: images})
-
-
-def run_openvino(model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
-    """Run an ONNX file in OpenVINO, with what it fuses where every quantized tensor is to be seen."""
-    import openvino
-
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-    results = compiled(images)
-    positions = {name: index for index, output in enumerate(compiled.outputs) for name in output.get_names()}
-    return [np.asarray(results[positions[name]]) for name in names]
 
 
 class _Collector(Interpreter):
@@ -225,6 +203,3 @@ def _padded(value: np.ndarray, channels: int, zero_point: np.ndarray) -> np.ndar
         return value
     widths = [(0, channels - value.shape[1] if axis == 1 else 0) for axis in range(value.ndim)]
     return np.pad(value, widths, constant_values=zero_point)
-
-
-RUNNERS: dict[str, RunModel] = {'onnxruntime': run_onnxruntime, 'openvino': run_openvino}

@@ -9,32 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from ...device.predictor import (
+from ...device import (
     ALLOWANCE,
     CHECK,
     CHECKED,
     FACTOR,
-    OVERFLOW,
+    SATURATION,
     DeploymentError,
     OutputDifference,
     check_values,
+    cpu_saturates,
     describe_outputs,
     normalize_pixels,
-    sums_overflow,
 )
 from ...files import write_bytes
-from .layers import RUNNERS, LayerDifference, compare_layers, reference_runner
+from ..engines import Engine
+from .layers import LayerDifference, compare_layers, reference_runner
 
 LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
 _CHECKED_VALUES = 2048  # of each output, for the machines that it is deployed on
 
 
-def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
+def check_layers(engine: Engine, model: Any, module: Any, images: np.ndarray) -> list[LayerDifference]:
     """Compare layer by layer: first the network with the file that was written, then the engine with the file.
 
     Args:
-        engine (str): Its name.
+        engine (Engine): The engine.
         model (onnx.ModelProto): The file.
         module (GraphModule): The network that was exported.
         images (ndarray): Its input.
@@ -43,18 +44,18 @@ def check_layers(engine: str, model: Any, module: Any, images: np.ndarray) -> li
         list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
         nothing is quantized.
     """
-    if engine not in RUNNERS or not any(node.op_type == 'QuantizeLinear' for node in model.graph.node):
+    if not engine.reads_onnx or not any(node.op_type == 'QuantizeLinear' for node in model.graph.node):
         return []
     pairs = zip(
         compare_layers(model, images, reference_runner(module)),
-        compare_layers(model, images, RUNNERS[engine]),
+        compare_layers(model, images, engine.run_onnx),
         strict=True,
     )
     return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
 
 
 def failed_layers(layers: Sequence[LayerDifference]) -> list[LayerDifference]:
-    """The layers that an engine computes otherwise than exactly, in the order of the network.
+    """The layers that an engine computes otherwise than the reference, in the order of the network.
 
     A small map may differ in two elements, whatever their share.
     """
@@ -126,8 +127,8 @@ def require_agreement(
         )
     elif layers:
         parts.append('Each layer by itself agrees: the engine fuses layers in another way when it runs them together.')
-    if weight_bits == 8 and sums_overflow():
-        parts.append(OVERFLOW)
+    if weight_bits == 8 and cpu_saturates():
+        parts.append(SATURATION)
     raise DeploymentError(f'{engine} does not compute what was trained. {" ".join(parts)}')
 
 
@@ -136,7 +137,7 @@ def write_check(
     description: dict,
     pair: tuple[np.ndarray, np.ndarray],
     reference: Sequence[np.ndarray],
-    exact: Sequence[np.ndarray],
+    in_float: Sequence[np.ndarray],
 ) -> dict[str, str]:
     """Write what other machines compare their engine with: an image, and some of the values that it should give.
 
@@ -145,7 +146,7 @@ def write_check(
         description (dict): Of the deployment.
         pair (tuple[ndarray, ndarray]): The raw image and the normalized one.
         reference (Sequence[ndarray]): Outputs of the reference.
-        exact (Sequence[ndarray]): Outputs of the float network.
+        in_float (Sequence[ndarray]): Outputs of the float network.
 
     Returns:
         dict[str, str]: The file and its sha256.
@@ -158,7 +159,7 @@ def write_check(
     )
     positions = [_sample(value) for value in reference]
     arrays = dict(images=raw if plain else image)
-    compared = (positions, check_values(reference, positions), check_values(exact, positions))
+    compared = (positions, check_values(reference, positions), check_values(in_float, positions))
     for kind, values in zip(CHECKED, compared, strict=True):
         arrays |= {f'{kind}_{index}': value for index, value in enumerate(values)}
     content = BytesIO()

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from ...errors import TrainingInterrupted
 from ...files import write_text
-from ...models.checkpoints import epoch_length_of
+from ...models.checkpoints import epoch_length_of, note_epoch_length
 from ...registry import HOOKS
 from ..loops import ResumableEpochTrainLoop
 
@@ -82,7 +82,7 @@ class InterruptHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Note the length of an epoch, without which its middle cannot be found again."""
-        checkpoint['meta']['iterations_per_epoch'] = len(runner.train_dataloader)
+        note_epoch_length(checkpoint, len(runner.train_dataloader))
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Tell the loop how long an epoch was."""

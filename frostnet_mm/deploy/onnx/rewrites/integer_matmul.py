@@ -15,7 +15,7 @@ DOMAIN, PRODUCT = 'com.microsoft', 'MatMulIntegerToFloat'  # onnxruntime's own; 
 _FUSED = ('QuantizeLinear', 'Relu', 'Clip')  # behind these the result is no float
 
 
-def use_integer_products(model: Any) -> list[str]:
+def integer_matmul(model: Any) -> list[str]:
     """Write 1x1 convolutions of quantized maps with float results as integer matrix products.
 
     Args:

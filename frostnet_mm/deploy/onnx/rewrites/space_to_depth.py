@@ -16,7 +16,7 @@ from ..graph import OnnxGraph, attributes, groups
 CHANNELS = 4  # no more than an image has; wider pieces are gathered fast enough
 
 
-def use_blocks(model: Any) -> list[str]:
+def space_to_depth(model: Any) -> list[str]:
     """Let strided convolutions of quantized images read blocks of pixels.
 
     Args:

@@ -1,8 +1,8 @@
 """Weights that several convolutions share, as heads do that run on every level of a pyramid.
 
-Where onnxruntime's sums would overflow it makes weights unsigned (:func:`predictor.exact_session`), under a name made
-of theirs, and 1.31 fails if two operators read the same one. In memory each has a copy of its own anyway, in the order
-that its kernel reads.
+Where onnxruntime's sums would saturate it makes weights unsigned (``device.saturation_free_session``), under a name
+made of theirs, and 1.31 fails if two operators read the same one. In memory each has a copy of its own anyway, in the
+order that its kernel reads.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ..graph import OnnxGraph
 
 
-def separate_weights(model: Any) -> list[str]:
+def untie_weights(model: Any) -> list[str]:
     """Give each convolution that reads quantized weights integers of its own.
 
     Args:

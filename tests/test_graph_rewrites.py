@@ -1,4 +1,4 @@
-"""Forms in which onnxruntime computes stems and last convolutions: the same numbers, from fewer or faster operators."""
+"""Graph rewrites for onnxruntime's stems and last convolutions: the same numbers, from fewer or faster operators."""
 
 import importlib
 import platform
@@ -12,10 +12,10 @@ from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.benchmark.measure.machine import describe_machine
-from frostnet_mm.deploy.onnx.rewrites.integer_matmul import use_integer_products
-from frostnet_mm.deploy.onnx.rewrites.space_to_depth import use_blocks
-from frostnet_mm.deploy.onnx.rewrites.untie_weights import separate_weights
-from frostnet_mm.device.predictor import exact_session, sums_overflow
+from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
+from frostnet_mm.deploy.onnx.rewrites.space_to_depth import space_to_depth
+from frostnet_mm.deploy.onnx.rewrites.untie_weights import untie_weights
+from frostnet_mm.device import cpu_saturates, saturation_free_session
 
 SCALE, ZERO = 0.02, 114
 
@@ -60,7 +60,7 @@ def weights(*shape):
 
 
 def run(model, images, optimized=False):
-    options = exact_session(onnxruntime.SessionOptions())
+    options = saturation_free_session(onnxruntime.SessionOptions())
     options.log_severity_level = 3
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -85,7 +85,7 @@ def test_stems_of_blocks_are_the_same_bit_by_bit(size, kernel, stride, pads, win
     options = dict(kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
     model = network([1, 3, *size], weight, options)
     changed = onnx.ModelProto.FromString(model.SerializeToString())
-    assert use_blocks(changed) == ['conv']
+    assert space_to_depth(changed) == ['conv']
     onnx.checker.check_model(changed, full_check=True)
     (conv,) = (node for node in changed.graph.node if node.op_type == 'Conv')
     shapes = {value.name: tuple(value.dims) for value in changed.graph.initializer}
@@ -99,7 +99,7 @@ def test_stems_of_blocks_are_the_same_bit_by_bit(size, kernel, stride, pads, win
         reference = run(model, images, optimized)
         difference = np.abs(run(changed, images, optimized).astype(int) - reference)
         assert difference.max() <= (0 if optimized else 1) and (difference > 0).mean() < 1e-3
-    assert use_blocks(changed) == []
+    assert space_to_depth(changed) == []
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_other_convolutions_read_no_blocks(shape, options, channels):
     kernel = options['kernel_shape'][0]
     model = network(shape, weights(8, channels, kernel, kernel), options)
     before = model.SerializeToString()
-    assert use_blocks(model) == [] and model.SerializeToString() == before
+    assert space_to_depth(model) == [] and model.SerializeToString() == before
 
 
 @pytest.mark.parametrize('shape', [[1, 24, 9, 7], [2, 24, 'height', 'width']])
 def test_float_results_are_integer_products(shape):
     model = network(shape, weights(10, 24, 1, 1), dict(kernel_shape=[1, 1]), quantized_result=False)
     changed = onnx.ModelProto.FromString(model.SerializeToString())
-    assert use_integer_products(changed) == ['conv']
+    assert integer_matmul(changed) == ['conv']
     assert [node.op_type for node in changed.graph.node] == [
         'QuantizeLinear', 'Transpose', 'MatMulIntegerToFloat', 'Transpose',
     ]  # fmt: skip
@@ -135,11 +135,11 @@ def test_float_results_are_integer_products(shape):
     values = {value.name: numpy_helper.to_array(value).astype(float) for value in model.graph.initializer}
     sums = np.einsum('nchw,oc->nohw', integers, values['weight'][:, :, 0, 0])
     expected = sums * (SCALE * values['weight_scale'])[:, None, None] + values['bias'][:, None, None]
-    for optimized in (True,) if sums_overflow() else (False, True):  # its exact products are an optimization
+    for optimized in (True,) if cpu_saturates() else (False, True):  # its exact products are an optimization
         found = run(changed, images, optimized)
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())
-    assert use_integer_products(changed) == []
+    assert integer_matmul(changed) == []
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_float_results_are_integer_products(shape):
 def test_other_convolutions_are_no_products(options, kernel, quantized, behind):
     model = network([1, 8, 12, 12], weights(4, 8, kernel, kernel), options, quantized, behind)
     before = model.SerializeToString()
-    assert use_integer_products(model) == [] and model.SerializeToString() == before
+    assert integer_matmul(model) == [] and model.SerializeToString() == before
 
 
 def test_a_float_result_that_an_activation_reads_is_a_product():
     model = network([1, 8, 12, 12], weights(4, 8, 1, 1), dict(kernel_shape=[1, 1]), False, 'Sigmoid')
     images = np.random.default_rng(2).uniform(-3, 3, (1, 8, 12, 12)).astype(np.float32)
     expected = run(model, images)
-    assert use_integer_products(model) == ['conv']
+    assert integer_matmul(model) == ['conv']
     np.testing.assert_allclose(run(model, images, optimized=True), expected, atol=1e-5)
     assert expected.std() > 0.1
 
@@ -180,18 +180,18 @@ def test_convolutions_of_one_weight_get_one_each():
     ]
     model.graph.node.extend(nodes)
     changed = onnx.ModelProto.FromString(model.SerializeToString())
-    assert separate_weights(changed) == ['second'] and separate_weights(changed) == []
+    assert untie_weights(changed) == ['second'] and untie_weights(changed) == []
     onnx.checker.check_model(changed, full_check=True)
     read = [node.input[0] for node in changed.graph.node if node.op_type == 'DequantizeLinear']
     assert len(set(read)) == len(read) == 4  # images, q2, and a weight each
     images = np.random.default_rng(2).uniform(-3, 3, (1, 8, 12, 12)).astype(np.float32)
     expected = run(model, images)
     assert len(np.unique(expected)) > 50 and np.array_equal(run(changed, images), expected)
-    difference = np.abs(run(changed, images, optimized=True).astype(int) - expected)  # opens where sums would overflow
+    difference = np.abs(run(changed, images, optimized=True).astype(int) - expected)  # opens where sums would saturate
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-2
 
 
-def test_forms_are_timed_one_after_the_other(tmp_path, capsys):
+def test_rewrites_are_timed_one_after_the_other(tmp_path, capsys):
     path = tmp_path / 'network.onnx'
     onnx.save(
         network([1, 3, 32, 32], weights(8, 3, 3, 3), dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)), path
@@ -199,9 +199,9 @@ def test_forms_are_timed_one_after_the_other(tmp_path, capsys):
     assert run_tool('studies/benchmark_rewrites', '--network', path, '--rounds', 2) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if ' ms' in line]
     assert len(lines) == 7 and [line for line in lines if '(1 operators)' in line] == [lines[4]]
-    assert lines[4].startswith('+ use_blocks')
+    assert lines[4].startswith('+ space_to_depth')
     model = onnx.load(path)
-    use_blocks(model)
+    space_to_depth(model)
     onnx.save(model, path)
     assert run_tool('studies/benchmark_rewrites', '--network', path) != 0  # nothing to change
 

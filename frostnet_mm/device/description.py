@@ -1,0 +1,131 @@
+"""``deploy.json``, which says what a deployment is: reading and checking it."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from . import engines
+from .errors import DeploymentError
+
+FORMAT = 1
+DESCRIPTION = 'deploy.json'
+AGAIN = 'Deploy the model again (python tools/deploy.py), or copy the whole folder again.'
+#: What is read of deploy.json, with its types; other keys inform people.
+KEYS: dict[str, Any] = {
+    'engine': str, 'network': str, 'files': dict, 'task': str, 'classes': list, 'palette': list,
+    'input': ('name', 'shape', 'dtype'), 'outputs': list, 'decoding': (dict, type(None)),
+    'preprocessing': ('resize', 'pad', 'size_divisor', 'bgr_to_rgb', 'mean', 'std', 'baked'),
+}  # fmt: skip
+_BOXES = (
+    'levels', 'coder', 'scores', 'num_classes', 'outputs', 'score_threshold', 'nms_pre', 'iou_threshold',
+    'max_per_image', 'min_size', 'class_agnostic', 'clip',
+)  # fmt: skip
+DECODINGS = {
+    'anchors': _BOXES,
+    'points': _BOXES,
+    'logits': ('output', 'align_corners', 'num_classes'),
+    'boxes': ('outputs',),
+}
+
+
+def read_deployment(folder: str | os.PathLike, verify: bool = True) -> dict:
+    """Read and check the description of a deployment.
+
+    Args:
+        folder (str | PathLike): The deployment.
+        verify (bool): Whether to compare the sha256 of its files. Default: True.
+
+    Returns:
+        dict: The content of deploy.json.
+
+    Raises:
+        DeploymentError: It is missing, damaged, of another format, or its files are not those that were deployed.
+    """
+    path = Path(folder) / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise DeploymentError(f'{folder} is no deployment: expected a file {DESCRIPTION} in it. {AGAIN}') from error
+    except (OSError, ValueError) as error:
+        raise DeploymentError(
+            f'{path} cannot be read as JSON ({error}): it is truncated or foreign. {AGAIN}'
+        ) from error
+    if not isinstance(description, dict) or 'format' not in description:
+        raise DeploymentError(f'{path} does not describe a deployment: expected an object with "format". {AGAIN}')
+    if description['format'] != FORMAT:
+        raise DeploymentError(
+            f'{path} has format {description["format"]!r}, this predictor reads {FORMAT}: use the predictor.py of the '
+            'deployment itself, or deploy the model again.'
+        )
+    _check_keys(description, path)
+    _check_files(description, Path(folder), verify)
+    return description
+
+
+def _check_keys(description: dict, path: Path) -> None:
+    for key, kind in KEYS.items():
+        if key not in description:
+            raise DeploymentError(f'{path} has no "{key}": it is truncated or foreign. {AGAIN}')
+        value, nested = description[key], isinstance(kind[0], str) if isinstance(kind, tuple) else False
+        if not isinstance(value, dict if nested else kind):
+            raise DeploymentError(f'{path}: "{key}" is {value!r}, not of the type expected. {AGAIN}')
+        for name in kind if nested else ():
+            if name not in value:
+                raise DeploymentError(f'{path}: "{key}" has no "{name}". {AGAIN}')
+    for key, known in (('engine', engines.names()), ('task', ('detection', 'segmentation'))):
+        if description[key] not in known:
+            raise DeploymentError(f'{path}: "{key}" is {description[key]!r}, expected one of {", ".join(known)}.')
+    _check_decoding(description, path)
+
+
+def _check_decoding(description: dict, path: Path) -> None:
+    names = [output.get('name') if isinstance(output, dict) else None for output in description['outputs']]
+    if not names or None in names:
+        raise DeploymentError(f'{path}: "outputs" is {description["outputs"]!r}, expected names of outputs. {AGAIN}')
+    decoding = description['decoding']
+    if decoding is None:
+        return
+    if decoding.get('kind') not in DECODINGS:
+        raise DeploymentError(
+            f'{path}: "decoding" is of kind {decoding.get("kind")!r}, expected one of {", ".join(DECODINGS)}. {AGAIN}'
+        )
+    lacking = [key for key in DECODINGS[decoding['kind']] if key not in decoding]
+    if lacking:
+        raise DeploymentError(f'{path}: "decoding" has no {", ".join(lacking)}. {AGAIN}')
+    read = [name for level in decoding.get('outputs', {}).values() for name in level]
+    missing = [name for name in [*read, decoding.get('output')] if name is not None and name not in names]
+    if missing:
+        raise DeploymentError(f'{path}: "decoding" reads {missing}, the network has {names}. {AGAIN}')
+
+
+def _check_files(description: dict, folder: Path, verify: bool) -> None:
+    files = description['files']
+    if description['network'] not in files:
+        raise DeploymentError(f'{folder}: "files" lacks the network {description["network"]}. {AGAIN}')
+    for name, expected in files.items():
+        path = folder / name
+        if Path(name).is_absolute() or '..' in Path(name).parts:
+            raise DeploymentError(f'{folder}: the file {name} lies outside of the deployment. {AGAIN}')
+        if not path.is_file():
+            raise DeploymentError(f'{path} is missing, {DESCRIPTION} names it. {AGAIN}')
+        if not verify:
+            continue
+        digest = hashlib.sha256()
+        with path.open('rb') as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != expected:
+            raise DeploymentError(
+                f'{path} is not the file that was deployed: its sha256 is {digest.hexdigest()}, {DESCRIPTION} says '
+                f'{expected}. {AGAIN}'
+            )
+
+
+def deployed_weight_bits(description: dict) -> int | None:
+    """Bits of a deployment's INT8 weights; None for one in float."""
+    if description.get('precision') != 'int8':
+        return None
+    numerics = description.get('numerics')
+    return numerics.get('weight_bits', 8) if isinstance(numerics, dict) else 8

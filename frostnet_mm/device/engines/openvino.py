@@ -1,0 +1,72 @@
+"""OpenVINO."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import saturation
+from .base import DeviceEngine, Run
+
+
+class OpenVINO(DeviceEngine):
+    """OpenVINO on the CPU."""
+
+    name = module = package = 'openvino'
+    options = ('precision_hint', 'config')
+    precisions = {'float': {}, 'int8': {}, 'bf16': {'precision_hint': 'bf16'}}
+
+    def open(
+        self,
+        path: str,
+        description: dict,
+        threads: int | None = None,
+        precision_hint: str = 'f32',
+        config: dict | None = None,
+    ) -> tuple[Run, Any]:
+        """See :meth:`DeviceEngine.open`.
+
+        Args:
+            path (str): The file.
+            description (dict): ``deploy.json``.
+            threads (int, optional): Threads of one run.
+            precision_hint (str): 'f32' or 'bf16', of what is not INT8. Default: 'f32'.
+            config (dict, optional): OpenVINO's properties.
+        """
+        import openvino
+
+        settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': precision_hint}
+        if threads is not None:
+            settings['INFERENCE_NUM_THREADS'] = threads
+        compiled = openvino.Core().compile_model(path, 'CPU', settings | (config or {}))
+        names = [output['name'] for output in description['outputs']]
+        local = threading.local()  # an infer request belongs to one run at a time
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            if not hasattr(local, 'request'):
+                local.request = compiled.create_infer_request()
+            local.request.infer([images], share_inputs=True)
+            return [np.array(local.request.get_tensor(name).data) for name in names]
+
+        return run, compiled
+
+    def saturates(self, weight_bits: int | None) -> bool:
+        """See :meth:`DeviceEngine.saturates`; its sums of two products have 16 bits on x86 without VNNI."""
+        return saturation.sums_saturate(weight_bits)
+
+    def open_onnx(
+        self, source: str | bytes, threads: int, precision: str = 'float'
+    ) -> Callable[[dict[str, np.ndarray]], Any]:
+        """See :meth:`DeviceEngine.open_onnx`."""
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(source) if isinstance(source, str) else core.read_model(model=source)
+        settings = dict(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1)
+        settings['INFERENCE_PRECISION_HINT'] = self.precision_options(precision).get('precision_hint', 'f32')
+        request = core.compile_model(model, 'CPU', settings).create_infer_request()
+        return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
+
+
+ENGINE = OpenVINO()

@@ -1,0 +1,225 @@
+"""Images on their way to a network: reading files, resizing, padding, normalization.
+
+With OpenCV the network gets the pixels that the test pipeline gives it, bit by bit. Without it Pillow reads the files
+and NumPy resizes them: a resized pixel differs by at most 1 of 255, a JPEG's decoder may add some more.
+"""
+
+import importlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DeploymentError, ImageError
+from .results import Geometry
+
+
+def optional(name: str) -> Any:
+    """A module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file; EXIF orientation is applied, alpha dropped, 16 bit values keep their upper 8 bits.
+
+    Args:
+        path (str | PathLike): The file.
+
+    Returns:
+        np.ndarray: uint8 of shape (H, W, 3), BGR.
+
+    Raises:
+        ImageError: It is missing, empty, truncated or no image.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot use the image '{path}': {error.strerror or error}") from error
+    if not content:
+        raise ImageError(f"cannot use the image '{path}': the file is empty (0 bytes)")
+    cv2, pillow = optional('cv2'), optional('PIL.Image')
+    if cv2 is None and pillow is None:
+        raise ImageError('Reading images needs OpenCV or Pillow: pip install opencv-python-headless')
+    image, reason = None, 'OpenCV cannot decode it'
+    # OpenCV fills what a truncated file lacks with grey: Pillow, which refuses it, decides
+    if cv2 is not None and not (_lacks_end(content) and (pillow is None or _with_pillow(content)[0] is None)):
+        try:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error as error:
+            reason = f'OpenCV says: {error}'
+    if image is None and pillow is not None:
+        image, reason = _with_pillow(content)
+    if image is None:
+        raise ImageError(f"cannot use the image '{path}': it is truncated, damaged or no image; {reason}")
+    return as_bgr(image)
+
+
+def _lacks_end(content: bytes) -> bool:
+    if content.startswith(b'\xff\xd8'):
+        return b'\xff\xd9' not in content[-1024:]
+    return content.startswith(b'\x89PNG\r\n\x1a\n') and b'IEND\xaeB`\x82' not in content[-1024:]
+
+
+def _with_pillow(content: bytes) -> tuple[np.ndarray | None, str]:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content)) as source:
+            image = ImageOps.exif_transpose(source)
+            if image.mode.startswith('I;16'):  # Pillow would clip to 255 instead of scaling
+                return np.asarray(image).astype(np.uint16), ''
+            if image.mode in 'IF':
+                return None, f'its mode {image.mode} has no known range, expected 8 or 16 bits a channel'
+            return np.asarray(image.convert('RGB'))[..., ::-1], ''
+    except (OSError, EOFError, IndexError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return None, f'Pillow says: {error}'  # what its decoders raise differs by format
+
+
+def as_bgr(image: np.ndarray) -> np.ndarray:
+    """Bring an image array to uint8 BGR.
+
+    Args:
+        image (np.ndarray): uint8 or uint16 (of which the upper 8 bits are kept) of shape (H, W), (H, W, 1), (H, W, 3)
+            as BGR, or (H, W, 4) as BGRA, of which alpha is dropped.
+
+    Returns:
+        np.ndarray: uint8 of shape (H, W, 3).
+
+    Raises:
+        ImageError: It is of another kind, or has no pixel.
+    """
+    kind, shape = getattr(image, 'dtype', type(image).__name__), getattr(image, 'shape', ())
+    channels = shape[2] if len(shape) == 3 else 1
+    if kind not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
+        raise ImageError(
+            f'The image is {kind} of shape {shape}, expected uint8 or uint16 of shape (height, width), '
+            '(height, width, 3) in BGR order or (height, width, 4), with at least one pixel.'
+        )
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    return np.repeat(image.reshape(*shape[:2], 1), 3, 2) if channels == 1 else np.ascontiguousarray(image[..., :3])
+
+
+def _neighbours(given: int, wanted: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of the wanted positions the two given ones, and the weight of the second; as torch computes them."""
+    positions = np.arange(wanted, dtype=np.float32)
+    if align_corners:
+        source = positions * np.float32((given - 1) / (wanted - 1) if wanted > 1 else 0)
+    else:
+        source = np.maximum((positions + np.float32(0.5)) * np.float32(given / wanted) - np.float32(0.5), 0)
+    first = np.minimum(source.astype(np.int64), given - 1)
+    return first, np.minimum(first + 1, given - 1), np.clip(source - first.astype(np.float32), 0, 1)
+
+
+def resize_plane(plane: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
+    """Resize bilinearly, as ``torch.nn.functional.interpolate`` does without antialiasing.
+
+    Args:
+        plane (np.ndarray): float32 of shape (H, W).
+        size (tuple[int, int]): The height and width wanted.
+        align_corners (bool): Whether the centres of the corner pixels stay where they are. Default: False.
+
+    Returns:
+        np.ndarray: float32 of that size.
+    """
+    if plane.shape == tuple(size):
+        return plane
+    cv2 = None if align_corners else optional('cv2')
+    if cv2 is not None:
+        return cv2.resize(np.ascontiguousarray(plane), size[::-1], interpolation=cv2.INTER_LINEAR)
+    first, second, weight = _neighbours(plane.shape[1], size[1], align_corners)
+    plane = plane[:, first] * (1 - weight) + plane[:, second] * weight
+    first, second, weight = _neighbours(plane.shape[0], size[0], align_corners)
+    return plane[first] * (1 - weight[:, None]) + plane[second] * weight[:, None]
+
+
+def _resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    cv2 = optional('cv2')
+    if cv2 is not None:
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    planes = [resize_plane(image[..., c].astype(np.float32), size) for c in range(3)]
+    return np.rint(np.stack(planes, -1)).astype(np.uint8)
+
+
+def resized(size: tuple[int, int], resize: dict | None) -> tuple[int, int]:
+    """The size (height, width) that an image of a size is resized to; rounded as ``mmcv.rescale_size``."""
+    height, width = size
+    if resize is None:
+        return height, width
+    long, short = max(resize['width'], resize['height']), min(resize['width'], resize['height'])
+    if not resize['keep_ratio']:
+        return resize['height'], resize['width']
+    scale = min(long / max(height, width), short / min(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geometry]:
+    """What the test pipeline and the data preprocessor do: resize, pad, normalize.
+
+    Args:
+        image (np.ndarray): uint8 BGR of shape (H, W, 3).
+        description (dict): What :func:`~.description.read_deployment` returned.
+
+    Returns:
+        tuple[np.ndarray, Geometry]: The network's input, and the sizes for :func:`~.decoding.decode`. An image smaller
+        than the network's fixed size is padded at the right and the bottom, as in a batch with a larger one.
+
+    Raises:
+        DeploymentError: The image comes out larger than the network's fixed size.
+    """
+    settings, original = description['preprocessing'], image.shape[:2]
+    size = resized(original, settings['resize'])
+    if 0 in size:
+        raise ImageError(f'An image of {original[1]}x{original[0]} pixels (width x height) is resized to nothing.')
+    scale = (size[1] / original[1], size[0] / original[0])
+    image = image if size == original else _resize_image(image, size)
+    if settings['pad'] is not None:
+        padded = np.empty(
+            (max(settings['pad']['height'], size[0]), max(settings['pad']['width'], size[1]), 3), np.uint8
+        )
+        padded[:] = settings['pad']['value']
+        padded[: size[0], : size[1]] = image
+        image, size = padded, padded.shape[:2]
+    divisor, shape = settings['size_divisor'], description['input']['shape']
+    whole = tuple(-(-side // divisor) * divisor for side in size)
+    fixed = shape[1:3] if settings['baked'] else shape[2:4]
+    final = tuple(side if limit is None else limit for side, limit in zip(whole, fixed, strict=True))
+    if any(side > limit for side, limit in zip(whole, final, strict=True)):
+        raise DeploymentError(
+            f'An image of {original[1]}x{original[0]} pixels becomes {whole[1]}x{whole[0]} (width x height), the '
+            f'network has the fixed size {final[1]}x{final[0]}: deploy the model with a shape that holds it, or for '
+            'any shape (dynamic).'
+        )
+    return normalize_pixels(image, final, settings), Geometry(original, size, final, scale)
+
+
+def normalize_pixels(image: np.ndarray, size: tuple[int, int], settings: dict) -> np.ndarray:
+    """A network's input of a resized image.
+
+    Args:
+        image (np.ndarray): uint8 BGR of shape (H, W, 3).
+        size (tuple[int, int]): Height and width of the input, padded at the right and the bottom.
+        settings (dict): The description's ``preprocessing``.
+
+    Returns:
+        np.ndarray: float32 of shape (1, 3, H, W), or with preprocessing baked in uint8 of shape (1, H, W, 3).
+    """
+    height, width = image.shape[:2]
+    mean, std = (np.asarray(settings[key], np.float32) for key in ('mean', 'std'))
+    if settings['baked']:  # the padding is to be 0 after normalization: the mean is, but for its rounding
+        images = np.empty((1, *size, 3), np.uint8)
+        images[:] = np.rint(mean[::-1] if settings['bgr_to_rgb'] else mean).clip(0, 255)
+        images[0, :height, :width] = image
+        return images
+    images = np.full((1, 3, *size), settings.get('pad_value', 0), np.float32)
+    for channel in range(3):
+        plane = images[0, channel, :height, :width]
+        source = image[..., 2 - channel if settings['bgr_to_rgb'] else channel]
+        np.subtract(source, mean[channel], out=plane, dtype=np.float32)
+        np.divide(plane, std[channel], out=plane)
+    return images

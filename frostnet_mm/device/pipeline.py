@@ -1,0 +1,72 @@
+"""From an image to what is in it."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .decoding import decode
+from .description import read_deployment
+from .drawing import draw
+from .errors import DeploymentError
+from .images import as_bgr, preprocess, read_image
+from .network import open_network
+from .results import Detections, LabelMap
+
+
+class Predictor:
+    """Predicts images with a deployment; calls from several threads are safe.
+
+    Args:
+        folder (str | PathLike): The deployment.
+        threads (int, optional): Threads of one run of the network. Default: the engine's own choice.
+        score_threshold (float, optional): Detections of lower scores are left out. Default: the deployment's, which is
+            that of the model's test_cfg.
+        network (Callable, optional): What to run in place of the deployment's network.
+        engine_options: As for :func:`~.network.open_network`.
+
+    Raises:
+        DeploymentError: The deployment cannot be used, or no decoding is known for its head.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        threads: int | None = None,
+        score_threshold: float | None = None,
+        network: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None,
+        **engine_options,
+    ) -> None:
+        self.description = read_deployment(folder)
+        if self.description['decoding'] is None:
+            reason = self.description.get('no_decoding') or 'no decoding is known for its head'
+            raise DeploymentError(
+                f'{folder} cannot predict by itself: {reason}. Run its network with open_network() and decode the '
+                'outputs with the model that it was made from.'
+            )
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
+            raise DeploymentError(f'score_threshold={score_threshold!r}, expected None or a number from 0 to 1.')
+        self.score_threshold = score_threshold
+        self.network = network or open_network(folder, self.description, threads, **engine_options)
+
+    def predict(self, image: str | os.PathLike | np.ndarray) -> Detections | LabelMap:
+        """Predict an image.
+
+        Args:
+            image (str | PathLike | np.ndarray): A file, or an array as :func:`~.images.as_bgr` takes it.
+
+        Returns:
+            Detections | LabelMap: In pixels of the image.
+
+        Raises:
+            ImageError: The image cannot be used.
+            DeploymentError: It does not fit the network.
+        """
+        image = read_image(image) if isinstance(image, (str, os.PathLike)) else as_bgr(image)
+        images, geometry = preprocess(image, self.description)
+        return decode(self.network(images), self.description, geometry, self.score_threshold)
+
+    def draw(self, image: str | os.PathLike | np.ndarray, result: Detections | LabelMap) -> np.ndarray:
+        """Draw a prediction on a copy of its image; uint8 BGR of shape (H, W, 3)."""
+        image = read_image(image) if isinstance(image, (str, os.PathLike)) else as_bgr(image)
+        return draw(image, result, len(self.description['classes']), self.description['palette'])

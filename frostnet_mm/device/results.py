@@ -1,0 +1,61 @@
+"""What a prediction is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclass
+class Detections:
+    """Objects found in an image, by falling score.
+
+    Args:
+        boxes (np.ndarray): float32 of shape (K, 4): x1, y1, x2, y2 in pixels of the image given.
+        scores (np.ndarray): float32 of shape (K,).
+        labels (np.ndarray): int64 of shape (K,), indices of ``classes``.
+        classes (Sequence[str]): The class names.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str] = ()
+
+    def to_dict(self) -> dict:
+        """The detections as plain data."""
+        rows = zip(self.labels.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
+        return dict(
+            detections=[
+                {'label': i, 'class': self.classes[i], 'score': round(s, 4), 'bbox': [round(v, 2) for v in box]}
+                for i, s, box in rows
+            ]
+        )
+
+
+@dataclass
+class LabelMap:
+    """The class of every pixel.
+
+    Args:
+        labels (np.ndarray): uint8 (uint16 for more than 256 classes) of shape (H, W) of the image given.
+        classes (Sequence[str]): The class names.
+    """
+
+    labels: np.ndarray
+    classes: Sequence[str] = ()
+
+    def to_dict(self) -> dict:
+        """The number of pixels of each class that occurs."""
+        found = zip(*np.unique(self.labels, return_counts=True), strict=True)
+        return dict(pixels={self.classes[int(i)]: int(count) for i, count in found})
+
+
+class Geometry(NamedTuple):
+    """Sizes (height, width) of an image on its way to the network, and the scales (x, y) of resizing."""
+
+    original: tuple[int, int]
+    image: tuple[int, int]  # resized and padded by the pipeline; boxes are clipped to it
+    padded: tuple[int, int]  # that of the network's input
+    scale: tuple[float, float]

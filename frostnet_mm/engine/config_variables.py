@@ -1,0 +1,253 @@
+"""Variables that configs share: what a child config assigns reaches its base files before they are executed.
+
+mmengine executes a base file on its own and merges the child into the result. What the base derives from a variable
+(pipelines from ``input_size``, a schedule from ``max_epochs``, paths from ``data_root``) keeps the base's value then,
+and the child must say it all again. Here a plain top-level variable of a child takes the place of the base's value
+where the base assigns it, so that all that the base derives from it follows.
+"""
+
+import ast
+import builtins
+import copy
+import functools
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import RemoveAssignFromAST
+from mmengine.logging import print_log
+from mmengine.utils import import_modules_from_strings
+
+UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages: their configs stay mm's own
+COMMAND_LINE = '--cfg-options'
+BASE, DEPRECATION, GIVE = '_base_', '_deprecation_', '__given__'
+_MISSING = object()
+_PURE = {name: getattr(builtins, name) for name in 'abs float int len list max min round str sum tuple'.split()}
+_EXPRESSIONS = (
+    *(ast.Constant, ast.Name, ast.Tuple, ast.List, ast.Starred, ast.JoinedStr, ast.FormattedValue, ast.Call),
+    *(ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript, ast.Slice),
+    *(ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context),
+)
+
+
+class Given(NamedTuple):
+    """The value of a variable, and who gives it: a config file or the command line."""
+
+    value: Any
+    source: str
+
+
+def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config as ``Config.fromfile`` does, with the variables of child configs given to their base files.
+
+    - A variable is a name that a file assigns at its top level, with a plain value: str, number, bool, None, or tuples
+      and lists of such. The value must be known without the base files: computed from literals, environment variables
+      and other variables of the file, not from ``_base_``.
+    - It replaces the value in each base file, direct or not, that assigns the name a plain value too. Names that hold
+      other things, dicts above all, are merged as always. The command line goes before the child, the child before the
+      base. Each replacement is one line in the log.
+    - Configs of installed packages, JSON, YAML and pure-Python (lazy) configs are read by mmengine alone.
+
+    Args:
+        path (str): The config file.
+        options (Mapping, optional): Values from the command line. Those with a dotted key, and those that are not
+            plain, are not for here.
+
+    Returns:
+        Config: The config; ``options`` whose name no file assigns are not in it.
+    """
+    if not _takes_part(path):
+        return Config.fromfile(path)
+    given = {k: Given(v, COMMAND_LINE) for k, v in (options or {}).items() if '.' not in k and is_plain(v)}
+    cfg_dict, text, env_variables = _read(path, given)
+    if cfg_dict.get('custom_imports'):
+        import_modules_from_strings(**cfg_dict['custom_imports'])
+    return Config(cfg_dict, cfg_text=text, filename=path, env_variables=env_variables)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a str, a number, a bool, None, or a tuple or list of such."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def like(value: Any, own: Any) -> Any:
+    """``value``, copied: as a tuple where it is a list (``a=1,2`` of the command line) in a tuple's place."""
+    return tuple(value) if isinstance(value, list) and isinstance(own, tuple) else copy.deepcopy(value)
+
+
+def _takes_part(path: str) -> bool:
+    path = os.path.abspath(os.path.expanduser(path))
+    if not path.endswith('.py') or UPSTREAM & set(Path(path).parts):
+        return False
+    ast.parse(Path(path).read_text(encoding='utf-8'), path)  # a syntax error names this file; mmengine's does not
+    return not Config._is_lazy_import(path)
+
+
+def _read(path: str, given: Mapping[str, Given]) -> tuple[dict, str, dict]:
+    """The content of a file merged into its bases, their texts, and environment variables: ``Config._file2dict``."""
+    if not _takes_part(path):
+        return Config._file2dict(path)
+    path = os.path.abspath(os.path.expanduser(path))
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, 'config.py')
+        Config._substitute_predefined_vars(path, file)
+        env_variables = Config._substitute_env_variables(file, file)
+        base_names = Config._pre_substitute_base_vars(file, file)  # by the strings that stand for {{_base_.name}}
+        tree = ast.parse(Path(file).read_text(encoding='utf-8'), path)
+        base_files = Config._get_base_files(file)
+    own = {name: Given(value, path) for name, value in _values(tree, given, base_names).items()}
+    bases, texts = ConfigDict(), []
+    for base_file in base_files:
+        base_path, scope = Config._get_cfg_path(base_file, path)
+        base, base_text, base_env = _read(base_path, {**own, **given})
+        if repeated := bases.keys() & base.keys():
+            raise KeyError(f'Duplicate key is not allowed among bases. Duplicate keys: {repeated}')
+        bases.update(Config._dict_to_config_dict(base, scope))
+        texts.append(base_text)
+        env_variables.update(base_env)
+    cfg_dict = _execute(tree, path, bases, base_names, given)
+    _warn_deprecated(cfg_dict, path)
+    cfg_dict = Config._substitute_base_vars(cfg_dict, base_names, bases)
+    cfg_dict = Config._merge_a_into_b(cfg_dict, bases)
+    texts.append(f'{path}\n{Path(path).read_text(encoding="utf-8")}')
+    return {k: v for k, v in cfg_dict.items() if not k.startswith('__')}, '\n'.join(texts), env_variables
+
+
+def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, given: Mapping[str, Given]) -> dict:
+    """The top-level names of a file, those in ``given`` with the values from there."""
+
+    def give(name: str, own: Any) -> Any:
+        is_reference = isinstance(own, str) and own in base_names  # {{_base_.name}}, not yet substituted
+        value = functools.reduce(dict.__getitem__, base_names[own].split('.'), bases) if is_reference else own
+        if not is_plain(value):
+            return own
+        new = like(given[name].value, value)
+        if new != value:
+            _log(name, new, value, given[name].source, path)
+        return new
+
+    tree = _GiveAfterAssignment(given).visit(RemoveAssignFromAST(BASE).visit(tree))
+    names = {BASE: bases, GIVE: give}
+    eval(compile(ast.fix_missing_locations(tree), path, mode='exec'), names, names)
+    return {
+        name: value
+        for name, value in names.items()
+        if name != BASE and not name.startswith('__') and not isinstance(value, (FunctionType, ModuleType))
+    }
+
+
+def _log(name: str, new: Any, old: Any, source: str, path: str) -> None:
+    print_log(f'{_short(path)}: {name} is {new!r} from {_short(source)}, not {old!r}.', logger='current')
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path) if os.path.isabs(path) else path
+    return path if relative.startswith('..') else relative
+
+
+def _warn_deprecated(cfg_dict: dict, path: str) -> None:
+    if (info := cfg_dict.pop(DEPRECATION, None)) is not None:
+        hints = ''.join(f' {key}: {value}.' for key, value in info.items())
+        warnings.warn(f'The config file {path} will be deprecated in the future.{hints}', DeprecationWarning, 2)
+
+
+class _GiveAfterAssignment(ast.NodeTransformer):
+    """Adds ``name = __given__('name', name)`` behind each assignment of a name that is given, outside of functions."""
+
+    def __init__(self, names: Mapping[str, Given]) -> None:
+        self.names = names
+
+    def visit_Assign(self, node: ast.stmt) -> list[ast.stmt]:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [name for target in targets for name in _stored(target) if name in self.names]
+        lines = [ast.parse(f'{name} = {GIVE}({name!r}, {name})').body[0] for name in names]
+        return [node, *(ast.copy_location(line, node) for line in lines)]
+
+    visit_AugAssign = visit_Assign
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> list[ast.stmt]:
+        return self.visit_Assign(node) if node.value is not None else [node]
+
+    def visit_FunctionDef(self, node: ast.stmt) -> ast.stmt:
+        return node  # its names are its own
+
+    visit_AsyncFunctionDef = visit_ClassDef = visit_FunctionDef
+
+
+def _stored(node: ast.AST) -> Iterator[str]:
+    return (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Store, ast.Del)))
+
+
+# -- what a file says without its bases
+
+
+def _values(tree: ast.Module, given: Mapping[str, Given], base_names: dict) -> dict[str, Any]:
+    """The plain variables of a file whose values its text alone says, those in ``given`` with the values from there."""
+    values: dict[str, Any] = {}
+
+    def assign(target: ast.expr, expression: ast.expr | Any) -> None:
+        value = _evaluate(expression, values, base_names) if isinstance(expression, ast.expr) else expression
+        if isinstance(target, ast.Name):
+            values.pop(target.id, None)
+            if value is not _MISSING and target.id != BASE:
+                values[target.id] = like(given[target.id].value, value) if target.id in given else value
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            parts = value
+            if isinstance(expression, (ast.Tuple, ast.List)) and not _has_star(expression):
+                parts = expression.elts
+            if not isinstance(parts, (list, tuple)) or len(parts) != len(target.elts):
+                parts = [_MISSING] * len(target.elts)
+            for inner, part in zip(target.elts, parts, strict=True):
+                assign(inner, part)
+        else:
+            forget(target)
+
+    def forget(node: ast.AST) -> None:
+        for name in [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]:
+            if isinstance(values.get(name), list) or name in set(_stored(node)):  # a list may have been changed
+                values.pop(name, None)
+
+    for node in tree.body:
+        if isinstance(node, ast.Assign) or (isinstance(node, ast.AnnAssign) and node.value is not None):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                assign(target, node.value)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            values.pop(node.name, None)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                values.pop((alias.asname or alias.name).split('.')[0], None)
+        else:
+            forget(node)
+    return values
+
+
+def _has_star(display: ast.Tuple | ast.List) -> bool:
+    return any(isinstance(element, ast.Starred) for element in display.elts)
+
+
+def _evaluate(expression: ast.expr, values: Mapping[str, Any], base_names: dict) -> Any:
+    """The value of an expression of literals, known variables and pure functions, if it is plain; else _MISSING."""
+    functions = set()
+    for node in ast.walk(expression):
+        if not isinstance(node, _EXPRESSIONS) or (isinstance(node, ast.Call) and node.keywords):
+            return _MISSING
+        if isinstance(node, ast.Call):
+            functions.add(node.func)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in base_names:
+            return _MISSING  # {{_base_.name}}
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Name) and node.id not in values and not (node in functions and node.id in _PURE):
+            return _MISSING
+    try:
+        code = compile(ast.Expression(expression), '<config>', mode='eval')
+        value = eval(code, {'__builtins__': {}, **_PURE, **values})
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return _MISSING  # mm's own reading will say what is wrong
+    return value if is_plain(value) else _MISSING
