@@ -140,3 +140,22 @@ assert {'DenseNetwork', 'QATHook', 'load_config', 'CheckedCocoDataset', '__versi
     done = python('-c', code)
     assert done.returncode == 0, done.stderr
     assert 'torchao' not in done.stderr and 'pytree' not in done.stderr  # what they warn of at import
+
+
+@pytest.mark.parametrize(
+    ('absent', 'missing', 'there'),
+    [('mmdet', 'SSDLiteHead', 'LRASPPHead'), ('mmseg', 'LRASPPHead', 'SSDLiteHead')],
+)
+def test_either_of_mmdet_and_mmseg_may_be_absent(absent, missing, there):
+    code = f"""
+import sys
+sys.modules[{absent!r}] = None
+import frostnet_mm
+assert {missing!r} not in frostnet_mm.__all__ and {there!r} in frostnet_mm.__all__
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS
+for registry, name in ((MODELS, 'FrostNet'), (MODELS, {there!r}), (HOOKS, 'QATHook'), (TRANSFORMS, 'LoadImage')):
+    assert registry.get('frostnet_mm.' + name).__module__.startswith('frostnet_mm.'), name
+assert MODELS.get('frostnet_mm.{missing}') is None
+"""
+    done = python('-c', code)
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,4 @@
-"""Trained models on images: loading, prediction, drawing; detectors and segmenters by one code path.
-
-What runs INT8 is imported where it is needed: float models need no torchao.
-"""
+"""Trained models on images: prediction, drawing; detectors and segmenters by one code path."""
 
 import copy
 import os
