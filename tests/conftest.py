@@ -1,5 +1,6 @@
 """Small generated data and one short training, shared by the tests that need them."""
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.device import cpu_saturates
+from frostnet_mm.device import engines as device_engines
+from frostnet_mm.registry import ENGINES
 
 ROOT = Path(__file__).resolve().parent.parent
 EXACT_BITS = 7 if cpu_saturates() else 8  # of weights that every engine computes exactly on this machine
@@ -39,6 +42,21 @@ def run_tool(name, *args):
         sys.argv = argv
         sys.path.remove(str(script.parent))
     return 0
+
+
+@pytest.fixture
+def engine_registry(monkeypatch):
+    """What a test registers as an engine is forgotten behind it; a file that did so is imported again."""
+    monkeypatch.setattr(ENGINES, '_module_dict', dict(ENGINES.module_dict))
+    monkeypatch.setattr(device_engines, '_registered', {})
+    monkeypatch.delitem(sys.modules, 'dummy_engine', raising=False)
+    return ENGINES
+
+
+@pytest.fixture
+def dummy_engine(engine_registry):
+    """The engine of another package (dummy_engine.py), registered."""
+    return importlib.import_module('dummy_engine')
 
 
 @pytest.fixture(scope='session')

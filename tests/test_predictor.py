@@ -184,6 +184,19 @@ def test_engines_compute_the_network_from_eight_threads(made, request, engine, t
         network(batches[0])
 
 
+def test_openvino_fills_its_tables_before_threads_run_it(openvino_deployment, monkeypatch):
+    """Threads that make its first call with NumPy's types at once would wait for each other without end."""
+    from openvino import Type
+
+    calls, to_dtype = [], Type.to_dtype
+    monkeypatch.setattr(Type, 'to_dtype', lambda self: calls.append(self) or to_dtype(self))
+    network = open_network(openvino_deployment, threads=1)
+    assert len(calls) >= 1
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(network, [np.ones((1, 3, SIZE, SIZE), np.float32)] * 8))
+    assert all(np.array_equal(one, other) for result in found for one, other in zip(result, found[0], strict=True))
+
+
 def test_predictions_from_eight_threads(made):
     images = [np.random.default_rng(i).integers(0, 256, (80 + i, 120, 3), dtype=np.uint8) for i in range(16)]
     model = Predictor(made, threads=1)

@@ -39,6 +39,7 @@ class OpenVINO(DeviceEngine):
         settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': precision_hint}
         if threads is not None:
             settings['INFERENCE_NUM_THREADS'] = threads
+        _fill_tables()
         compiled = openvino.Core().compile_model(path, 'CPU', settings | (config or {}))
         names = [output['name'] for output in description['outputs']]
         local = threading.local()  # an infer request belongs to one run at a time
@@ -67,6 +68,22 @@ class OpenVINO(DeviceEngine):
         settings['INFERENCE_PRECISION_HINT'] = self.precision_options(precision).get('precision_hint', 'f32')
         request = core.compile_model(model, 'CPU', settings).create_infer_request()
         return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
+
+
+_tables = threading.Lock()
+
+
+def _fill_tables() -> None:
+    """Have OpenVINO fill its table of NumPy's types, which it does at the first use.
+
+    Two threads that use it first wait for each other without end (seen in 2026.4): one fills the table and waits for
+    the interpreter's lock, which the other one holds while it waits for the table.
+    """
+    import openvino
+
+    with _tables:
+        np.array(openvino.Tensor(np.zeros(1, np.float32)).data)
+        openvino.Type.f32.to_dtype()
 
 
 ENGINE = OpenVINO()
