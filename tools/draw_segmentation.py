@@ -69,9 +69,10 @@ def main() -> None:
     from frostnet_mm.apis.iou_metric import class_table, scores_by_class
     from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.segmentation_plots import draw_class_iou, draw_segmentation_sheet
+    from frostnet_mm.models.dense import family_of
 
     model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, args.execution)
-    if 'palette' not in model.dataset_meta or not hasattr(model, 'decode_head'):
+    if 'palette' not in model.dataset_meta or family_of(model).task != 'segmentation':
         raise ConfigError(f'{args.config} is no segmenter of mmseg: expected a model with a decode_head.')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     count = min(args.num_images, len(dataset))

@@ -15,7 +15,7 @@ from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
 from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
-from ..models.dense import DenseNetwork, detach
+from ..models.dense import DenseNetwork, detach, family_of
 from ..quantization.calibration import calibrate
 from ..quantization.checkpoint import Checkpoint
 from ..quantization.convert import convert
@@ -225,8 +225,7 @@ def _enliven(dense: nn.Module) -> None:
 
 
 def _class_names(model: nn.Module) -> tuple[str, ...]:
-    head = getattr(model, 'bbox_head', None) or getattr(model, 'decode_head', None)
-    count = getattr(head, 'num_classes', None)
-    if count is None:  # two-stage
-        count = model.roi_head.bbox_head.num_classes
+    rest = getattr(model, 'roi_head', None)  # of a two-stage detector, whose RPN knows one class only
+    head = getattr(model, family_of(model).head) if rest is None else rest.bbox_head
+    count = head.num_classes
     return tuple(f'class {index}' for index in range(count))

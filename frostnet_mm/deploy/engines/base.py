@@ -97,11 +97,6 @@ class Engine(ABC):
         return self.presets[0]
 
     @property
-    def numerics(self) -> str:
-        """As :attr:`preset`."""
-        return self.preset
-
-    @property
     def precisions(self) -> tuple[str, ...]:
         """What it computes in: of 'float', 'int8' and 'bf16'."""
         return tuple(self.device.precisions)
