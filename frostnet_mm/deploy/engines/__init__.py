@@ -1,11 +1,14 @@
 """The engines: a registry, and one file each.
 
-An engine is a class that registers itself in :data:`frostnet_mm.registry.ENGINES`. One of another package is found by
-its entry point in the group ``frostnet_mm.engines``, or is imported by the ``custom_imports`` of a config.
+An engine is a class that registers itself in :data:`frostnet_mm.registry.ENGINES`; a file beside this one is imported
+with it. One of another package is found by its entry point in the group ``frostnet_mm.engines``, or is imported by the
+``custom_imports`` of a config.
 """
 
+import pkgutil
 import warnings
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 
 from ...device import DeploymentError
@@ -14,26 +17,22 @@ from ...registry import ENGINES
 from .base import Engine, LayerTime, count_operators
 from .onnx_engine import OnnxEngine
 
-from .onnxruntime import OnnxRuntimeEngine  # isort: skip  (the order is that of lists and tables)
-from .openvino import OpenVINOEngine  # isort: skip
-from .executorch import ExecuTorchEngine  # isort: skip
-from .inductor import InductorEngine  # isort: skip
-
 GROUP = 'frostnet_mm.engines'
+FIRST = ('onnxruntime', 'openvino')  # in lists and tables; the others follow by name
 
 __all__ = [
     'ENGINES',
     'Engine',
-    'ExecuTorchEngine',
-    'InductorEngine',
     'LayerTime',
     'OnnxEngine',
-    'OnnxRuntimeEngine',
-    'OpenVINOEngine',
     'count_operators',
     'engine_names',
     'engine_of',
 ]
+
+
+for _name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    import_module(f'.{_name}', __name__)
 
 
 def engine_names() -> tuple[str, ...]:
@@ -70,7 +69,8 @@ def engine_of(name: str) -> Engine:
 def _engines() -> dict[str, type[Engine]]:
     _load_plugins()
     engines: dict[str, type[Engine]] = {}
-    for kind in ENGINES.module_dict.values():
+    kinds = sorted(ENGINES.module_dict.values(), key=_place)
+    for kind in kinds:
         other = engines.setdefault(kind.name, kind)
         if other is not kind:
             raise DeploymentError(
@@ -78,6 +78,10 @@ def _engines() -> dict[str, type[Engine]]:
                 f'{kind.__module__}.{kind.__name__}. Give one of them another name.'
             )
     return engines
+
+
+def _place(kind: type[Engine]) -> tuple[int, str]:
+    return FIRST.index(kind.name) if kind.name in FIRST else len(FIRST), kind.name
 
 
 @cache
