@@ -51,7 +51,7 @@ def engine_of(name: str) -> Engine:
         name (str): As on command lines and in ``deploy.json``.
 
     Raises:
-        DeploymentError: There is none of that name.
+        DeploymentError: There is none of that name, or its device is called otherwise.
     """
     engines = _engines()
     if name not in engines:
@@ -61,6 +61,11 @@ def engine_of(name: str) -> Engine:
             + (reason or f"One of another package needs an entry point '{GROUP}', or custom_imports in the config.")
         )
     engine = engines[name]()
+    if engine.device.name != name:
+        raise DeploymentError(
+            f'The engine {name!r} has a device called {engine.device.name!r}: expected the same name, as deploy.json '
+            'says one.'
+        )
     if engine.device_file is not None:
         device_engines.register(engine.device)
     return engine

@@ -85,10 +85,15 @@ class Engine(ABC):
         """The file of :attr:`device`, which deployments need a copy of; None for an engine of this package.
 
         It defines ``ENGINE``, and imports neither torch nor this package where that is not installed.
+
+        Raises:
+            DeploymentError: It was not defined in a file.
         """
         module = sys.modules[type(self.device).__module__]
         if module.__name__.startswith(f'{device_engines.__name__}.'):
             return None
+        if getattr(module, '__file__', None) is None:
+            raise DeploymentError(f'{type(self.device).__name__} lies in no file, which deployments need a copy of.')
         return Path(module.__file__)
 
     @property
