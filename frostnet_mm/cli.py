@@ -61,7 +61,7 @@ def add_weight_bits(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=WEIGHT_BITS,
         help="of INT8 weights; default the checkpoint's. 7 for OpenVINO and inductor on x86 CPUs without VNNI, where 8 "
-        'overflow (docs/deployment.md)',
+        'saturate (docs/deployment.md)',
     )
 
 

@@ -80,3 +80,16 @@ def test_an_earlier_deployment_runs_with_the_predictor_of_today(tmp_path):
     boxes, scores, labels = json.loads(done.stdout)
     assert len(boxes) > 3 and np.array_equal(found.boxes, np.float32(boxes))
     assert np.array_equal(found.scores, np.float32(scores)) and np.array_equal(found.labels, labels)
+
+
+def test_an_engine_of_another_package_evaluates_an_earlier_checkpoint(engine_registry, tmp_path):
+    """Known by the config's custom_imports alone; it computes what the converted network does, without fusions."""
+    config = tmp_path / 'config.py'
+    imports = "custom_imports = dict(imports=['frostnet_mm', 'dummy_engine'], allow_failed_imports=False)"
+    config.write_text(f'_base_ = {str(CONFIG)!r}\n{imports}\n')
+    out = tmp_path / 'metrics.json'
+    options = ('--engine', 'dummy', '--work-dir', tmp_path / 'work', '--out', out, '--cfg-options', DATA)
+    assert run_tool('test', config, CHECKPOINT, *options) == 0
+    found = json.loads(out.read_text())['metrics']['dummy']
+    expected = METRICS['trained']['converted']
+    assert {key: found[key] for key in expected} == expected and found['rms steps'] < 0.1

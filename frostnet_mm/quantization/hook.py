@@ -56,7 +56,7 @@ class QATHook(Hook):
         averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
         example_shape (Sequence[int], optional): Shape (N, 3, H, W) of the images that the network is captured with, if
             its graph depends on the size.
-        weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI, where products of 8 bit weights overflow in
+        weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI, where products of 8 bit weights saturate in
             OpenVINO and torch's compiler (docs/deployment.md). Default: 8.
         execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).
             Default: 'simulated'.
