@@ -45,8 +45,12 @@ def _installed_config(name: str) -> Path:
     return root / '.mim' / 'configs' / (relative if relative.endswith('.py') else f'{relative}.py')
 
 
-def require_checkpoint(path: str | os.PathLike) -> Path | None:
+def require_checkpoint(path: str | os.PathLike, name: str = 'Checkpoint') -> Path | None:
     """The file of a checkpoint; None for a URL or an ``open-mmlab://`` name, which mmengine resolves.
+
+    Args:
+        path (str | PathLike): What was given.
+        name (str): What the message calls it, such as an option. Default: 'Checkpoint'.
 
     Raises:
         FileNotFoundError: There is no such file; the message names the checkpoints beside it.
@@ -65,7 +69,7 @@ def require_checkpoint(path: str | os.PathLike) -> Path | None:
     else:
         beside = f'Folder {parent} does not exist either.'
     what = 'is a folder' if file.is_dir() else 'does not exist'
-    raise FileNotFoundError(f'Checkpoint {file} {what}; expected a file written by torch.save. {beside}')
+    raise FileNotFoundError(f'{name} {file} {what}; expected a file written by torch.save. {beside}')
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

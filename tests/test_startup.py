@@ -48,7 +48,10 @@ WRONG = {
         ([ABSENT, '--out', 'absent.py'], SUGGESTION),
         (['mmdet::ssd/absent', '--out', 'absent.py'], 'Config '),
         (['absent::ssd', '--out', 'absent.py'], "Config absent::ssd: no package 'absent' is installed"),
-        ([CONFIG, '--checkpoint', 'absent/none.pth', '--out', 'absent.py'], CHECKPOINT),
+        (
+            [CONFIG, '--checkpoint', 'absent/none.pth', '--out', 'absent.py'],
+            '--checkpoint absent/none.pth does not exist',
+        ),
     ],
     'test': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
     'train': [([ABSENT], SUGGESTION), ([CONFIG, '--resume', 'absent/none.pth'], CHECKPOINT)],

@@ -85,7 +85,7 @@ def main() -> None:
         raise ConfigError(f'{args.out} exists already; give --overwrite to replace it.')
     require_config(args.config)
     if args.checkpoint is not None:
-        require_checkpoint(args.checkpoint)
+        require_checkpoint(args.checkpoint, '--checkpoint')
     from frostnet_mm.apis.swap.config_text import format_value
     from frostnet_mm.apis.swap.swap import SwapOptions, input_shape, swap_backbone
 

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from ...engine.config import ConfigError, inner_dataset, load_config
-from ...files import write_text
+from ...files import require_checkpoint, write_text
 from ...models.backbones.frostnet import NUM_STAGES, FrostNet
 from ...models.dense import DenseNetwork
 from ...registry import type_name
@@ -95,8 +95,8 @@ def swap_backbone(base: str | os.PathLike, options: SwapOptions) -> Swap:
     cfg = load_config(base)
     if not isinstance(cfg.get('model'), dict) or not isinstance(cfg.model.get('backbone'), dict):
         raise ConfigError(f'{base} has no model with a backbone of its own: expected model = dict(backbone=dict(...)).')
-    if options.checkpoint is not None and not Path(options.checkpoint).is_file():
-        raise FileNotFoundError(f'--checkpoint {options.checkpoint} does not exist.')
+    if options.checkpoint is not None:
+        require_checkpoint(options.checkpoint, '--checkpoint')
     try:
         return _swap(cfg, options, 'meta')
     except RunError:  # also what cannot run without data, such as the operators of mmcv
