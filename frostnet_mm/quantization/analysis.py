@@ -86,10 +86,10 @@ class SignalToNoise:
     def __init__(self) -> None:
         self.signal = self.noise = 0.0
 
-    def update(self, exact: Tensor, rounded: Tensor) -> None:
+    def update(self, signal: Tensor, rounded: Tensor) -> None:
         """Take in a tensor (any shape) and what became of it."""
-        self.signal += _energy(exact)
-        self.noise += _energy(rounded - exact)
+        self.signal += _energy(signal)
+        self.noise += _energy(rounded - signal)
 
     @property
     def finite(self) -> bool:
@@ -174,7 +174,7 @@ class _Pair(NamedTuple):
     """A value of the simulated network, and the one of the float network in the same place."""
 
     simulated: Any
-    exact: Any
+    in_float: Any
 
 
 class _SideBySide(Interpreter):
@@ -208,8 +208,8 @@ class _SideBySide(Interpreter):
     def _quantize(self, module: nn.Module, pair: _Pair) -> _Pair:
         rounded = module(pair.simulated)
         if isinstance(module, ActivationFakeQuantize):
-            self.statistics[module.name].update(pair.simulated, rounded, pair.exact)
-        return _Pair(rounded, pair.exact)
+            self.statistics[module.name].update(pair.simulated, rounded, pair.in_float)
+        return _Pair(rounded, pair.in_float)
 
 
 @torch.no_grad()
@@ -243,7 +243,7 @@ def analyze(network: QuantizedNetwork, batches: Iterable[Tensor]) -> Analysis:
         for images in batches:
             pairs = interpreter.run(images, enable_io_processing=False)
             for total, pair in zip(outputs, pairs, strict=True):
-                total.update(pair.exact, pair.simulated)
+                total.update(pair.in_float, pair.simulated)
             count += len(images)
     finally:
         network.simulate(was_simulating)
