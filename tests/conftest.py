@@ -47,7 +47,8 @@ def run_tool(name, *args):
 @pytest.fixture
 def engine_registry(monkeypatch):
     """What a test registers as an engine is forgotten behind it; a file that did so is imported again."""
-    monkeypatch.setattr(ENGINES, '_module_dict', dict(ENGINES.module_dict))
+    own = {key: kind for key, kind in ENGINES.module_dict.items() if kind.__module__.startswith('frostnet_mm.')}
+    monkeypatch.setattr(ENGINES, '_module_dict', own)
     monkeypatch.setattr(device_engines, '_registered', {})
     monkeypatch.delitem(sys.modules, 'dummy_engine', raising=False)
     return ENGINES

@@ -8,7 +8,8 @@ from conftest import ROOT
 from mmengine.config import Config
 
 from frostnet_mm.engine import config_variables
-from frostnet_mm.engine.config import ConfigError, _installed_config, load_config
+from frostnet_mm.engine.config import ConfigError, load_config
+from frostnet_mm.files import require_config
 
 CONFIGS = ROOT / 'configs'
 EXAMPLES = sorted((CONFIGS / 'examples').glob('*.py'))
@@ -178,7 +179,7 @@ UPSTREAM = [
 
 @pytest.mark.parametrize('name', UPSTREAM)
 def test_configs_of_installed_packages_stay_as_mm_reads_them(name, log):
-    path = _installed_config(name)
+    path = require_config(name)
     ours, mm = load_config(name), Config.fromfile(path)
     assert ours.to_dict() == mm.to_dict() and ours.filename == mm.filename and ours.text == mm.text
     assert log == []

@@ -32,7 +32,7 @@ from frostnet_mm.device import (
 )
 from frostnet_mm.device import engines as device_engines
 from frostnet_mm.quantization import convert
-from frostnet_mm.quantization.quantizer import PRESETS
+from frostnet_mm.quantization.scheme import PRESETS
 
 BUILT_IN = ('onnxruntime', 'openvino', 'executorch', 'inductor')
 NAMES = (*engine_names(), 'dummy')

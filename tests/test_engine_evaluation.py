@@ -10,7 +10,7 @@ from frostnet_mm.deploy.engine_network import EngineNetwork
 from frostnet_mm.deploy.evaluation import evaluate_engines
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner
-from frostnet_mm.models import read_checkpoint
+from frostnet_mm.quantization import Checkpoint
 
 GOLDEN = ROOT / 'tests/golden'
 CONFIG, CHECKPOINT = str(GOLDEN / 'detector.py'), str(GOLDEN / 'qat.pth')
@@ -22,12 +22,12 @@ BATCHES = 2  # 12 images, 8 at a time
 def case(tmp_path_factory):
     """A Runner with a quantized detector, how often its own network has run, and how often an engine."""
     work_dir = tmp_path_factory.mktemp('evaluation')
-    checkpoint = read_checkpoint(CHECKPOINT)
+    checkpoint = Checkpoint.open(CHECKPOINT)
     cfg = load_config(CONFIG, OPTIONS)
     cfg.work_dir, cfg.experiment_name = str(work_dir), work_dir.name
-    configure_execution(cfg, checkpoint, 'simulated', CHECKPOINT)
+    configure_execution(cfg, checkpoint, 'simulated')
     runner = build_runner(cfg)
-    load_runner_weights(runner, checkpoint, CHECKPOINT)
+    load_runner_weights(runner, checkpoint)
     case = SimpleNamespace(runner=runner, ran=dict(own=0, engine=0))
     qat_hook(runner).network.register_forward_pre_hook(lambda *_: count(case, 'own'))
     case.simulated = runner.test()
@@ -62,7 +62,7 @@ def test_the_model_is_itself_after_an_evaluation_in_an_engine(counted, monkeypat
     runner = counted.runner
     hooks, network = list(runner.hooks), qat_hook(runner).network
     names = ['onnxruntime', 'openvino']
-    evaluation = evaluate_engines(runner, CONFIG, CHECKPOINT, names, 'int8', OPTIONS, check=False)
+    evaluation = evaluate_engines(runner, CONFIG, Checkpoint.open(CHECKPOINT), names, 'int8', OPTIONS, check=False)
     name, metrics = next(evaluation)
     assert name == 'onnxruntime' and metrics['images/s'] > 0
     assert metrics['coco/bbox_mAP'] == pytest.approx(counted.simulated['coco/bbox_mAP'], abs=0.01)

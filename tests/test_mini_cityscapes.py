@@ -12,7 +12,7 @@ from mmseg.datasets import CityscapesDataset
 from PIL import Image, ImageDraw
 
 from frostnet_mm.data import cityscapes
-from frostnet_mm.data.generated.files import mini_cityscapes
+from frostnet_mm.data.generated import mini_cityscapes
 from frostnet_mm.data.generated.mini_cityscapes import generate_mini_cityscapes
 from frostnet_mm.data.generated.street import render_street
 from frostnet_mm.data.generated.street_view import View, clip_polygon

@@ -18,7 +18,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from frostnet_mm.data.generated.files import mini_coco
+from frostnet_mm.data.generated import mini_coco
 from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 
 COUNTS = dict(num_train=40, num_val=24)

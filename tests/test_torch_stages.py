@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from frostnet_mm.apis.inference import load_model
+from frostnet_mm.apis.model import load_model
 from frostnet_mm.benchmark.measure import loading
 from frostnet_mm.models.dense import DenseNetwork
 

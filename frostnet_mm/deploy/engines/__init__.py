@@ -85,8 +85,10 @@ def _engines() -> dict[str, type[Engine]]:
     return engines
 
 
-def _place(kind: type[Engine]) -> tuple[int, str]:
-    return FIRST.index(kind.name) if kind.name in FIRST else len(FIRST), kind.name
+def _place(kind: type[Engine]) -> tuple[bool, int, str]:
+    """Our own before those of other packages, the first of them first."""
+    foreign = not kind.__module__.startswith(f'{__name__}.')
+    return foreign, FIRST.index(kind.name) if kind.name in FIRST else len(FIRST), kind.name
 
 
 @cache
