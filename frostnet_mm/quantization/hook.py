@@ -304,7 +304,7 @@ def hook_options(settings: QuantizationSettings) -> dict:
 
 
 def execute(model: torch.nn.Module, network: QuantizedNetwork, execution: str) -> None:
-    """Have a prepared model run its dense network in one of three ways from now on.
+    """Have a prepared model run its dense network in one of three executions from now on.
 
     Args:
         model (nn.Module): The model.

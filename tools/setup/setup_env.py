@@ -51,7 +51,6 @@ import json, torch
 from torch.utils import cpp_extension
 print(json.dumps({'gpu': torch.cuda.is_available(), 'cuda': torch.version.cuda, 'home': cpp_extension.CUDA_HOME}))
 """
-# The package imports what it needs lazily: a model brings torch and mmcv, the hook torchao.
 VERIFY_PACKAGE = 'from frostnet_mm import FrostNet, QATHook; import mmdet.datasets, mmseg'
 # On a GPU machine the operator must run there as well: ops compiled without CUDA import and then refuse CUDA tensors.
 VERIFY_OPS = """
