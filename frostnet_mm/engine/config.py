@@ -5,16 +5,15 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
-from ..errors import UserError
 from ..files import require_config
 from ..registry import type_name
-from .config_variables import like, read_config
+from .config_checks import check_keys, check_optimizer
+from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config
+from .errors import ConfigError
+
+__all__ = ['CLASSES_FROM_ANNOTATIONS', 'ConfigError', 'fill_classes', 'inner_dataset', 'load_config', 'move_data_root']
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
-
-
-class ConfigError(UserError, ValueError):
-    """A config cannot be used; the message says why and what to do."""
 
 
 def load_config(
@@ -41,7 +40,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ConfigError: The config cannot be parsed, or an option does not fit it.
+        ConfigError: The config cannot be parsed, or an option does not fit it, or nothing would read it.
     """
     path = require_config(path)
     options = dict(cfg_options or {})
@@ -52,6 +51,7 @@ def load_config(
         raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
     if data_root is not None:
         move_data_root(cfg, str(data_root))
+    _settle_options(options, cfg, str(path))
     try:
         cfg.merge_from_dict({key: like(value, cfg.get(key)) for key, value in options.items()})
     except (KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
@@ -62,6 +62,17 @@ def load_config(
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes)
     return cfg
+
+
+def _settle_options(options: dict, cfg: Config, path: str) -> None:
+    """Refuse options that would have no effect, and have those for ``qat_hook`` reach the hook, in place."""
+    check_keys(options, cfg._cfg_dict, path)
+    prefix = 'optim_wrapper.optimizer.'
+    own = {key[len(prefix) :]: value for key, value in options.items() if key.startswith(prefix)}
+    check_optimizer(own, (cfg.get('optim_wrapper') or {}).get('optimizer'), COMMAND_LINE)
+    if (cfg.get('default_hooks') or {}).get('qat'):
+        for key in [key for key in options if key.startswith(f'{QAT_HOOK}.')]:
+            options.setdefault(f'default_hooks.qat{key[len(QAT_HOOK) :]}', options[key])
 
 
 def move_data_root(cfg: Config, new_root: str) -> None:
