@@ -1,9 +1,13 @@
 """Settings of one's own config and of the command line: each has the effect that it says, or is refused."""
 
+import argparse
+import json
+
 import pytest
 from conftest import ROOT, run_tool
 from mmengine.runner import Runner
 
+from frostnet_mm.cli import add_config_options
 from frostnet_mm.engine import config_checks
 from frostnet_mm.engine.config import ConfigError, load_config
 
@@ -152,3 +156,85 @@ def test_a_weight_decay_that_may_be_meant_is_named(child, log):
     cfg = load_config(child([CUSTOM], BOOST.format('GradBoostSGD', ', lr=0.02')), classes=('a',))
     assert cfg.optim_wrapper.optimizer == dict(type='frostnet_mm.GradBoostSGD', lr=0.02, weight_decay=0.05)
     assert len(log) == 1 and 'becomes GradBoostSGD and inherits weight_decay=0.05 from AdamW. Give its own' in log[0]
+
+
+# -- paths with commas and blanks
+
+
+def test_blanks_and_commas_in_paths(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    root, given = '/a,b/c d', ['data_root=/a,b/c d', 'input_size=256,192', 'randomness.seed=3', 'load_from=None']
+    options = parser.parse_args(['--cfg-options', *given]).cfg_options
+    assert options == {'data_root': root, 'input_size': [256, 192], 'randomness.seed': 3, 'load_from': None}
+    cfg = load_config(COCO, options)
+    assert cfg.val_evaluator.ann_file == '/a,b/c d/annotations/instances_val2017.json'
+    options = parser.parse_args(['--cfg-options', 'train_dataloader.dataset.ann_file=a b,c.json']).cfg_options
+    assert options == {'train_dataloader.dataset.ann_file': 'a b,c.json'}
+    options = parser.parse_args(['--cfg-options', 'a.ann_file=[b.json,c.json]', 'a.x=(1,[2,y])']).cfg_options
+    assert options == {'a.ann_file': ['b.json', 'c.json'], 'a.x': (1, [2, 'y'])}
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [('input_size', 'input_size: expected KEY=VALUE'), ('a=[1,2', 'a=[1,2: Imbalanced brackets exist in [1,2')],
+)
+def test_options_that_are_none(text, message, capsys):
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(['--cfg-options', text])
+    assert stop.value.code == 2 and f'error: --cfg-options {message}' in capsys.readouterr().err
+
+
+# -- classes
+
+
+@pytest.fixture
+def three_classes(tmp_path):
+    coco = dict(
+        images=[dict(id=1, file_name='a.jpg', width=9, height=9)],
+        categories=[dict(id=i, name=name) for i, name in enumerate(('nut', 'bolt', 'pin'), 1)],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0)],
+    )
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/instances_train2017.json').write_text(json.dumps(coco))
+    return f'data_root = {str(tmp_path)!r}\n'
+
+
+def classes_of(cfg):
+    loaders = cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader
+    return [tuple(loader.dataset.metainfo.classes) for loader in loaders]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        "train_dataloader = dict(dataset=dict(metainfo=dict(classes=('nut', 'pin'))))",
+        "metainfo = dict(classes=('nut', 'pin'))\nval_dataloader = dict(dataset=dict(metainfo=metainfo))",
+        "classes = ('nut', 'pin')",
+    ],
+)
+def test_a_subset_of_the_classes_is_kept(child, three_classes, text):
+    cfg = load_config(child([CUSTOM], three_classes + text))
+    assert classes_of(cfg) == [('nut', 'pin')] * 3
+    assert cfg.model.bbox_head.num_classes == 2 == len(cfg.train_dataloader.dataset.metainfo.palette)
+    assert tuple(cfg.classes) == ('nut', 'pin')
+    assert classes_of(load_config(child([CUSTOM], three_classes))) == [('nut', 'bolt', 'pin')] * 3
+
+
+def test_palettes_of_ones_own_are_kept(child, three_classes):
+    palette = [(1, 2, 3), (4, 5, 6)]
+    text = f"train_dataloader = dict(dataset=dict(metainfo=dict(classes=('nut', 'pin'), palette={palette})))"
+    cfg = load_config(child([CUSTOM], three_classes + text))
+    assert list(map(tuple, cfg.train_dataloader.dataset.metainfo.palette)) == palette
+
+
+def test_classes_that_contradict_each_other(child, three_classes):
+    text = "train_dataloader = dict(dataset=dict(metainfo=dict(classes=('nut', 'pin'))))\n"
+    text += "val_dataloader = dict(dataset=dict(metainfo=dict(classes=('pin', 'nut'))))"
+    with pytest.raises(ConfigError, match=r"name different classes: \('nut', 'pin'\) and \('pin', 'nut'\)"):
+        load_config(child([CUSTOM], three_classes + text))
+    text = "train_dataloader = dict(dataset=dict(metainfo=dict(classes='nut')))"
+    with pytest.raises(ConfigError, match=r"classes='nut'\): expected a tuple of names"):
+        load_config(child([CUSTOM], three_classes + text))
