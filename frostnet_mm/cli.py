@@ -21,12 +21,34 @@ USER_ERRORS = (
 )
 
 
+# Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
+PATH_KEYS = frozenset('data_root ann_file load_from work_dir checkpoint img img_path seg_map_path'.split())
+
+
+class ConfigOptions(DictAction):
+    """mmengine's ``KEY=VALUE`` options; the value of a key that holds a path is taken as it is."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        """Add the options to those that are there already, see the base class."""
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not key or not equals:
+                parser.error(f'{option_string} {text}: expected KEY=VALUE, such as train_cfg.max_epochs=3')
+            is_path = key.rpartition('.')[2] in PATH_KEYS and not value.startswith(('[', '('))
+            try:
+                options[key] = value if is_path and {' ', ','} & set(value) else self._parse_iterable(value)
+            except AssertionError as error:
+                parser.error(f'{option_string} {text}: {error}')
+        setattr(namespace, self.dest, options)
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
     )

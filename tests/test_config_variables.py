@@ -105,8 +105,10 @@ def test_the_command_line_goes_before_the_child_and_the_child_before_the_base(wr
 
 
 def test_options_of_names_that_no_config_has(log):
-    cfg = load_config(CONFIGS / 'ssdlite_frostnet_coco.py', dict(novel=3, channels_last=False))
-    assert cfg.novel == 3 and cfg.channels_last is False
+    with pytest.raises(ConfigError, match="'novel' is new to the config"):
+        load_config(CONFIGS / 'ssdlite_frostnet_coco.py', dict(novel=3))
+    cfg = load_config(CONFIGS / 'ssdlite_frostnet_coco.py', dict(experiment_name='x', channels_last=False))
+    assert cfg.experiment_name == 'x' and cfg.channels_last is False
     assert log == ['configs/_base_/default_runtime.py: channels_last is False from --cfg-options, not True.']
 
 

@@ -5,16 +5,23 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
-from ..errors import UserError
 from ..files import require_config
-from ..registry import type_name
-from .config_variables import like, read_config
+from ..registry import is_type, type_name
+from .config_checks import check_keys, check_optimizer
+from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config
+from .errors import ConfigError
+
+__all__ = [
+    'CLASSES_FROM_ANNOTATIONS',
+    'ConfigError',
+    'fill_classes',
+    'inner_dataset',
+    'load_config',
+    'move_data_root',
+    'named_classes',
+]
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
-
-
-class ConfigError(UserError, ValueError):
-    """A config cannot be used; the message says why and what to do."""
 
 
 def load_config(
@@ -27,7 +34,8 @@ def load_config(
     - ``data_root`` given in ``cfg_options`` moves every path of the config that lies under the config's own
       ``data_root``, so that one option is enough.
     - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
-      and their number into data sets and heads.
+      and their number into data sets and heads. Classes that the config names itself, as ``classes`` or in a data set's
+      ``metainfo``, are taken in their place: a subset leaves out the others' objects.
 
     Args:
         path (str | PathLike): The config file, or the name of one of an installed package such as
@@ -41,7 +49,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ConfigError: The config cannot be parsed, or an option does not fit it.
+        ConfigError: The config cannot be parsed, or an option does not fit it, or nothing would read it.
     """
     path = require_config(path)
     options = dict(cfg_options or {})
@@ -52,6 +60,7 @@ def load_config(
         raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
     if data_root is not None:
         move_data_root(cfg, str(data_root))
+    _settle_options(options, cfg, str(path))
     try:
         cfg.merge_from_dict({key: like(value, cfg.get(key)) for key, value in options.items()})
     except (KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
@@ -60,8 +69,21 @@ def load_config(
             'config, for example train_dataloader.batch_size=8.'
         ) from error
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
-        fill_classes(cfg, classes)
+        fill_classes(cfg, classes if classes is not None else named_classes(cfg))
+    elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
+        fill_classes(cfg, cfg.classes)  # instead of those of the annotations, in a config that inherits that
     return cfg
+
+
+def _settle_options(options: dict, cfg: Config, path: str) -> None:
+    """Refuse options that would have no effect, and have those for ``qat_hook`` reach the hook, in place."""
+    check_keys(options, cfg._cfg_dict, path)
+    prefix = 'optim_wrapper.optimizer.'
+    own = {key[len(prefix) :]: value for key, value in options.items() if key.startswith(prefix)}
+    check_optimizer(own, (cfg.get('optim_wrapper') or {}).get('optimizer'), COMMAND_LINE)
+    if (cfg.get('default_hooks') or {}).get('qat'):
+        for key in [key for key in options if key.startswith(f'{QAT_HOOK}.')]:
+            options.setdefault(f'default_hooks.qat{key[len(QAT_HOOK) :]}', options[key])
 
 
 def move_data_root(cfg: Config, new_root: str) -> None:
@@ -109,6 +131,39 @@ def without_pretrained(node: object) -> None:
             without_pretrained(value)
 
 
+def _datasets(cfg: Config) -> list[ConfigDict]:
+    names = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    return [inner_dataset(cfg[name].dataset) for name in names if cfg.get(name)]
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _reads_classes(cfg: Config) -> bool:
+    datasets = _datasets(cfg)
+    return bool(datasets) and all(is_type(dataset, 'frostnet_mm.CheckedCocoDataset') for dataset in datasets)
+
+
+def named_classes(cfg: Config) -> tuple[str, ...] | None:
+    """The classes that the data sets of a config name themselves (``metainfo=dict(classes=...)``), or None.
+
+    Raises:
+        ConfigError: Two data sets name others, or a text stands in the place of names.
+    """
+    named = [(dataset.get('metainfo') or {}).get('classes') for dataset in _datasets(cfg)]
+    named = [classes for classes in named if classes is not None]
+    for classes in named:
+        if not _are_names(classes):
+            raise ConfigError(f"metainfo=dict(classes={classes!r}): expected a tuple of names, such as ('cat', 'dog').")
+        if tuple(classes) != tuple(named[0]):
+            raise ConfigError(
+                f'The data sets of the config name different classes: {tuple(named[0])} and {tuple(classes)}. Name the '
+                'same ones in all, or in the training data set alone.'
+            )
+    return tuple(named[0]) if named else None
+
+
 def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
     """Put class names, those of the training annotations by default, into data sets and heads, in place."""
     from ..data import palette_for, read_coco_classes
@@ -118,10 +173,12 @@ def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
         classes = read_coco_classes(os.path.join(train.get('data_root', ''), train.ann_file))
     classes = tuple(classes)
     cfg.classes = classes
-    metainfo = dict(classes=classes, palette=palette_for(len(classes)))
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if cfg.get(name):
-            inner_dataset(cfg[name].dataset)['metainfo'] = metainfo
+    for dataset in _datasets(cfg):
+        own = dataset.get('metainfo') or {}
+        palette = own.get('palette')
+        if palette is None or len(palette) != len(classes):
+            palette = palette_for(len(classes))
+        dataset['metainfo'] = {**own, 'classes': classes, 'palette': palette}
     if not _set_num_classes(cfg.model, len(classes)):
         raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
 

@@ -23,9 +23,12 @@ from mmengine.config.utils import RemoveAssignFromAST
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
+from .config_checks import check_optimizer
+
 UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages: their configs stay mm's own
 COMMAND_LINE = '--cfg-options'
 BASE, DEPRECATION, GIVE = '_base_', '_deprecation_', '__given__'
+QAT_HOOK = 'qat_hook'  # what configs/_base_/qat.py offers for default_hooks.qat
 _MISSING = object()
 _PURE = {name: getattr(builtins, name) for name in 'abs float int len list max min round str sum tuple'.split()}
 _EXPRESSIONS = (
@@ -51,6 +54,7 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     - It replaces the value in each base file, direct or not, that assigns the name a plain value too. Names that hold
       other things, dicts above all, are merged as always. The command line goes before the child, the child before the
       base. Each replacement is one line in the log.
+    - A dict ``qat_hook`` that changes the one of a base file changes ``default_hooks.qat`` too, which is made of it.
     - Configs of installed packages, JSON, YAML and pure-Python (lazy) configs are read by mmengine alone.
 
     Args:
@@ -114,6 +118,8 @@ def _read(path: str, given: Mapping[str, Given]) -> tuple[dict, str, dict]:
         env_variables.update(base_env)
     cfg_dict = _execute(tree, path, bases, base_names, given)
     _warn_deprecated(cfg_dict, path)
+    check_optimizer(*(_optimizer(content) for content in (cfg_dict, bases)), _short(path))
+    bases = _change_hook(cfg_dict, bases)
     cfg_dict = Config._substitute_base_vars(cfg_dict, base_names, bases)
     cfg_dict = Config._merge_a_into_b(cfg_dict, bases)
     texts.append(f'{path}\n{Path(path).read_text(encoding="utf-8")}')
@@ -141,6 +147,31 @@ def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, g
         for name, value in names.items()
         if name != BASE and not name.startswith('__') and not isinstance(value, (FunctionType, ModuleType))
     }
+
+
+def _optimizer(cfg_dict: Mapping) -> Any:
+    wrapper = cfg_dict.get('optim_wrapper')
+    return wrapper.get('optimizer') if isinstance(wrapper, dict) else None
+
+
+def _change_hook(own: dict, bases: ConfigDict) -> ConfigDict:
+    """``bases`` with a file's changes of ``qat_hook``, also where it was used: in ``{{_base_.qat_hook}}`` and below."""
+    change, hook = own.get(QAT_HOOK), bases.get(QAT_HOOK)
+    if not isinstance(change, dict) or not isinstance(hook, dict):
+        return bases
+
+    def changed(options: dict) -> dict:
+        return Config._merge_a_into_b(dict(hook=copy.deepcopy(change)), dict(hook=options))['hook']
+
+    bases = copy.deepcopy(bases)
+    bases[QAT_HOOK] = changed(hook)
+    hooks = own.get('default_hooks')
+    if isinstance(hooks, dict) and hooks.get('qat') is hook:  # _base_.qat_hook, without braces
+        hooks['qat'] = bases[QAT_HOOK]
+    used = bases.get('default_hooks')
+    if isinstance(used, dict) and isinstance(used.get('qat'), dict):
+        used['qat'] = changed(used['qat'])
+    return bases
 
 
 def _log(name: str, new: Any, old: Any, source: str, path: str) -> None:
