@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 
 from ..registry import DATASETS
 from .coco_checks import Finding, check_classes, screen_boxes
+from .coco_flags import IGNORED, check_usable, report_ignored, settle_flags
 from .coco_json import load_coco_json, palette_for, read_coco_classes
 from .coco_paths import (
     WHERE_DATA_BELONGS,
@@ -127,6 +128,8 @@ class CheckedCocoDataset(CocoDataset):
             COCO: mmdet's pycocotools object.
         """
         data = load_coco_json(local_path, shown_as=self.ann_file, evaluated=self.test_mode)
+        for message in settle_flags(data, self.ann_file):
+            self._warn(message)
         self._report_classes(data)
         if self.test_mode and any(annotation['id'] == 0 for annotation in data['annotations']):
             self._warn(
@@ -136,12 +139,9 @@ class CheckedCocoDataset(CocoDataset):
         num_boxes = len(data['annotations'])
         for finding in screen_boxes(data, clip=not self.test_mode):
             self._report_boxes(finding, num_boxes)
-        if num_boxes and not data['annotations']:
-            raise DatasetError(
-                f"'{self.ann_file}': none of its {num_boxes} boxes can be used "
-                f'({self._problem_text()}). bbox is [x, y, width, height] in pixels of the '
-                'image, not fractions of it and not two corners.'
-            )
+        self._report_ignored(data, num_boxes)
+        found = self._problem_text() or 'all are fine'
+        check_usable(data, self.ann_file, num_boxes, found, self.test_mode, self.metainfo['classes'])
         if self._is_local(self.data_prefix['img']):
             self._skip_missing_images(data)
         coco = COCO()
@@ -178,6 +178,12 @@ class CheckedCocoDataset(CocoDataset):
             f"'{self.ann_file}': {len(finding.ids)} of {num_boxes} boxes are {finding.cause}: {done} "
             f'(annotation ids {sample(finding.ids)}).{hint}'
         )
+
+    def _report_ignored(self, data: dict, num_boxes: int) -> None:
+        count, message = report_ignored(data['annotations'], num_boxes)
+        if count:
+            self.problems[IGNORED] = count
+            self._warn(f"'{self.ann_file}': {message}", logging.WARNING if count > 0.5 * num_boxes else logging.INFO)
 
     def _skip_missing_images(self, data: dict) -> None:
         images, img_dir = data['images'], self.data_prefix['img']
