@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..files import require_config
 from ..registry import type_name
 from .config_variables import like, read_config
+from .evaluators import follow_datasets
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
 
@@ -28,6 +29,7 @@ def load_config(
       ``data_root``, so that one option is enough.
     - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
       and their number into data sets and heads.
+    - COCO evaluators whose ``ann_file`` was forgotten get that of their data set.
 
     Args:
         path (str | PathLike): The config file, or the name of one of an installed package such as
@@ -61,6 +63,7 @@ def load_config(
         ) from error
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes)
+    follow_datasets(cfg)
     return cfg
 
 
