@@ -48,7 +48,7 @@ HOOKS = _registry(
     'hook', MMENGINE_HOOKS, 'engine.hooks.data_log_hook', 'engine.hooks.interrupt_hook', 'quantization.hook'
 )
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
-METRICS = _registry('metric', MMENGINE_METRICS, mmseg=('apis.iou_metric',))
+METRICS = _registry('metric', MMENGINE_METRICS, mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',))
 #: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.
 ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
 OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')

@@ -110,6 +110,10 @@ def test_not_coco_json(root, content, parts):
         ('images', 2, lambda e: e.update(height=0), ('images[2] has', 'height=0', 'positive')),
         ('images', 2, lambda e: e.update(width='640'), ("width='640'", 'positive')),
         ('images', 0, lambda e: e.update(file_name=''), ("file_name=''",)),
+        ('images', 9, lambda e: e.update(id=None), ('images[9] has id=None, expected a number', '1 of 10')),
+        ('images', 9, lambda e: e.update(id='10'), ("images[9] has id='10', expected a number",)),
+        ('images', 9, lambda e: e.update(id=float('nan')), ('images[9] has id=nan, expected a number',)),
+        ('categories', 0, lambda e: e.update(id='7'), ('categories[1] has id=3, expected text, as the first has',)),
         ('images', 0, lambda e: e.update(id=[1]), ("1 ids in 'images' are lists", '[1]')),
         ('annotations', 3, lambda e: e.pop('bbox'), ('annotations[3] lacks', "'bbox'", '1 of 20')),
         (

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 
 from ..registry import DATASETS
 from .coco_checks import Finding, check_classes, screen_boxes
+from .coco_flags import IGNORED, check_usable, report_ignored, settle_flags
 from .coco_json import load_coco_json, palette_for, read_coco_classes
 from .coco_paths import (
     WHERE_DATA_BELONGS,
@@ -20,6 +21,7 @@ from .coco_paths import (
     sample,
 )
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
+from .ground_truth import index_coco
 
 __all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palette_for', 'read_coco_classes']
 
@@ -31,7 +33,7 @@ class CheckedCocoDataset(CocoDataset):
     On sound data it is ``CocoDataset``. Before training, what is wrong with the annotation file as a whole raises one
     error. Single faults are skipped, counted in :attr:`problems` and logged, one line a cause: unusable boxes, and in
     training missing images. Boxes that overrun their image by more than 1 pixel are clipped in training; in test mode
-    they are counted but stay what the file states, as ``CocoMetric`` reads the file itself.
+    they are counted but stay what the file states. ``frostnet_mm.CocoMetric`` reads the file in the same way.
 
     While running, with ``frostnet_mm.LoadImage`` (or ``frostnet_mm.LoadImageFromFile``) in the pipeline:
 
@@ -127,28 +129,24 @@ class CheckedCocoDataset(CocoDataset):
             COCO: mmdet's pycocotools object.
         """
         data = load_coco_json(local_path, shown_as=self.ann_file, evaluated=self.test_mode)
+        for message in settle_flags(data, self.ann_file):
+            self._warn(message)
         self._report_classes(data)
         if self.test_mode and any(annotation['id'] == 0 for annotation in data['annotations']):
             self._warn(
-                f"'{self.ann_file}': an annotation has the id 0, which pycocotools takes for 'no match': its "
-                'object counts as missed even when found. Number the annotations from 1.'
+                f"'{self.ann_file}': an annotation has the id 0, which pycocotools takes for 'no match'. "
+                'frostnet_mm.CocoMetric numbers them anew; with any other metric its object counts as missed even when '
+                'found. Number the annotations from 1.'
             )
         num_boxes = len(data['annotations'])
         for finding in screen_boxes(data, clip=not self.test_mode):
             self._report_boxes(finding, num_boxes)
-        if num_boxes and not data['annotations']:
-            raise DatasetError(
-                f"'{self.ann_file}': none of its {num_boxes} boxes can be used "
-                f'({self._problem_text()}). bbox is [x, y, width, height] in pixels of the '
-                'image, not fractions of it and not two corners.'
-            )
+        self._report_ignored(data, num_boxes)
+        found = self._problem_text() or 'all are fine'
+        check_usable(data, self.ann_file, num_boxes, found, self.test_mode, self.metainfo['classes'])
         if self._is_local(self.data_prefix['img']):
             self._skip_missing_images(data)
-        coco = COCO()
-        coco.dataset = data
-        coco.createIndex()
-        coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
-        return coco
+        return index_coco(data)
 
     def _warn(self, message: str, level: int = logging.WARNING) -> None:
         print_log(message, logger='current', level=level)
@@ -171,13 +169,19 @@ class CheckedCocoDataset(CocoDataset):
         done = 'skipped' if finding.skipped else 'left as they are' if self.test_mode else 'clipped'
         hint = ''
         if self.test_mode and finding.skipped:
-            hint = ' CocoMetric with ann_file reads them all the same: take them out of the file.'
+            hint = ' frostnet_mm.CocoMetric skips them as well; for any other metric take them out of the file.'
         elif not finding.skipped and len(finding.ids) > 0.2 * num_boxes:
             hint = " So many: is bbox [x, y, width, height], as COCO's is, and not two corners?"
         self._warn(
             f"'{self.ann_file}': {len(finding.ids)} of {num_boxes} boxes are {finding.cause}: {done} "
             f'(annotation ids {sample(finding.ids)}).{hint}'
         )
+
+    def _report_ignored(self, data: dict, num_boxes: int) -> None:
+        count, message = report_ignored(data['annotations'], num_boxes)
+        if count:
+            self.problems[IGNORED] = count
+            self._warn(f"'{self.ann_file}': {message}", logging.WARNING if count > 0.5 * num_boxes else logging.INFO)
 
     def _skip_missing_images(self, data: dict) -> None:
         images, img_dir = data['images'], self.data_prefix['img']

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .coco_checks import screen_boxes
+from .coco_flags import check_usable, report_ignored, settle_flags
 from .coco_json import load_coco_json
 from .coco_paths import find_missing_images
 from .download_checks import Report, compare_count, image_size, run_over
@@ -71,8 +72,10 @@ def _check_split(root: Path, split: str, fast: bool, workers: int, report: Repor
         report.problem(f"'{path}' does not exist. {WHERE}.")
     if absent:
         return
+    evaluated = split.startswith('val')
     try:
-        data = load_coco_json(str(ann_file), evaluated=split.startswith('val'))
+        data = load_coco_json(str(ann_file), evaluated=evaluated)
+        understood = settle_flags(data, str(ann_file))
     except DatasetError as error:
         report.problem(str(error))
         return
@@ -81,8 +84,9 @@ def _check_split(root: Path, split: str, fast: bool, workers: int, report: Repor
     used = {annotation['image_id'] for annotation in data['annotations']}
     bare = sum(image['id'] not in used for image in images)
     report.note(f'{split}: {total:,} annotations of {len(data["categories"])} categories, {bare:,} images without any')
-    for finding in screen_boxes(data, clip=False):
-        report.note(f'{split}: {len(finding.ids)} of {total} boxes are {finding.cause}; training skips or clips them')
+    for message in understood:
+        report.note(message)
+    _check_boxes(data, split, str(ann_file), evaluated, report)
     missing = set(find_missing_images(str(folder), [image['file_name'] for image in images]))
     report.listed(
         f"images of '{ann_file}' are missing in '{folder}'", [images[i]['file_name'] for i in sorted(missing)]
@@ -98,3 +102,19 @@ def _check_split(root: Path, split: str, fast: bool, workers: int, report: Repor
     ]
     errors = [error for error in run_over(check_entry, entries, workers, split) if error]
     report.listed(f'faulty images in {split}', errors)
+
+
+def _check_boxes(data: dict, split: str, ann_file: str, evaluated: bool, report: Report) -> None:
+    """Report the boxes that are left out, as training and evaluation leave them out."""
+    total, found = len(data['annotations']), []
+    for finding in screen_boxes(data, clip=not evaluated):
+        report.note(f'{split}: {len(finding.ids)} of {total} boxes are {finding.cause}; training skips or clips them')
+        found.append(f'{len(finding.ids)} {finding.cause}')
+    ignored, message = report_ignored(data['annotations'], total)
+    if ignored:
+        report.note(f'{split}: {message}')
+        found.append(f'{ignored} ignored')
+    try:
+        check_usable(data, ann_file, total, '; '.join(found) or 'all are fine', evaluated)
+    except DatasetError as error:
+        report.problem(str(error))

@@ -50,6 +50,8 @@ def load_coco_json(path: str, shown_as: str | None = None, evaluated: bool = Fal
         keys += ('iscrowd',) if evaluated and section == 'annotations' else ()
         columns[section] = _columns(data[section], keys, section, shown_as)
         check_unique(columns[section]['id'], f"ids in '{section}'", shown_as)
+        if section != 'annotations':  # whose ids nothing sorts
+            _check_ids(columns[section]['id'], section, shown_as)
     _check_values(columns, shown_as)
     check_unique(columns['categories']['name'], "names in 'categories'", shown_as)
     _check_references(columns, shown_as)
@@ -153,6 +155,18 @@ def _reject(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_ids(ids: list, section: str, path: str) -> None:
+    """Refuse ids that cannot be sorted, which pycocotools does after the first evaluation has run."""
+    as_text = isinstance(ids[0], str)
+    _reject(
+        ids,
+        lambda value: not (isinstance(value, str) if as_text else _is_number(value) and value == value),
+        lambda value: f'has id={value!r}, expected {"text, as the first has" if as_text else "a number"}',
+        section,
+        path,
+    )
 
 
 def _check_values(columns: dict[str, dict[str, list]], path: str) -> None:

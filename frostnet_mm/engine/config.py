@@ -10,6 +10,7 @@ from ..registry import is_type, type_name
 from .config_checks import check_keys, check_optimizer
 from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config
 from .errors import ConfigError
+from .evaluators import follow_datasets
 
 __all__ = [
     'CLASSES_FROM_ANNOTATIONS',
@@ -36,6 +37,7 @@ def load_config(
     - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
       and their number into data sets and heads. Classes that the config names itself, as ``classes`` or in a data set's
       ``metainfo``, are taken in their place: a subset leaves out the others' objects.
+    - COCO evaluators whose ``ann_file`` was forgotten get that of their data set.
 
     Args:
         path (str | PathLike): The config file, or the name of one of an installed package such as
@@ -72,6 +74,7 @@ def load_config(
         fill_classes(cfg, classes if classes is not None else named_classes(cfg))
     elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
         fill_classes(cfg, cfg.classes)  # instead of those of the annotations, in a config that inherits that
+    follow_datasets(cfg)
     return cfg
 
 

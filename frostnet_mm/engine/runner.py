@@ -15,6 +15,7 @@ from ..compat import check_operators
 from ..registry import is_type, type_name
 from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
+from .evaluators import refuse_undefined_best, settle_evaluators
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
@@ -25,8 +26,8 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
     upstream configs too, the log says which data are used, hooks set to None are left out, launchers work without a GPU
-    (gloo), and ``channels_last = True`` in the config stores weights and activations as NHWC. On a CPU, freed memory is
-    kept for the next step.
+    (gloo), and ``channels_last = True`` in the config stores weights and activations as NHWC. COCO evaluators read the
+    annotations as the data set does. On a CPU, freed memory is kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
@@ -35,9 +36,13 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
 
     Returns:
         Runner: Ready to train or test.
+
+    Raises:
+        DatasetError: An evaluator names another annotation file than its data set.
     """
     check_operators()  # before mm's packages are imported, which would fail deep inside
     cfg.launcher = launcher
+    settle_evaluators(cfg)
     train_cfg = cfg.get('train_cfg')
     if train_cfg and (type_name(train_cfg) == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
         train_cfg.pop('by_epoch', None)
@@ -53,6 +58,7 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
         keep_freed_memory()
     runner_type = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else CheckpointRunner
     runner = runner_type.from_cfg(cfg)
+    refuse_undefined_best(runner)
     if isinstance(runner, CheckpointRunner):
         runner.opened.update(opened or {})
     if cfg.get('channels_last'):
