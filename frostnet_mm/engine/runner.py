@@ -17,6 +17,7 @@ from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
+ADDED_HOOKS = ('frostnet_mm.FiniteLossHook', 'frostnet_mm.FiniteCheckpointHook', 'frostnet_mm.InterruptHook')
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 
@@ -24,8 +25,9 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     """Build the Runner of a config.
 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
-    upstream configs too, hooks set to None are left out, launchers work without a GPU (gloo), and ``channels_last =
-    True`` in the config stores weights and activations as NHWC. On a CPU, freed memory is kept for the next step.
+    upstream configs too, a loss or weights that are not finite stop training, hooks set to None are left out, launchers
+    work without a GPU (gloo), and ``channels_last = True`` in the config stores weights and activations as NHWC. On
+    a CPU, freed memory is kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
@@ -42,8 +44,9 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
     hooks = _leave_out_hooks(cfg)
-    if not any(is_type(hook, 'frostnet_mm.InterruptHook') for hook in hooks):
-        hooks.append(ConfigDict(type='frostnet_mm.InterruptHook'))
+    for name in ADDED_HOOKS:
+        if not any(is_type(hook, name) for hook in hooks):
+            hooks.append(ConfigDict(type=name))
     if launcher == 'pytorch' and not torch.cuda.is_available():
         _init_cpu_group(cfg)
     if not torch.cuda.is_available():

@@ -1,5 +1,7 @@
 """Hooks of mmengine's Runner that do not depend on quantization."""
 
+from .finite_checkpoint_hook import FiniteCheckpointHook
+from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
 
-__all__ = ['InterruptHook', 'TrainingInterrupted']
+__all__ = ['FiniteCheckpointHook', 'FiniteLossHook', 'InterruptHook', 'TrainingInterrupted']
