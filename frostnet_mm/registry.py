@@ -44,9 +44,7 @@ MODELS = _registry(
 )
 DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',))
 TRANSFORMS = _registry('transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',))
-HOOKS = _registry(
-    'hook', MMENGINE_HOOKS, 'engine.hooks.data_log_hook', 'engine.hooks.interrupt_hook', 'quantization.hook'
-)
+HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks', 'quantization.hook')
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
 METRICS = _registry('metric', MMENGINE_METRICS, mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',))
 #: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.hooks import IterTimerHook, ParamSchedulerHook
 
 from frostnet_mm.engine.config import ConfigError, load_config
+from frostnet_mm.engine.hooks import FiniteCheckpointHook, FiniteLossHook, InterruptHook
 from frostnet_mm.engine.hooks.data_log_hook import describe
-from frostnet_mm.engine.hooks.interrupt_hook import InterruptHook
 from frostnet_mm.engine.runner import build_runner, enable_auto_scale_lr, keep_freed_memory, settle_work_dir
 
 UPSTREAM = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
@@ -56,7 +56,9 @@ def test_hooks_that_are_none_are_left_out(tmp_path):
 def test_no_hooks_at_all(tmp_path):
     cfg = load_config(ROOT / 'configs/ssdlite_frostnet_coco.py', dict(custom_hooks=None, default_hooks=None))
     cfg.work_dir = str(tmp_path)
-    assert sum(isinstance(hook, InterruptHook) for hook in build_runner(cfg).hooks) == 1
+    hooks = build_runner(cfg).hooks
+    for kind in (InterruptHook, FiniteLossHook, FiniteCheckpointHook):
+        assert sum(isinstance(hook, kind) for hook in hooks) == 1
 
 
 def test_the_hook_of_a_qat_config_is_switched_off_on_the_command_line(mini_coco, tmp_path):

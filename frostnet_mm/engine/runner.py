@@ -18,6 +18,9 @@ from .config import ConfigError
 from .evaluators import refuse_undefined_best, settle_evaluators
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
+ADDED_HOOKS = tuple(
+    f'frostnet_mm.{name}' for name in ('FiniteLossHook', 'FiniteCheckpointHook', 'InterruptHook', 'DataLogHook')
+)
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 
@@ -25,9 +28,10 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     """Build the Runner of a config.
 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
-    upstream configs too, the log says which data are used, hooks set to None are left out, launchers work without a GPU
-    (gloo), and ``channels_last = True`` in the config stores weights and activations as NHWC. COCO evaluators read the
-    annotations as the data set does. On a CPU, freed memory is kept for the next step.
+    upstream configs too, the log says which data are used, a loss or weights that are not finite stop training, hooks
+    set to None are left out, launchers work without a GPU (gloo), and ``channels_last = True`` in the config stores
+    weights and activations as NHWC. COCO evaluators read the annotations as the data set does. On a CPU, freed memory is
+    kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
@@ -48,7 +52,7 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
     hooks = _leave_out_hooks(cfg)
-    for name in ('frostnet_mm.InterruptHook', 'frostnet_mm.DataLogHook'):
+    for name in ADDED_HOOKS:
         if not any(is_type(hook, name) for hook in hooks):
             hooks.append(ConfigDict(type=name))
     if launcher == 'pytorch' and not torch.cuda.is_available():

@@ -1,6 +1,8 @@
 """Hooks of mmengine's Runner that do not depend on quantization."""
 
 from .data_log_hook import DataLogHook
+from .finite_checkpoint_hook import FiniteCheckpointHook
+from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
 
-__all__ = ['DataLogHook', 'InterruptHook', 'TrainingInterrupted']
+__all__ = ['DataLogHook', 'FiniteCheckpointHook', 'FiniteLossHook', 'InterruptHook', 'TrainingInterrupted']
