@@ -30,8 +30,8 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
     upstream configs too, the log says which data are used, a loss or weights that are not finite stop training, hooks
     set to None are left out, launchers work without a GPU (gloo), and ``channels_last = True`` in the config stores
-    weights and activations as NHWC. COCO evaluators read the annotations as the data set does. On a CPU, freed memory is
-    kept for the next step.
+    weights and activations as NHWC. COCO evaluators read the annotations as the data set does. On a CPU, freed memory
+    is kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
