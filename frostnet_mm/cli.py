@@ -10,6 +10,7 @@ from mmengine.config import DictAction
 from .compat import IncompatibleEnvironment
 from .errors import TrainingInterrupted, UserError
 from .quantization.scheme import WEIGHT_BITS
+from .registry import unknown_type_message
 
 USER_ERRORS = (
     UserError,
@@ -93,6 +94,12 @@ def run_tool(main: Callable[[], int | None]) -> None:
         code = main()
     except USER_ERRORS as error:
         print(f'\nerror: {_explained(error)}', file=sys.stderr)
+        code = 2
+    except (KeyError, RuntimeError) as error:
+        message = unknown_type_message(error)
+        if message is None:
+            raise
+        print(f'\nerror: {message}', file=sys.stderr)
         code = 2
     except TrainingInterrupted:
         code = 130

@@ -1,13 +1,14 @@
 """mmengine's Runner, which reads checkpoints as everything else here does: without running code, and each once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
 from ..models.checkpoints import read_checkpoint
 from ..models.dense import unwrap
+from .errors import ConfigError
 
 
 class CheckpointRunner(Runner):
@@ -20,6 +21,25 @@ class CheckpointRunner(Runner):
     def __init__(self, *args, **kwargs) -> None:
         self.opened: dict[str, dict] = {}
         super().__init__(*args, **kwargs)
+
+    def resume(self, filename: str | os.PathLike, *args, **kwargs) -> None:
+        """See mmengine's Runner.
+
+        Raises:
+            ConfigError: The checkpoint was trained on other classes than those of the training data.
+        """
+        content = self.opened.get(str(filename))
+        if content is None:
+            content = self.opened[str(filename)] = read_checkpoint(filename)
+        saved = ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+        own = (getattr(self.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+        if saved and own and tuple(saved) != tuple(own):
+            raise ConfigError(
+                f'{filename} was trained on {len(saved)} classes ({_sample(saved)}), the training data have {len(own)} '
+                f'({_sample(own)}): it cannot be resumed. To start from its weights, leave out --resume: '
+                f'--cfg-options load_from={filename}.'
+            )
+        super().resume(filename, *args, **kwargs)
 
     def load_checkpoint(
         self,
@@ -37,3 +57,7 @@ class CheckpointRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+
+def _sample(names: Sequence[str]) -> str:
+    return ', '.join(map(str, names[:4])) + (', ...' if len(names) > 4 else '')

@@ -58,8 +58,15 @@ def load_config(
     data_root = options.pop('data_root', None)
     try:
         cfg = read_config(str(path), options)
+    except UnicodeDecodeError as error:
+        byte, line = error.object[error.start], error.object[: error.start].count(b'\n') + 1
+        raise ConfigError(
+            f'Config {path}, or a base file of it, is not UTF-8: byte 0x{byte:02x} in line {line}. '
+            'Save it as UTF-8 (editors call the other encoding ANSI, cp1252 or Latin-1).'
+        ) from error
     except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
-        raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
+        hint = '. It begins with a byte order mark: save it as UTF-8 without BOM' if 'U+FEFF' in str(error) else ''
+        raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}{hint}') from error
     if data_root is not None:
         move_data_root(cfg, str(data_root))
     _settle_options(options, cfg, str(path))

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
+from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner
 
 from ..compat import check_operators
-from ..registry import is_type, type_name
+from ..registry import is_type, type_message, type_name
 from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 from .evaluators import refuse_undefined_best, settle_evaluators
@@ -60,6 +60,8 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     if not torch.cuda.is_available():
         _limit_workers(cfg)
         keep_freed_memory()
+    _settle_workers(cfg)
+    _check_optimizer_type(cfg)
     runner_type = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else CheckpointRunner
     runner = runner_type.from_cfg(cfg)
     refuse_undefined_best(runner)
@@ -115,6 +117,27 @@ def _limit_workers(cfg: Config) -> None:
             loader.num_workers = cores
 
 
+def _check_optimizer_type(cfg: Config) -> None:
+    """Refuse an unknown optimizer, of which mmengine says "None is not a callable object"."""
+    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    if isinstance(kind, str):
+        with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+            if registry.get(kind) is None:
+                raise ConfigError(type_message(kind, 'optimizer'))
+
+
+def _settle_workers(cfg: Config) -> None:
+    """Without workers nothing can persist: torch refuses the combination that ``num_workers=0`` alone makes."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if not loader or loader.get('num_workers', 0):
+            continue
+        for key in ('persistent_workers', 'prefetch_factor'):
+            if loader.get(key):
+                print_log(f'{name}.{key} is left out: num_workers is 0.', logger='current')
+                loader.pop(key)
+
+
 def keep_freed_memory() -> bool:
     """Have glibc keep the memory that tensors free, in place of returning it to the system at once.
 
@@ -133,11 +156,19 @@ def keep_freed_memory() -> bool:
 
 
 def settle_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
-    """Set ``cfg.work_dir``: the argument, else the config's own, else ``work_dirs/<config name>``."""
+    """Set ``cfg.work_dir``: the argument, else the config's own, else ``work_dirs/<config name>``.
+
+    Raises:
+        ConfigError: It is a file, or lies below one.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
+    path = Path(cfg.work_dir).expanduser()
+    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    if file is not None:
+        raise ConfigError(f'The work dir {path} cannot be made: {file} is a file. Give another with --work-dir.')
 
 
 def enable_amp(cfg: Config) -> None:
