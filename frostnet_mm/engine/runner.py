@@ -17,7 +17,12 @@ from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
-ADDED_HOOKS = ('frostnet_mm.FiniteLossHook', 'frostnet_mm.FiniteCheckpointHook', 'frostnet_mm.InterruptHook')
+ADDED_HOOKS = (
+    'frostnet_mm.DegenerateBoxesHook',
+    'frostnet_mm.FiniteLossHook',
+    'frostnet_mm.FiniteCheckpointHook',
+    'frostnet_mm.InterruptHook',
+)
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 

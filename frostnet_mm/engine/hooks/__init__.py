@@ -1,7 +1,8 @@
 """Hooks of mmengine's Runner that do not depend on quantization."""
 
+from .degenerate_boxes_hook import DegenerateBoxesHook
 from .finite_checkpoint_hook import FiniteCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
 
-__all__ = ['FiniteCheckpointHook', 'FiniteLossHook', 'InterruptHook', 'TrainingInterrupted']
+__all__ = ['DegenerateBoxesHook', 'FiniteCheckpointHook', 'FiniteLossHook', 'InterruptHook', 'TrainingInterrupted']
