@@ -232,6 +232,16 @@ def test_best_checkpoints(poison, tmp_path, capsys):
     assert saved(tmp_path) == ['best_coco_bbox_mAP_epoch_1.pth', 'epoch_1.pth']
 
 
+@pytest.mark.parametrize('box', [[10, 10, 10, 30], [20, 10, 15, 30], [float('nan'), 1, 5, 5], [0, 0, float('inf'), 9]])
+def test_degenerate_boxes_never_reach_an_assigner(box, poison, tmp_path):
+    def add(model, batch):
+        batch['data_samples'][0].gt_instances.bboxes.tensor[0] = torch.tensor(box, dtype=torch.float32)
+
+    poison(1, add)
+    assert train(tmp_path, *FLOAT) == 0
+    assert '1 boxes without extent were left out' in next(tmp_path.glob('*/*.log')).read_text()
+
+
 # --- parts
 
 

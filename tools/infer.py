@@ -31,7 +31,6 @@ def main() -> int:
     args = parse_args()
     require_config(args.config)
     require_checkpoint(args.checkpoint)
-    import mmcv
     from tqdm import tqdm
 
     from frostnet_mm.apis.inference import (
@@ -62,7 +61,8 @@ def main() -> int:
             failed[str(name)] = str(error)
             continue
         picture = out / name.with_name(f'{name.name}.png' if path.suffix.lower() != '.png' else name.name)
-        draw(visualizer, sample, mmcv.imread(str(path), channel_order='rgb'), picture, args.score_thr)
+        image = pipeline.transforms[0](dict(img_path=str(path)))['img'][..., ::-1]  # as the network has seen it
+        draw(visualizer, sample, image, picture, args.score_thr)
         results[str(name)] = describe(sample, model.dataset_meta['classes'], args.score_thr)
     write_text(
         out / 'results.json',

@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from ..data.loading import COLOR_TYPES
 from ..engine.config import ConfigError, inner_dataset
 from ..registry import type_name
 
@@ -23,17 +24,26 @@ _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
 
 
 def build_pipeline(cfg: Config) -> Compose:
-    """The test pipeline of a config for images without annotations."""
+    """The test pipeline of a config for images without annotations; images are read as its loader's options say."""
     steps = []
     for step in copy.deepcopy(inner_dataset(cfg.test_dataloader.dataset).pipeline):
         name = type_name(step)
         if name in _LOADERS:
-            step = dict(type='frostnet_mm.LoadImageFromFile')
+            step = _file_loader(step, name)
         if not name.startswith('LoadAnnotations') and name != 'LoadPanopticAnnotations':
             steps.append(step)
     if not steps or steps[0]['type'] != 'frostnet_mm.LoadImageFromFile':
         raise ConfigError('The test pipeline must begin with LoadImageFromFile.')
     return Compose(steps)
+
+
+def _file_loader(step: dict, name: str) -> dict:
+    """Our loader with the options of the config's, as far as it has them; images in arrays have none."""
+    kept = () if name == 'LoadImageFromNDArray' else ('color_type', 'backend_args')
+    options = {key: step[key] for key in kept if key in step}
+    if options.get('color_type') not in COLOR_TYPES:  # ours always yields three channels, as it has always done here
+        options.pop('color_type', None)
+    return dict(type='frostnet_mm.LoadImageFromFile', **options)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -10,7 +11,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from ..registry import DATASETS
-from .coco_checks import Finding, check_classes, screen_boxes
+from .coco_checks import Finding, check_classes, overrunning_boxes, screen_boxes, screen_instances, size_fault
 from .coco_flags import IGNORED, check_usable, report_ignored, settle_flags
 from .coco_json import load_coco_json, palette_for, read_coco_classes
 from .coco_paths import (
@@ -41,7 +42,9 @@ class CheckedCocoDataset(CocoDataset):
       ``max_bad_fraction`` of the data set is unreadable.
     - test mode: an unreadable image is logged as an error, counted, and replaced by a uniform grey image of the size
       that the json states. It stays in the metric, and its objects count as missed.
-    - an image of another size than the json states is counted; the first is logged.
+    - an image of another size than the json states is an error in test mode. In training its boxes are clipped to the
+      image that was read (after EXIF orientation); turned by 90 degrees or scaled, the image counts as unreadable,
+      unless its boxes fit it and not the json's size.
 
     The counters live in shared memory, so that they hold what all data loader workers of this process met.
 
@@ -63,6 +66,8 @@ class CheckedCocoDataset(CocoDataset):
         self.problems: dict[str, int] = {}
         self._bad_images: torch.Tensor | None = None
         self._other_sizes: torch.Tensor | None = None
+        # by image id, boxes as they were stated, of images whose boxes overran the stated size
+        self._stated_boxes: dict = {}
         super().__init__(*args, **kwargs)
 
     @property
@@ -139,6 +144,8 @@ class CheckedCocoDataset(CocoDataset):
                 'found. Number the annotations from 1.'
             )
         num_boxes = len(data['annotations'])
+        if not self.test_mode:
+            self._stated_boxes = overrunning_boxes(data)
         for finding in screen_boxes(data, clip=not self.test_mode):
             self._report_boxes(finding, num_boxes)
         self._report_ignored(data, num_boxes)
@@ -245,7 +252,7 @@ class CheckedCocoDataset(CocoDataset):
         index = data_info['sample_idx']
         size = (int(data_info['height']), int(data_info['width']))
         try:
-            data = self.pipeline(data_info)
+            data = self._run_pipeline(data_info, index, size)
         except BadImageError as error:
             self._count_bad_image(index, error)
             if not self.test_mode:
@@ -254,10 +261,42 @@ class CheckedCocoDataset(CocoDataset):
             data_info = self.get_data_info(idx)
             data_info['img_placeholder'] = size
             return self.pipeline(data_info)
-        # loading transforms set this in the dict that they are given, whatever the later ones make of it
-        if data_info.get('ori_shape', size) != size:
-            self._count_other_size(index, data_info)
         return data
+
+    def _run_pipeline(self, data: dict, index: int, stated: tuple[int, int]) -> dict | None:
+        """The pipeline; between loading the image and the rest, its boxes are held against the size that was read."""
+        screened = False
+        for transform in self.pipeline.transforms:
+            data = transform(data)
+            if data is None:
+                return None
+            if not screened and 'ori_shape' in data:
+                screened = True
+                self._screen(data, index, stated)
+        return data
+
+    def _screen(self, data: dict, index: int, stated: tuple[int, int]) -> None:
+        found = tuple(int(side) for side in data['ori_shape'][:2])
+        if found != stated:
+            self._check_size(data, index, stated, found)
+        if not self.test_mode and 'instances' in data:
+            data['instances'], clipped, dropped = screen_instances(data['instances'], found)
+            if found != stated:
+                self._count_other_size(index, data, f'{clipped} of its boxes are clipped to it, {dropped} left out')
+
+    def _check_size(self, data: dict, index: int, stated: tuple[int, int], found: tuple[int, int]) -> None:
+        sizes = f'it is {found[1]}x{found[0]} (width x height), the json says {stated[1]}x{stated[0]}'
+        boxes = np.array([instance['bbox'] for instance in data.get('instances', [])], dtype=float).reshape(-1, 4)
+        fault = size_fault(self._stated_boxes.get(data['img_id'], boxes), stated, found)
+        if self.test_mode:
+            hint = size_fault(np.array([[0, 0, 0, 0]]), stated, found) or 'the boxes may not fit'
+            raise DatasetError(
+                f"the image '{data['img_path']}' does not fit '{self.ann_file}': {sizes}; {hint}. An evaluation would "
+                'give a wrong metric: correct width and height in the json, or put the image there that it was '
+                'made for.'
+            )
+        if fault is not None:
+            raise BadImageError(data['img_path'], f'{sizes}, so its boxes do not fit; {fault}')
 
     def _count_bad_image(self, index: int, error: BadImageError) -> None:
         is_new = not self._bad_images[index]
@@ -278,21 +317,14 @@ class CheckedCocoDataset(CocoDataset):
                 'Replace the files, or set max_bad_fraction of the data set.'
             ) from error
 
-    def _count_other_size(self, index: int, data_info: dict) -> None:
+    def _count_other_size(self, index: int, data: dict, what: str) -> None:
         is_first = self.num_size_mismatches == 0
+        is_new = not self._other_sizes[index]
         self._other_sizes[index] = 1
-        if not is_first:
-            return
-        height, width = data_info['ori_shape']
-        stated = (data_info['height'], data_info['width'])
-        hint = (
-            'Height and width are swapped, as by EXIF rotation: if the boxes were made on the stored pixels, set '
-            "color_type='color_ignore_orientation' of frostnet_mm.LoadImage"
-            if stated == (width, height)
-            else 'The boxes were made for another version of the image'
-        )
-        self._warn(
-            f"the image '{data_info['img_path']}' is {width}x{height} (width x height), the json says "
-            f'{stated[1]}x{stated[0]}, so its boxes may not fit. {hint}. Further ones are counted in '
-            'num_size_mismatches and not logged.'
-        )
+        if is_first and is_new:
+            height, width = data['ori_shape'][:2]
+            self._warn(
+                f"the image '{data['img_path']}' is {width}x{height} (width x height), the json says "
+                f'{data["width"]}x{data["height"]}: {what}. Further ones are counted in num_size_mismatches and not '
+                'logged.'
+            )

@@ -1,10 +1,13 @@
 """Checks of a download of COCO 2017, or of any data set in its layout."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .coco_checks import screen_boxes
+import numpy as np
+
+from .coco_checks import OVERRUN_TOLERANCE, screen_boxes, size_fault
 from .coco_flags import check_usable, report_ignored, settle_flags
 from .coco_json import load_coco_json
 from .coco_paths import find_missing_images
@@ -25,22 +28,34 @@ class Entry(NamedTuple):
         path (str): The file.
         size (tuple[int, int]): (height, width) as the json states it.
         fast (bool): Read its header only.
+        boxes (Sequence, optional): (x1, y1, x2, y2) of its objects, with which training judges another size. Without,
+            as in evaluation, every other size is a fault. Default: None.
     """
 
     path: str
     size: tuple
     fast: bool
+    boxes: Sequence | None = None
 
 
 def check_entry(entry: Entry) -> str | None:
     """What is wrong with an image, or None."""
     try:
-        size = image_size(entry.path, entry.fast)
+        size = image_size(entry.path, entry.fast, oriented=True)
     except BadImageError as error:
         return str(error)
-    if size != entry.size:
+    if size != entry.size and not _usable(entry, size):
         return f"'{entry.path}' is {size} (height, width), its json says {entry.size}"
     return None
+
+
+def _usable(entry: Entry, size: tuple[int, int]) -> bool:
+    """Whether training takes an image of another size with all of its boxes."""
+    if entry.boxes is None:
+        return False
+    boxes = np.array(entry.boxes, dtype=float).reshape(-1, 4)
+    inside = (boxes[:, 2:] <= np.add(size[::-1], OVERRUN_TOLERANCE)).all()
+    return bool(inside) and size_fault(boxes, entry.size, size) is None
 
 
 def check_coco(root: str | os.PathLike, fast: bool = False, workers: int = 0) -> Report:
@@ -95,8 +110,18 @@ def _check_split(root: Path, split: str, fast: bool, workers: int, report: Repor
     extra = [entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name not in known]
     if extra:
         report.note(f'{split}: {len(extra)} files that the json does not list, which nothing reads')
+    boxes: dict = {image['id']: [] for image in images}
+    for annotation in data['annotations']:
+        x, y, width, height = annotation['bbox']
+        boxes[annotation['image_id']].append((x, y, x + width, y + height))
+    trained = split.startswith('train')
     entries = [
-        Entry(str(folder / image['file_name']), (int(image['height']), int(image['width'])), fast)
+        Entry(
+            str(folder / image['file_name']),
+            (int(image['height']), int(image['width'])),
+            fast,
+            boxes[image['id']] if trained else None,
+        )
         for number, image in enumerate(images)
         if number not in missing
     ]

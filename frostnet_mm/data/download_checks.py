@@ -50,18 +50,19 @@ class Report:
 
 
 @cache
-def _loader() -> 'LoadImage':
+def _loader(oriented: bool) -> 'LoadImage':
     from .loading import LoadImage  # with mmcv and torch, which reading headers does without
 
-    return LoadImage(color_type='color_ignore_orientation')  # annotations are made on the stored pixels
+    return LoadImage(color_type='color' if oriented else 'color_ignore_orientation')
 
 
-def image_size(path: str | os.PathLike, fast: bool = False) -> tuple[int, int]:
+def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = False) -> tuple[int, int]:
     """Size of an image that is sound.
 
     Args:
         path (str | PathLike): The file.
         fast (bool): Read its header only. Default: False, decode it to the last pixel.
+        oriented (bool): As displayed, and as training reads it: with EXIF orientation. Default: False.
 
     Returns:
         tuple[int, int]: (height, width).
@@ -70,10 +71,11 @@ def image_size(path: str | os.PathLike, fast: bool = False) -> tuple[int, int]:
         BadImageError: The file is missing, or no whole image.
     """
     if not fast:
-        return _loader().transform(dict(img_path=str(path)))['ori_shape']
+        return _loader(oriented).transform(dict(img_path=str(path)))['ori_shape']
     try:
         with Image.open(path) as image:
-            return image.size[::-1]
+            turned = oriented and image.getexif().get(0x0112) in (5, 6, 7, 8)
+            return image.size if turned else image.size[::-1]
     except DECODE_ERRORS as error:
         raise BadImageError(str(path), str(error)) from error
 

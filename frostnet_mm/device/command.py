@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, folder: str | os.PathLike = '.'
         targets = _targets(args.images, args.out)
         predictor = Predictor(args.folder, args.threads, args.score_thr)
         for path, target in zip(args.images, targets, strict=True):
-            image = read_image(path)
+            image = read_image(path, predictor.description['preprocessing'].get('ignore_orientation', False))
             start = time.perf_counter()
             result = predictor.predict(image)
             seconds = time.perf_counter() - start

@@ -24,11 +24,12 @@ def optional(name: str) -> Any:
         return None
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, ignore_orientation: bool = False) -> np.ndarray:
     """Read an image file; EXIF orientation is applied, alpha dropped, 16 bit values keep their upper 8 bits.
 
     Args:
         path (str | PathLike): The file.
+        ignore_orientation (bool): Leave the pixels as they are stored, without EXIF orientation. Default: False.
 
     Returns:
         np.ndarray: uint8 of shape (H, W, 3), BGR.
@@ -48,12 +49,13 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     image, reason = None, 'OpenCV cannot decode it'
     # OpenCV fills what a truncated file lacks with grey: Pillow, which refuses it, decides
     if cv2 is not None and not (_lacks_end(content) and (pillow is None or _with_pillow(content)[0] is None)):
+        flag = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
         try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
         except cv2.error as error:
             reason = f'OpenCV says: {error}'
     if image is None and pillow is not None:
-        image, reason = _with_pillow(content)
+        image, reason = _with_pillow(content, ignore_orientation)
     if image is None:
         raise ImageError(f"cannot use the image '{path}': it is truncated, damaged or no image; {reason}")
     return as_bgr(image)
@@ -65,12 +67,12 @@ def _lacks_end(content: bytes) -> bool:
     return content.startswith(b'\x89PNG\r\n\x1a\n') and b'IEND\xaeB`\x82' not in content[-1024:]
 
 
-def _with_pillow(content: bytes) -> tuple[np.ndarray | None, str]:
+def _with_pillow(content: bytes, ignore_orientation: bool = False) -> tuple[np.ndarray | None, str]:
     from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(content)) as source:
-            image = ImageOps.exif_transpose(source)
+            image = source if ignore_orientation else ImageOps.exif_transpose(source)
             if image.mode.startswith('I;16'):  # Pillow would clip to 255 instead of scaling
                 return np.asarray(image).astype(np.uint16), ''
             if image.mode in 'IF':

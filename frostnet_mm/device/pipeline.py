@@ -62,11 +62,16 @@ class Predictor:
             ImageError: The image cannot be used.
             DeploymentError: It does not fit the network.
         """
-        image = read_image(image) if isinstance(image, (str, os.PathLike)) else as_bgr(image)
+        image = self._read(image)
         images, geometry = preprocess(image, self.description)
         return decode(self.network(images), self.description, geometry, self.score_threshold)
 
+    def _read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
+        if not isinstance(image, (str, os.PathLike)):
+            return as_bgr(image)
+        return read_image(image, self.description['preprocessing'].get('ignore_orientation', False))
+
     def draw(self, image: str | os.PathLike | np.ndarray, result: Detections | LabelMap) -> np.ndarray:
         """Draw a prediction on a copy of its image; uint8 BGR of shape (H, W, 3)."""
-        image = read_image(image) if isinstance(image, (str, os.PathLike)) else as_bgr(image)
+        image = self._read(image)
         return draw(image, result, len(self.description['classes']), self.description['palette'])

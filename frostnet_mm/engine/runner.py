@@ -18,8 +18,12 @@ from .config import ConfigError
 from .evaluators import refuse_undefined_best, settle_evaluators
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
-ADDED_HOOKS = tuple(
-    f'frostnet_mm.{name}' for name in ('FiniteLossHook', 'FiniteCheckpointHook', 'InterruptHook', 'DataLogHook')
+ADDED_HOOKS = (
+    'frostnet_mm.DegenerateBoxesHook',
+    'frostnet_mm.FiniteLossHook',
+    'frostnet_mm.FiniteCheckpointHook',
+    'frostnet_mm.InterruptHook',
+    'frostnet_mm.DataLogHook',
 )
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 

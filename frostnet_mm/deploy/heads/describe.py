@@ -91,6 +91,7 @@ def _palette(palette: Any, count: int) -> list[list[int]]:
 
 def _preprocessing(model: nn.Module, cfg: Config) -> dict:
     resize = pad = None
+    options = {}
     for step in inner_dataset(cfg.test_dataloader.dataset).pipeline:
         name = type_name(step)
         if name not in EXPRESSED:
@@ -101,7 +102,9 @@ def _preprocessing(model: nn.Module, cfg: Config) -> dict:
             resize = _resize(step)
         elif name == 'Pad':
             pad = _pad(step, resize)
-    return dict(resize=resize, pad=pad, **_data_preprocessor(model.data_preprocessor), baked=False)
+        elif step.get('color_type') == 'color_ignore_orientation':
+            options = dict(ignore_orientation=True)  # of the loader; absent otherwise, as in earlier deployments
+    return dict(resize=resize, pad=pad, **_data_preprocessor(model.data_preprocessor), baked=False, **options)
 
 
 def _inexpressible(what: str, expected: str) -> ConfigError:

@@ -1,8 +1,16 @@
 """Hooks of mmengine's Runner that do not depend on quantization."""
 
 from .data_log_hook import DataLogHook
+from .degenerate_boxes_hook import DegenerateBoxesHook
 from .finite_checkpoint_hook import FiniteCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
 
-__all__ = ['DataLogHook', 'FiniteCheckpointHook', 'FiniteLossHook', 'InterruptHook', 'TrainingInterrupted']
+__all__ = [
+    'DataLogHook',
+    'DegenerateBoxesHook',
+    'FiniteCheckpointHook',
+    'FiniteLossHook',
+    'InterruptHook',
+    'TrainingInterrupted',
+]
