@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
-from ..models.checkpoints import read_checkpoint
+from ..models.checkpoints import classes_of, read_checkpoint
 from ..models.dense import unwrap
 from .errors import ConfigError
 
@@ -31,7 +31,7 @@ class CheckpointRunner(Runner):
         content = self.opened.get(str(filename))
         if content is None:
             content = self.opened[str(filename)] = read_checkpoint(filename)
-        saved = ((content.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+        saved = classes_of(content)
         own = (getattr(self.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
         if saved and own and tuple(saved) != tuple(own):
             raise ConfigError(

@@ -99,6 +99,12 @@ def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
     return checkpoint, sha256(data).hexdigest()
 
 
+def classes_of(checkpoint: Mapping) -> tuple[str, ...] | None:
+    """The class names that a checkpoint of mm was trained with, or None."""
+    classes = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+    return tuple(classes) if classes else None
+
+
 def note_epoch_length(checkpoint: dict, iterations: int) -> None:
     """Note in a checkpoint of our training how many iterations an epoch has; its middle is found again by it."""
     checkpoint['meta']['iterations_per_epoch'] = iterations

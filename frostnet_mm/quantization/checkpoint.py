@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mmengine.logging import print_log
 from torch import nn
 
-from ..models.checkpoints import CheckpointError, StateDict, check_fit, read_file, state_dict_of
+from ..models.checkpoints import CheckpointError, StateDict, check_fit, classes_of, read_file, state_dict_of
 from .schedule import Phase
 from .settings import EXECUTIONS, NAME, QuantizationSettings
 
@@ -76,8 +76,7 @@ class Checkpoint:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The class names that it was trained with, or None."""
-        classes = (self.dataset_meta or {}).get('classes')
-        return tuple(classes) if classes else None
+        return classes_of(self.content)
 
     @property
     def quantized(self) -> bool:
