@@ -12,10 +12,11 @@ help:  ## show this list
 setup:  ## make the environment (first time: compiles mmcv, about 10 minutes on 2 cores; then at once)
 	@$(PYTHON) tools/setup/setup_env.py --venv "$(VENV)"
 
+# --max-worker-restart 0: pytest-xdist 3.8 waits without end for the tests of a file whose process has died
 test: setup  ## lint and run the tests
 	@"$(BIN)/ruff" check --quiet .
 	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile \
-		--no-loadscope-reorder tests
+		--no-loadscope-reorder --max-worker-restart 0 tests
 
 demo: setup  ## train, evaluate and draw a small detector on generated data, into work_dirs/demo
 	@"$(BIN)/python" tools/demo.py

@@ -3,6 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -234,3 +236,37 @@ def test_its_sums_do_not_saturate_but_with_weights_of_8_bits_on_some_cpus(engine
         monkeypatch.setattr(saturation, 'cpu_saturates', lambda saturates=saturates: saturates)
         assert engine.saturates(None) is engine.saturates(7) is False
         assert engine.saturates(8) is (bool(saturates) and engine.name in ('openvino', 'inductor'))
+
+
+SIGNALS = """
+import signal, sys, threading
+import numpy as np
+from frostnet_mm.device import engines
+
+run = [engines.find(sys.argv[1]).open_onnx(open(sys.argv[2], 'rb').read(), 1)]
+if run[0] is None:
+    sys.exit('reads no ONNX')
+found = run[0](dict(x=np.full((1, 2), 3, np.float32)))
+assert np.array_equal(np.asarray(list(found.values())[0] if hasattr(found, 'values') else found[0]), [[3, 3]])
+del found
+freed = threading.Thread(target=run.clear)  # as a server that loads another network does
+freed.start(), freed.join()
+came = []
+signal.signal(signal.SIGINT, lambda *_: came.append('SIGINT'))
+signal.raise_signal(signal.SIGINT)
+print(came)
+"""
+
+
+@pytest.mark.parametrize('name', BUILT_IN)
+def test_signals_arrive_behind_it(name, tmp_path):
+    """OpenVINO leaves a signal stack behind that is no longer there: Ctrl-C would end in a crash."""
+    x, y = (onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, [1, 2]) for key in 'xy')
+    graph = onnx.helper.make_graph([onnx.helper.make_node('Relu', ['x'], ['y'])], 'graph', [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=8)
+    onnx.save(model, tmp_path / 'relu.onnx')
+    command = [sys.executable, '-c', SIGNALS, name, str(tmp_path / 'relu.onnx')]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    if 'reads no ONNX' in done.stderr:
+        pytest.skip(f'{name} reads no ONNX')
+    assert (done.returncode, done.stdout) == (0, "['SIGINT']\n"), done.stderr

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from ...device import read_deployment
+from ...device.engines.openvino import compile_model
 from ...files import write_bytes
 from ...registry import ENGINES
 from .base import PRECISIONS, LayerTime
@@ -45,7 +46,7 @@ class OpenVINOEngine(OnnxEngine):
         import openvino
 
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        compiled = compile_model(core, core.read_model(model), {'INFERENCE_PRECISION_HINT': 'f32'})
         results = compiled(images)
         positions = {name: index for index, output in enumerate(compiled.outputs) for name in output.get_names()}
         return [np.asarray(results[positions[name]]) for name in names]
@@ -82,7 +83,7 @@ def profile_model(
     options = {'PERF_COUNT': True, 'INFERENCE_PRECISION_HINT': precision_hint}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
-    compiled = core.compile_model(core.read_model(model), 'CPU', options)
+    compiled = compile_model(core, core.read_model(model), options)
     precisions = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()

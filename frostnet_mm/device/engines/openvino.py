@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import saturation
+from ..signal_stack import signal_stack_kept
 from .base import DeviceEngine, Run
 
 
@@ -40,7 +41,7 @@ class OpenVINO(DeviceEngine):
         if threads is not None:
             settings['INFERENCE_NUM_THREADS'] = threads
         _fill_tables()
-        compiled = openvino.Core().compile_model(path, 'CPU', settings | (config or {}))
+        compiled = compile_model(openvino.Core(), path, settings | (config or {}))
         names = [output['name'] for output in description['outputs']]
         local = threading.local()  # an infer request belongs to one run at a time
 
@@ -66,8 +67,23 @@ class OpenVINO(DeviceEngine):
         model = core.read_model(source) if isinstance(source, str) else core.read_model(model=source)
         settings = dict(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1)
         settings['INFERENCE_PRECISION_HINT'] = self.precision_options(precision).get('precision_hint', 'f32')
-        request = core.compile_model(model, 'CPU', settings).create_infer_request()
+        request = compile_model(core, model, settings).create_infer_request()
         return lambda inputs: request.infer(inputs, share_inputs=True, share_outputs=True)
+
+
+def compile_model(core: Any, model: Any, settings: dict) -> Any:
+    """Compile a model for the CPU; signals arrive afterwards as before.
+
+    Args:
+        core (openvino.Core): OpenVINO.
+        model (str | openvino.Model): A model or its file.
+        settings (dict): OpenVINO's properties.
+
+    Returns:
+        openvino.CompiledModel: The compiled model.
+    """
+    with signal_stack_kept():
+        return core.compile_model(model, 'CPU', settings)
 
 
 _tables = threading.Lock()
