@@ -24,10 +24,12 @@ class Report:
     Args:
         notes (list[str]): What the user may want to know.
         problems (list[str]): What keeps the data from being used as they are.
+        changes (list[str]): What was changed in a mended copy.
     """
 
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         """Add something worth knowing."""
@@ -37,6 +39,10 @@ class Report:
         """Add something that keeps the data from being used."""
         self.problems.append(text)
 
+    def change(self, text: str) -> None:
+        """Add something that a mended copy has otherwise."""
+        self.changes.append(text)
+
     def listed(self, what: str, names: Sequence[str]) -> None:
         """Add a problem of some files, with the first of their names; none without names."""
         if names:
@@ -44,7 +50,8 @@ class Report:
 
     def text(self) -> str:
         """The findings, one a line, and a verdict."""
-        lines = [f'  {note}' for note in self.notes] + [f'  PROBLEM: {problem}' for problem in self.problems]
+        marks = (('', self.notes), ('changed: ', self.changes), ('PROBLEM: ', self.problems))
+        lines = [f'  {mark}{text}' for mark, texts in marks for text in texts]
         verdict = f'not usable as it is: {len(self.problems)} problems' if self.problems else 'usable'
         return '\n'.join([*lines, verdict])
 
