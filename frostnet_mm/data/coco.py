@@ -130,12 +130,6 @@ class CheckedCocoDataset(CocoDataset):
         reading = CocoReading(local_path, self.ann_file, self.test_mode, self._warn)
         self.problems = reading.problems
         reading.fit(self.metainfo['classes'])
-        if self.test_mode and any(annotation['id'] == 0 for annotation in reading.data['annotations']):
-            self._warn(
-                f"'{self.ann_file}': an annotation has the id 0, which pycocotools takes for 'no match'. "
-                'frostnet_mm.CocoMetric numbers them anew; with any other metric its object counts as missed even when '
-                'found. Number the annotations from 1.'
-            )
         img_dir = self.data_prefix['img'] if self._is_local(self.data_prefix['img']) else None
         if img_dir is not None:
             self._locate(reading, img_dir)
@@ -151,7 +145,7 @@ class CheckedCocoDataset(CocoDataset):
         kinds = [getattr(transform, 'color_type', 'color') for transform in self.pipeline.transforms]
         return 'color_ignore_orientation' not in kinds
 
-    def _warn(self, message: str, level: int = logging.WARNING) -> None:
+    def _warn(self, message: str, level: int = logging.WARNING, changed: bool = True) -> None:
         print_log(message, logger='current', level=level)
 
     def _locate(self, reading: CocoReading, img_dir: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 OVERRUN_TOLERANCE = 1.0
 #: Two sizes have one aspect ratio if it differs by less than this; and are one size, up to a rounding.
 SAME_RATIO, SAME_SIZE = 0.02, 0.02
+SCALED = 'the boxes were made for another version of the image'
 PARTLY_OUTSIDE = 'partly outside their image'
 
 
@@ -73,7 +74,7 @@ def size_fault(boxes: np.ndarray, stated: tuple[int, int], found: tuple[int, int
         )
     factors = np.divide(found, stated)
     scaled = abs(factors[0] / factors[1] - 1) < SAME_RATIO and abs(factors - 1).max() > SAME_SIZE
-    return 'the boxes were made for another version of the image' if scaled else None
+    return SCALED if scaled else None
 
 
 def screen_instances(instances: list[dict], size: tuple[int, int]) -> tuple[list[dict], int, int]:

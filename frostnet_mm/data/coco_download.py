@@ -13,7 +13,7 @@ import numpy as np
 from ..files import write_text
 from .coco_checks import OVERRUN_TOLERANCE, size_fault
 from .coco_duplicates import leak_message, same_content
-from .coco_frames import convert_boxes
+from .coco_frames import convert_boxes, scale_boxes
 from .coco_paths import sample
 from .coco_reading import CocoReading
 from .coco_splits import OFFICIAL_COUNTS, Split, find_splits, single_split
@@ -49,11 +49,13 @@ class Checked(NamedTuple):
 
     Args:
         fault (str, optional): Why it cannot be used as it is.
-        size (tuple[int, int], optional): (height, width) of a file whose boxes fit it.
+        size (tuple[int, int], optional): (height, width) of the file; None if it cannot be read.
+        fits (bool): Whether the boxes fit the file.
     """
 
     fault: str | None
-    size: tuple[int, int] | None
+    size: tuple[int, int] | None = None
+    fits: bool = False
 
 
 def check_entry(entry: Entry) -> Checked:
@@ -61,19 +63,16 @@ def check_entry(entry: Entry) -> Checked:
     try:
         size = tuple(image_size(entry.path, entry.fast, oriented=True))
     except BadImageError as error:
-        return Checked(str(error), None)
+        return Checked(str(error))
     if size == entry.size:
-        return Checked(None, size)
-    usable = _usable(entry, size)
-    fault = f"'{entry.path}' is {size} (height, width), its json says {entry.size}"
-    return Checked(None if usable and not entry.evaluated else fault, size if usable else None)
-
-
-def _usable(entry: Entry, size: tuple[int, int]) -> bool:
-    """Whether training takes an image of another size with all of its boxes."""
+        return Checked(None, size, True)
     boxes = np.array(entry.boxes, dtype=float).reshape(-1, 4)
-    inside = (boxes[:, 2:] <= np.add(size[::-1], OVERRUN_TOLERANCE)).all()
-    return bool(inside) and size_fault(boxes, entry.size, size) is None
+    reason = size_fault(boxes, entry.size, size)
+    fits = reason is None and bool((boxes[:, 2:] <= np.add(size[::-1], OVERRUN_TOLERANCE)).all())
+    if fits and not entry.evaluated:
+        return Checked(None, size, True)
+    fault = f"'{entry.path}' is {size} (height, width), its json says {entry.size}" + (f': {reason}' if reason else '')
+    return Checked(fault, size, fits)
 
 
 def check_coco(root: str | os.PathLike, fast: bool = False, workers: int = 0, out: str | None = None) -> Report:
@@ -162,16 +161,16 @@ class _SplitCheck:
         self.split, self.report, self.fast, self.workers, self.mend = split, report, fast, workers, mend
         self.contents: list[list[str]] = []
 
-    def _say(self, message: str, level: int = logging.WARNING) -> None:
-        if self.mend and level > logging.INFO:
-            self.report.change(f'{self.split.name}: {message}')
-        else:
-            self.report.note(f'{self.split.name}: {message}')
+    def _say(self, message: str, level: int = logging.WARNING, changed: bool = True) -> None:
+        """Add what a reading says, which begins with the annotation file or gets the name of the part."""
+        text = message if message.startswith(f"'{self.split.ann_file}'") else f'{self.split.name}: {message}'
+        add = self.report.change if self.mend and changed else self.report.note
+        add(text)
 
     def _fault(self, message: str, mended: str) -> None:
         """A problem, unless it is mended, which is then said."""
         if self.mend:
-            self.report.change(f'{self.split.name}: {message}: {mended}')
+            self._say(f'{message}: {mended}')
         else:
             self.report.problem(message)
 
@@ -201,6 +200,9 @@ class _SplitCheck:
             f'{split.name}: {len(data["annotations"]):,} annotations of {len(data["categories"])} categories, {bare:,} '
             'images without any'
         )
+        if self.mend and any(annotation['id'] == 0 for annotation in data['annotations']):
+            for number, annotation in enumerate(data['annotations'], start=1):
+                annotation['id'] = number
         self._fit(classes)
         self.folder = str(split.folder(data['images']))
         return True
@@ -219,10 +221,13 @@ class _SplitCheck:
         """Check images and boxes."""
         reading, count = self.reading, len(self.reading.data['images'])
         message = reading.locate(self.folder)
-        if message is not None:
+        if message is not None and 2 * len(reading.data['images']) < count:
+            self.report.problem(f'images are missing in {self.split.name}: {message}')
+        elif message is not None:
             self._fault(f'images are missing in {self.split.name}: {message}', 'left out')
-        known = {osp.normpath(image['file_name']) for image in reading.data['images']}
-        extra = [entry.name for entry in os.scandir(self.folder) if entry.is_file() and entry.name not in known]
+        known = {osp.abspath(path) for path in self._paths()}
+        files = [osp.abspath(entry.path) for entry in os.scandir(self.folder) if entry.is_file()]
+        extra = [path for path in files if path not in known and not path.endswith('.json')]
         if extra and count:
             self.report.note(f'{self.split.name}: {len(extra)} files that the json does not list, which nothing reads')
         try:
@@ -273,16 +278,29 @@ class _SplitCheck:
     def _mend_images(self, images: list[dict], entries: list[Entry], checked: list[Checked]) -> None:
         out, resized = {}, []
         for image, entry, result in zip(images, entries, checked, strict=True):
-            if result.size is None:
+            if not result.fits:
                 out[image['id']] = result.fault
             elif result.size != entry.size:
                 image['height'], image['width'] = result.size
                 resized.append(image['file_name'])
         if resized:
             self._say(f'width and height of {len(resized)} images are taken from the files: {sample(resized)}')
-        if out:
+        scaled = self._scale({image['id']: result.size for image, result in zip(images, checked, strict=True)})
+        out = {image_id: fault for image_id, fault in out.items() if image_id not in scaled}
+        if 2 * len(out) > len(images):
+            self.report.listed(f'faulty images in {self.split.name}, too many to be left out', list(out.values()))
+        elif out:
             self._say(f'{len(out)} faulty images are left out: {sample(list(out.values()))}')
             self.reading.leave_out(set(out))
+
+    def _scale(self, sizes: dict) -> set:
+        scaled = scale_boxes(self.reading.data, sizes)
+        if scaled:
+            self._say(
+                f'the files of {len(scaled)} images are scaled versions of what the json describes, as boxes beyond '
+                'them show: size, boxes and areas are scaled to the files'
+            )
+        return scaled
 
     def compare(self, others: Sequence['_SplitCheck']) -> None:
         """Find images that stand in this part twice, and in a training part that others are evaluated on."""

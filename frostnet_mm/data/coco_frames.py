@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .coco_checks import OVERRUN_TOLERANCE, overrunning_boxes
+from .coco_checks import OVERRUN_TOLERANCE, SCALED, overrunning_boxes, size_fault
 from .download_checks import image_size
 from .errors import BadImageError
 
@@ -182,3 +182,39 @@ def convert_boxes(data: dict, convention: str) -> None:
     for entry in data['annotations']:
         x, y, a, b = entry['bbox']
         entry['bbox'] = [x, y, a - x, b - y] if convention == 'corners' else [x - a / 2, y - b / 2, a, b]
+
+
+def scale_boxes(data: dict, sizes: dict) -> set:
+    """Scale boxes, areas and stated sizes to files that are scaled versions of the images which a json describes.
+
+    It is done where the json's size holds the boxes, and if some of them lie beyond their file, which shows that they
+    were made for the json's size.
+
+    Args:
+        data (dict): Parsed annotation file with sizes; it is changed.
+        sizes (dict): (height, width) of the files by image id; None of those that cannot be read.
+
+    Returns:
+        set: Ids of the images that were scaled.
+    """
+    factors = {}
+    for image in data['images']:
+        stated, found = (image['height'], image['width']), sizes.get(image['id'])
+        if found and found != stated and size_fault(np.array([[0, 0, 0, 0]]), stated, found) == SCALED:
+            factors[image['id']] = np.divide(found, stated)[::-1]
+    entries = [entry for entry in data['annotations'] if entry['image_id'] in factors]
+    limits = {image['id']: np.array((image['width'], image['height'])) for image in data['images']}
+    ends = [(entry['image_id'], np.add(entry['bbox'][:2], entry['bbox'][2:])) for entry in entries]
+    beyond = any((end > limits[key] * factors[key] + OVERRUN_TOLERANCE).any() for key, end in ends)
+    masks = any(entry.get('segmentation') for entry in entries)
+    if not beyond or masks or any((end > limits[key] + OVERRUN_TOLERANCE).any() for key, end in ends):
+        return set()
+    for entry in entries:
+        x_factor, y_factor = map(float, factors[entry['image_id']])
+        x, y, width, height = entry['bbox']
+        entry['bbox'] = [x * x_factor, y * y_factor, width * x_factor, height * y_factor]
+        entry['area'] *= x_factor * y_factor
+    for image in data['images']:
+        if image['id'] in factors:
+            image['height'], image['width'] = sizes[image['id']]
+    return set(factors)

@@ -52,8 +52,9 @@ def load_coco_json(path: str, shown_as: str | None = None) -> tuple[dict, list[s
     changes = drop_boxless(data, shown_as)
     columns = _columns(data['annotations'], REQUIRED_KEYS['annotations'], 'annotations', shown_as)
     changes += number_annotations(data, shown_as)
-    _check_annotations(columns, data, shown_as)
+    _check_annotations(columns, shown_as)
     changes += [*merge_images(data, shown_as), *settle_categories(data, shown_as)]
+    _check_references(data, shown_as)
     changes += [*complete_annotations(data, shown_as), *settle_flags(data, shown_as)]
     _check_areas([annotation['area'] for annotation in data['annotations']], shown_as)
     return data, changes
@@ -158,7 +159,7 @@ def _check_images_and_categories(data: dict, path: str) -> None:
     )
 
 
-def _check_annotations(columns: dict[str, list], data: dict, path: str) -> None:
+def _check_annotations(columns: dict[str, list], path: str) -> None:
     if not _are_boxes(columns['bbox']):
         _reject(
             columns['bbox'],
@@ -167,8 +168,14 @@ def _check_annotations(columns: dict[str, list], data: dict, path: str) -> None:
             'annotations',
             path,
         )
-    ids = {section: [entry['id'] for entry in data[section]] for section in REQUIRED_KEYS}
-    _check_references(columns, ids, path)
+    for key in ('category_id', 'image_id'):
+        _reject(
+            columns[key],
+            lambda value: isinstance(value, (list, dict)),
+            lambda value, key=key: f'has {key}={value!r}, expected an id',
+            'annotations',
+            path,
+        )
 
 
 def _check_areas(areas: list, path: str) -> None:
@@ -201,27 +208,22 @@ def _require_hashable(values: list, what: str, path: str) -> None:
         )
 
 
-def _check_references(annotations: dict[str, list], ids: dict[str, list], path: str) -> None:
+def _check_references(data: dict, path: str) -> None:
+    annotations = data['annotations']
     for key, section in (('category_id', 'categories'), ('image_id', 'images')):
-        _reject(
-            annotations[key],
-            lambda value: isinstance(value, (list, dict)),
-            lambda value, key=key: f'has {key}={value!r}, expected an id',
-            'annotations',
-            path,
-        )
-        defined = set(ids[section])
-        unknown = set(annotations[key]) - defined
+        ids = [entry['id'] for entry in data[section]]
+        defined = set(ids)
+        unknown = {annotation[key] for annotation in annotations} - defined
         if not unknown:
             continue
-        hits = [i for i, value in zip(ids['annotations'], annotations[key], strict=True) if value in unknown]
+        hits = [annotation['id'] for annotation in annotations if annotation[key] in unknown]
         as_text = {str(value) for value in defined}
         other_type = any(str(value) in as_text for value in unknown)
         hint = ' (the same ids exist with another type: text and numbers differ in json)' if other_type else ''
         raise DatasetError(
-            f"'{path}': {len(hits)} of {len(ids['annotations'])} annotations name a {key} that '{section}' does not "
+            f"'{path}': {len(hits)} of {len(annotations)} annotations name a {key} that '{section}' does not "
             f'define: {sample(sorted(unknown, key=str))}{hint} (annotation ids {sample(hits)}); defined are '
-            f"{sample(ids[section], 5)}. Add the entries to '{section}' or take these annotations out."
+            f"{sample(ids, 5)}. Add the entries to '{section}' or take these annotations out."
         )
 
 

@@ -13,8 +13,8 @@ from .coco_lookup import describe_renamed, find_images
 from .coco_paths import missing_images_message, sample
 from .errors import DatasetError
 
-#: Takes a message and a level of logging.
-Say = Callable[[str, int], None]
+#: Takes a message, a level of logging, and whether something was changed.
+Say = Callable[[str, int, bool], None]
 LEFT_OUT = 'annotations of categories that the config leaves out'
 
 
@@ -32,7 +32,7 @@ class CocoReading:
         path (str): Local json file.
         shown_as (str): Its name in messages.
         evaluated (bool): Whether it is ground truth, whose boxes are not clipped, rather than training data.
-        say (Callable): Takes each message and its level of logging.
+        say (Callable): Takes each message, its level of logging, and whether it tells of a change.
 
     Raises:
         DatasetError: If the file is broken, see :func:`load_coco_json`.
@@ -48,11 +48,18 @@ class CocoReading:
         self.stated_boxes: dict = {}
         self.data, changes = load_coco_json(path, shown_as)
         self._tell(changes)
+        if evaluated and any(annotation['id'] == 0 for annotation in self.data['annotations']):
+            message = (
+                f"'{self.path}': an annotation has the id 0, which pycocotools takes for 'no match'. "
+                'frostnet_mm.CocoMetric numbers them anew; with any other metric its object counts as missed even when '
+                'found. Number the annotations from 1.'
+            )
+            self._tell([message])
         self.num_boxes = len(self.data['annotations'])
 
-    def _tell(self, messages: Sequence[str], level: int = logging.WARNING) -> None:
+    def _tell(self, messages: Sequence[str], level: int = logging.WARNING, changed: bool = True) -> None:
         for message in messages:
-            self._say(message, level)
+            self._say(message, level, changed)
 
     def fit(self, classes: Sequence[str]) -> None:
         """Put the categories into the order of a config's classes, see :func:`fit_classes`."""
@@ -174,7 +181,7 @@ class CocoReading:
         if count:
             self.problems[IGNORED] = count
             many = count > 0.5 * self.num_boxes
-            self._tell([f"'{self.path}': {message}"], logging.WARNING if many else logging.INFO)
+            self._tell([f"'{self.path}': {message}"], logging.WARNING if many else logging.INFO, changed=False)
 
     def _report_boxes(self, finding: Finding, clip: bool) -> None:
         self.problems[f'boxes {finding.cause}'] = len(finding.ids)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from .coco_paths import sample
-from .errors import DECODE_ERRORS, BadImageError
+from .errors import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from .loading import LoadImage
@@ -68,7 +68,7 @@ def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = Fal
 
     Args:
         path (str | PathLike): The file.
-        fast (bool): Read its header only. Default: False, decode it to the last pixel.
+        fast (bool): Read its header only, where that is enough. Default: False, decode it to the last pixel.
         oriented (bool): As displayed, and as training reads it: with EXIF orientation. Default: False.
 
     Returns:
@@ -83,8 +83,8 @@ def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = Fal
         with Image.open(path) as image:
             turned = oriented and image.getexif().get(0x0112) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
-    except DECODE_ERRORS as error:
-        raise BadImageError(str(path), str(error)) from error
+    except DECODE_ERRORS:  # OpenCV reads some files that Pillow does not, and says better what is wrong
+        return image_size(path, fast=False, oriented=oriented)
 
 
 def run_over(work: Callable, items: Sequence, workers: int, name: str) -> Iterable:

@@ -86,7 +86,7 @@ def refuse_undefined_best(runner: 'Runner') -> None:
 
 
 def _coco_metrics(cfg: Config) -> Iterator[tuple[str, dict, dict]]:
-    """('val' or 'test', metric config, data set config) of each COCO metric on one COCO data set, or a wrapper of one."""
+    """('val' or 'test', metric config, data set config) of each COCO metric on one COCO data set, bare or wrapped."""
     for name in ('val', 'test'):
         datasets = _coco_datasets((cfg.get(f'{name}_dataloader') or {}).get('dataset'))
         if len(datasets) == 1:
@@ -108,7 +108,7 @@ def _coco_datasets(node: object) -> list[dict]:
         return [dataset for part in node for dataset in _coco_datasets(part)]
     if not isinstance(node, dict):
         return []
-    if node.get('ann_file'):
+    if isinstance(node.get('ann_file'), str) and node['ann_file']:
         return [node] if _is_coco(node) else []
     return _coco_datasets([node.get('dataset'), node.get('datasets')])
 
@@ -123,8 +123,8 @@ def _refuse_several(cfg: Config) -> None:
         if len(files) > 1 and any(metric.get('ann_file') for metric in _metrics_of(cfg, name)):
             raise DatasetError(
                 f'{name}_dataloader joins {len(files)} annotation files ({sample(files)}), and CocoMetric compares with '
-                f'one: image ids of different files are not told apart. Give {name}_dataloader one of them, or join the '
-                'files into one json with new ids.'
+                f'one: image ids of different files are not told apart. Give {name}_dataloader one of them, or join '
+                'the files into one json with new ids.'
             )
 
 
