@@ -110,9 +110,8 @@ def test_absent_classes_without_objects_are_added():
     data = data_of((3, 'b'), used=[3])
     messages, _, _ = fit_classes(data, ('a', 'b', 'c'), 'v.json', evaluated=True)
     assert named(data) == [(4, 'a'), (3, 'b'), (5, 'c')]
-    assert messages == [
-        "'v.json': 2 of the config's 3 classes are not in its categories and have no objects: 'a', 'c'."
-    ]
+    text = "2 of the config's 3 classes are not in its categories and have no objects: 'a', 'c'."
+    assert messages == [f"'v.json': {text}"]
     data = data_of(('x', 'b'), used=['x'])
     fit_classes(data, ('a', 'b'), 'v.json')
     assert named(data) == [('without objects 0', 'a'), ('x', 'b')]
@@ -123,8 +122,8 @@ def test_absent_classes_and_objects_of_others_are_an_error():
         fit_classes(data_of((1, 'a'), (2, 'platelet'), used=[1, 2]), ('a', 'platelets'), 'v.json', evaluated=True)
     text = str(caught.value)
     assert text.startswith(
-        "'v.json' lacks 1 of the config's 2 classes: 'platelets', and has objects of others: 'platelet'. The config has "
-        "'a', 'platelets'; the json has 'a', 'platelet'. Name the classes in this file as in the training file"
+        "'v.json' lacks 1 of the config's 2 classes: 'platelets', and has objects of others: 'platelet'. The config "
+        "has 'a', 'platelets'; the json has 'a', 'platelet'. Name the classes in this file as in the training file"
     )
     assert 'configs/' not in text  # the config in use may be the one that reads classes
     with pytest.raises(DatasetError, match='lacks 2 of .*such as configs/ssdlite_frostnet_custom.py'):

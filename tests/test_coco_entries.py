@@ -112,8 +112,8 @@ def test_annotations_are_numbered_where_ids_are_useless(root, log, sound, change
 
 def test_numbers_are_those_of_the_file():
     data = dict(annotations=[dict(id=7), dict(), dict(id=7)])
-    assert number_annotations(data, 'a') == ["'a': 1 of 3 annotations have no id: all are numbered from 1, in the file's "
-                                             'order.']  # fmt: skip
+    text = "1 of 3 annotations have no id: all are numbered from 1, in the file's order."
+    assert number_annotations(data, 'a') == [f"'a': {text}"]
     assert [entry['id'] for entry in data['annotations']] == [1, 2, 3]
     assert number_annotations(data, 'a') == []
 
@@ -163,7 +163,7 @@ MASK = dict(segmentation=[[1, 1, 11, 1, 11, 21]])
         ([dict(area=0), dict(area=-1), dict(area=9)], [200, 200, 9], '2 of 3 annotations is 0 or less'),
         ([dict(area=0.1), dict(area=0.5)], [200, 200], '2 of 2 annotations is a fraction of the image, 0 to 1'),
         ([dict(area=0.1), dict(area=5)], [0.1, 5], None),  # a small mask among others
-        ([dict(area=196608), dict(area=150)], [200, 150], '1 of 2 annotations is far more than that of the box'),
+        ([dict(area=196608), dict(area=150)], [200, 150], '1 of 2 annotations is far more than its box'),
         ([dict(area=230)], [230], None),  # of a mask, rounded
         ([dict(area=0, **MASK), dict(area=9)], [0, 9], None),
         ([dict(area=0, bbox=[1, 1, 0, 5]), dict(area=9)], [0, 9], None),

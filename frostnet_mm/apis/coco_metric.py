@@ -1,5 +1,7 @@
 """COCO's average precision, on the annotations that the data set has checked."""
 
+from collections.abc import Sequence
+
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
@@ -71,6 +73,21 @@ class CocoMetric(MMDetCocoMetric):
         self.img_ids = self._coco_api.get_img_ids()
         self._check_objects()
         return super().compute_metrics(results)
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
+        """Write the predictions, see the base class.
+
+        Args:
+            results (Sequence[dict]): Predictions.
+            outfile_prefix (str): Path and first part of the names of the files.
+
+        Returns:
+            dict: The files by kind.
+        """
+        files = super().results2json(results, outfile_prefix)
+        # pycocotools orders its results by category id; mmdet names those of single classes (classwise) by this list
+        self.cat_ids = sorted(self.cat_ids)
+        return files
 
     def _check_images(self, predicted: dict) -> None:
         known = {image['id'] for image in self._ground_truth['images']}

@@ -15,6 +15,7 @@ from .coco_checks import screen_instances, size_fault
 from .coco_json import palette_for, read_coco_classes
 from .coco_paths import WHERE_DATA_BELONGS, check_paths
 from .coco_reading import CocoReading, in_words
+from .coco_text import no_collection
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .ground_truth import index_coco
 
@@ -127,6 +128,10 @@ class CheckedCocoDataset(CocoDataset):
         Returns:
             COCO: mmdet's pycocotools object.
         """
+        with no_collection():
+            return index_coco(self._read(local_path))
+
+    def _read(self, local_path: str) -> dict:
         reading = CocoReading(local_path, self.ann_file, self.test_mode, self._warn)
         self.problems = reading.problems
         reading.fit(self.metainfo['classes'])
@@ -138,7 +143,7 @@ class CheckedCocoDataset(CocoDataset):
         reading.screen()
         reading.check_usable(self.metainfo['classes'])
         self._stated_boxes = reading.stated_boxes
-        return index_coco(reading.data)
+        return reading.data
 
     def _is_oriented(self) -> bool:
         """Whether the pipeline loads images with EXIF orientation."""

@@ -162,10 +162,9 @@ class _SplitCheck:
         self.contents: list[list[str]] = []
 
     def _say(self, message: str, level: int = logging.WARNING, changed: bool = True) -> None:
-        """Add what a reading says, which begins with the annotation file or gets the name of the part."""
-        text = message if message.startswith(f"'{self.split.ann_file}'") else f'{self.split.name}: {message}'
+        """Add what a reading says, with the name of the part for its annotation file."""
         add = self.report.change if self.mend and changed else self.report.note
-        add(text)
+        add(f'{self.split.name}: ' + message.removeprefix(f"'{self.split.ann_file}': "))
 
     def _fault(self, message: str, mended: str) -> None:
         """A problem, unless it is mended, which is then said."""

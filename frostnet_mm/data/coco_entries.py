@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .coco_lookup import file_key
 from .coco_paths import sample
 from .errors import DatasetError
@@ -13,6 +15,7 @@ from .errors import DatasetError
 AREA_FACTOR, AREA_SLACK = 2, 16
 #: A file whose areas are all at most 1 while its boxes have at least this many pixels states fractions of the image.
 MIN_BOX_AREA = 16
+FRACTIONS = 'is a fraction of the image, 0 to 1'
 
 
 def is_number(value: Any) -> bool:
@@ -129,28 +132,31 @@ def _box_area(entry: dict) -> float:
 
 
 def _wrong_areas(annotations: Sequence[dict]) -> dict[str, list[dict]]:
-    wrong: dict[str, list[dict]] = {'is absent': [], 'is 0 or less': [], 'is a fraction of the image, 0 to 1': []}
-    too_large = wrong['is far more than that of the box'] = []
-    small, largest, boxes = [], 0, []
-    for entry in annotations:
-        area, box = entry.get('area'), _box_area(entry)
+    wrong: dict[str, list[dict]] = {'is absent': [], 'is 0 or less': [], FRACTIONS: [], 'is far more than its box': []}
+    areas = np.fromiter((_number(entry.get('area')) for entry in annotations), np.float64)
+    sides = np.fromiter((side for entry in annotations for side in entry['bbox'][2:]), np.float64).reshape(-1, 2)
+    with np.errstate(invalid='ignore', over='ignore'):
+        boxes = np.where((sides >= 1).all(axis=1) & np.isfinite(sides).all(axis=1), sides.prod(axis=1), 0)
+        limits = AREA_FACTOR * boxes + AREA_SLACK
+        positive = areas[(areas > 0) & (boxes > 0)]
+        usual = np.median(boxes[boxes > 0]) if (boxes > 0).any() else 0
+        fractions = len(positive) > 0 and positive.max() <= 1 and usual >= MIN_BOX_AREA
+        suspects = np.flatnonzero(~((areas > 0) & (areas <= limits)) | (fractions & (areas > 0)))
+    for index in suspects:
+        entry, area = annotations[index], annotations[index].get('area')
         if area is None or area != area:
             wrong['is absent'].append(entry)
-        elif not is_number(area) or not box:
+        elif not is_number(area) or not boxes[index]:
             continue
-        elif area <= 0:
-            if not entry.get('segmentation'):
-                wrong['is 0 or less'].append(entry)
-        else:
-            largest = max(largest, area)
-            boxes.append(box)
-            if area <= 1:
-                small.append(entry)
-            elif area > AREA_FACTOR * box + AREA_SLACK and not entry.get('segmentation'):
-                too_large.append(entry)
-    if boxes and largest <= 1 and sorted(boxes)[len(boxes) // 2] >= MIN_BOX_AREA:
-        wrong['is a fraction of the image, 0 to 1'] = small
+        elif fractions and area > 0:
+            wrong[FRACTIONS].append(entry)
+        elif not entry.get('segmentation') and all(map(math.isfinite, entry['bbox'])):
+            wrong['is 0 or less' if area <= 0 else 'is far more than its box'].append(entry)
     return wrong
+
+
+def _number(value: Any) -> float:
+    return value if is_number(value) else math.nan
 
 
 def merge_images(data: dict, path: str) -> list[str]:

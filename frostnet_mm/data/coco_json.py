@@ -14,7 +14,7 @@ from .coco_categories import settle_categories
 from .coco_entries import complete_annotations, drop_boxless, is_number, merge_images, number_annotations
 from .coco_flags import settle_flags
 from .coco_paths import not_found_message, sample
-from .coco_text import parse_coco
+from .coco_text import no_collection, parse_coco
 from .errors import DatasetError, DatasetNotFoundError
 
 #: What every entry of a COCO json must state (https://cocodataset.org/#format-data); the rest can be filled in.
@@ -46,6 +46,11 @@ def load_coco_json(path: str, shown_as: str | None = None) -> tuple[dict, list[s
     shown_as = shown_as or path
     if not osp.isfile(path):
         raise DatasetNotFoundError(not_found_message('annotation file', path, None))
+    with no_collection():
+        return _load(path, shown_as)
+
+
+def _load(path: str, shown_as: str) -> tuple[dict, list[str]]:
     with open(path, 'rb') as file:
         data = parse_coco(file.read(), shown_as)
     _check_images_and_categories(data, shown_as)

@@ -122,9 +122,9 @@ def _refuse_several(cfg: Config) -> None:
         ]
         if len(files) > 1 and any(metric.get('ann_file') for metric in _metrics_of(cfg, name)):
             raise DatasetError(
-                f'{name}_dataloader joins {len(files)} annotation files ({sample(files)}), and CocoMetric compares with '
-                f'one: image ids of different files are not told apart. Give {name}_dataloader one of them, or join '
-                'the files into one json with new ids.'
+                f'{name}_dataloader joins {len(files)} annotation files ({sample(files)}), and CocoMetric compares '
+                f'with one: image ids of different files are not told apart. Give {name}_dataloader one of them, or '
+                'join the files into one json with new ids.'
             )
 
 
