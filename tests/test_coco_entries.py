@@ -131,7 +131,7 @@ def test_annotations_without_a_box(root, log, sound):
     found = boxes_of(build(root))
     assert found.pop('0001.jpg') == [*sound.pop('0001.jpg'), ([20, 10, 30, 28.5], 0)] and found == sound
     assert_in(log()[0], '1 of 24 annotations have no box: it is made of their polygons')
-    assert_in(log()[1], '3 of 24 annotations have no box (1 captions, 2 others): left out')
+    assert_in(log()[1], '3 of 24 annotations have no box (1 of them are captions): left out')
 
 
 def test_captions_alone_are_nothing_to_learn(root):
@@ -141,7 +141,7 @@ def test_captions_alone_are_nothing_to_learn(root):
 
 def test_rle_gives_no_box():
     data = dict(annotations=[dict(segmentation=dict(size=[2, 2], counts=[0, 4])), dict(segmentation=[[1, 2]])])
-    assert drop_boxless(data, 'a') == ["'a': 2 of 2 annotations have no box (2 others): left out."]
+    assert drop_boxless(data, 'a') == ["'a': 2 of 2 annotations have no box: left out."]
 
 
 def completed(*entries):

@@ -96,7 +96,10 @@ MENDED = {
     'no sizes': (each('images', lambda e: (e.pop('width'), e.pop('height'))), 'state no width and height'),
     'sizes exchanged': (each('images', lambda e: e.update(width=e['height'], height=e['width'])), 'are exchanged'),
     'foreign paths': (each('images', lambda e: e.update(file_name='D:\\x\\' + e['file_name'])), 'by their base name'),
-    'captions': (lambda data: data['annotations'].append(dict(id=10**6, image_id=1, caption='a')), '1 captions'),
+    'captions': (
+        lambda data: data['annotations'].append(dict(id=10**6, image_id=1, caption='a')),
+        '1 of them are captions',
+    ),
     'two corners': (each('annotations', to_corners), 'bbox holds two corners'),
     'centres': (each('annotations', to_centre), 'bbox holds the centre, width and height'),
 }

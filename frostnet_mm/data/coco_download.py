@@ -330,6 +330,8 @@ class _SplitCheck:
 
     def check_usable(self, classes: Sequence[str] | None) -> None:
         """Report a part that nothing can be learned from, or evaluated against."""
+        if not self.reading.data['images']:
+            return  # none was found, which is reported
         try:
             self.reading.check_usable(classes)
         except DatasetError as error:

@@ -1,7 +1,6 @@
 """What exporters leave out of the images and annotations of a COCO json, or write twice: completed and merged."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,9 +48,9 @@ def drop_boxless(data: dict, path: str) -> list[str]:
     if made:
         messages.append(f"'{path}': {made} of {total} annotations have no box: it is made of their polygons.")
     if dropped:
-        kinds = Counter('captions' if 'caption' in entry else 'others' for entry in boxless if not entry.get('bbox'))
-        how = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
-        messages.append(f"'{path}': {dropped} of {total} annotations have no box ({how}): left out.")
+        captions = sum('caption' in entry for entry in boxless if not entry.get('bbox'))
+        what = f' ({captions} of them are captions)' if captions else ''
+        messages.append(f"'{path}': {dropped} of {total} annotations have no box{what}: left out.")
     return messages
 
 

@@ -154,7 +154,7 @@ class _Index:
                 for part in _endings(form) if with_folders else [form]:
                     paths = [path for path in table.get(key(part), ()) if file_key(path) not in taken]
                     if paths:
-                        return _nearest(form, paths)
+                        return _nearest(form, sorted(paths))
         return []
 
 
