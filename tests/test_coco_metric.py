@@ -1,7 +1,9 @@
 """CocoMetric reads what the data set reads: perfect predictions are perfect in every dialect of the json."""
 
 import codecs
+import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from conftest import ROOT, SHORT, run_tool
 
 pytest.importorskip('mmdet')
-from coco_files import CLASSES, NUM_IMAGES, annotation, assert_in, build, edit, write_dataset  # noqa: E402
+from coco_files import CLASSES, NUM_IMAGES, annotation, assert_in, build, edit, log_to, write_dataset  # noqa: E402
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
@@ -95,6 +97,48 @@ def ids_from_0(data):
         entry['id'] = number
 
 
+def boxes_twice(data):
+    data['annotations'] += [dict(entry, id=entry['id'] + 100) for entry in data['annotations']]
+
+
+def images_twice(data):
+    data['images'] += [dict(image, id=image['id'] + 50) for image in data['images']]
+    data['annotations'] += [
+        dict(entry, id=entry['id'] + 100, image_id=entry['image_id'] + 50) for entry in data['annotations']
+    ]
+
+
+def one_image_an_object(data):
+    images = {image['id']: image for image in data['images']}
+    data['images'] = [dict(images[entry['image_id']], id=100 + entry['id']) for entry in data['annotations']]
+    for entry in data['annotations']:
+        entry['image_id'] = 100 + entry['id']
+
+
+def same_name(data):
+    data['categories'].append(dict(id=99, name='cat'))
+    for entry in data['annotations'][::2]:
+        if entry['category_id'] == 7:
+            entry['category_id'] = 99
+
+
+def add_placeholder(data):
+    for category in data['categories']:
+        category['supercategory'] = 'animals'
+    data['categories'].insert(0, dict(id=0, name='animals', supercategory='none'))
+
+
+def add_box_beyond(data):
+    """Beyond the exchanged width, and ignored, so that the perfect predictions are those of the sound file."""
+    data['annotations'].append(annotation(99, bbox=(20, 2, 18, 20), ignore=1))
+
+
+def exchange_sizes(data):
+    add_box_beyond(data)
+    for image in data['images']:
+        image.update(width=image['height'], height=image['width'])
+
+
 def partly_ignored(flag):
     return lambda data: [entry.update({flag: 1}) for entry in data['annotations'][:5]]
 
@@ -116,6 +160,26 @@ DIALECTS = {
     'a box outside': lambda data: data['annotations'].append(annotation(99, bbox=(90, 90, 5, 5))),
     'some iscrowd': partly_ignored('iscrowd'),
     'some ignore': partly_ignored('ignore'),
+    'boxes twice': boxes_twice,
+    'images under two ids': images_twice,
+    'an image an object': one_image_an_object,
+    'categories repeated': lambda data: data.update(categories=data['categories'] * 5),
+    'a class under two ids': same_name,
+    'a placeholder': add_placeholder,
+    'background': lambda data: data['categories'].insert(0, dict(id=0, name='_background_', supercategory=None)),
+    'categories in another order': lambda data: data['categories'].reverse(),
+    'other capitals and blanks': each('categories', lambda entry: entry.update(name=f' {entry["name"].upper()} ')),
+    'no sizes': each('images', lambda entry: (entry.pop('width'), entry.pop('height'))),
+    'sizes are 0': each('images', lambda entry: entry.update(width=0, height=0)),
+    'sizes exchanged': exchange_sizes,
+    'no annotation ids': each('annotations', lambda entry: entry.pop('id')),
+    'annotation ids repeated': each('annotations', lambda entry: entry.update(id=1)),
+    'no areas and flags': each('annotations', lambda entry: (entry.pop('area'), entry.pop('iscrowd'))),
+    'areas are 0': each('annotations', lambda entry: entry.update(area=0)),
+    'areas are fractions': each('annotations', lambda entry: entry.update(area=0.1)),
+    'a caption': lambda data: data['annotations'].append(dict(id=99, image_id=1, caption='cats')),
+    'foreign paths': each('images', lambda entry: entry.update(file_name='D:\\my\\' + entry['file_name'])),
+    'no extensions': each('images', lambda entry: entry.update(file_name=entry['file_name'][:-4])),
     **{
         f'{flag}={value!r}': each('annotations', lambda entry, flag=flag, value=value: entry.update({flag: value}))
         for flag in ('iscrowd', 'ignore')
@@ -127,6 +191,7 @@ ENCODINGS = {
     'byte order mark': lambda text: codecs.BOM_UTF8 + text.encode(),
     'utf-16': lambda text: text.encode('utf-16'),
     'utf-32': lambda text: text.encode('utf-32'),
+    'gzip': lambda text: gzip.compress(text.encode()),
 }
 
 
@@ -143,6 +208,36 @@ def test_perfect_predictions_are_perfect_in_every_dialect(root, dialect, encodin
     assert found['coco/bbox_mAP'] == found['coco/bbox_mAP_50'] == found['coco/bbox_mAP_75'] == 1.0
 
 
+def test_a_file_without_some_classes_is_scored_on_the_others(root):
+    """Also where the names of the classes stand in another order than the categories."""
+    predictions = perfect(root)
+
+    def drop(data):
+        data['categories'] = [entry for entry in data['categories'] if entry['name'] != 'dog']
+        data['annotations'] = [entry for entry in data['annotations'] if entry['category_id'] != 3]
+
+    edit(root, drop)
+    dataset = build(root, test_mode=True)
+    kept = {name: [i for i, label in enumerate(labels) if label != 1] for name, (_, labels) in predictions.items()}
+    rest = {name: (predictions[name][0][k], [predictions[name][1][i] for i in k]) for name, k in kept.items()}
+    metric = CocoMetric(ann_file=str(ann_file(root)), classwise=True)
+    found = score(metric, dataset, rest)
+    assert found['coco/bbox_mAP'] == found['coco/cat_precision'] == found['coco/owl_precision'] == 1.0
+    assert metric.cat_ids == [7, 12, 13]  # dog is added, without objects
+
+
+def test_results_name_the_categories_of_the_file(root, tmp_path):
+    predictions = perfect(root)
+    edit(root, lambda data: data['categories'].reverse())
+    metric = CocoMetric(ann_file=str(ann_file(root)), format_only=True, outfile_prefix=str(tmp_path / 'out'))
+    score(metric, build(root, test_mode=True), predictions)
+    written = {
+        (entry['image_id'], entry['category_id']) for entry in json.loads((tmp_path / 'out.bbox.json').read_text())
+    }
+    truth = json.loads(ann_file(root).read_text())['annotations']
+    assert written == {(entry['image_id'], entry['category_id']) for entry in truth}
+
+
 def test_the_score_of_mmdet_on_sound_data_and_its_faults_elsewhere(root):
     predictions = perfect(root)
     noisy = {
@@ -150,12 +245,29 @@ def test_the_score_of_mmdet_on_sound_data_and_its_faults_elsewhere(root):
         for i, (name, (boxes, labels)) in enumerate(predictions.items())
     }
     dataset, path = build(root, test_mode=True), str(ann_file(root))
-    for options in ({}, dict(classwise=True), dict(metric='proposal'), dict(metric='proposal_fast')):
+    for options in ({}, dict(metric='proposal'), dict(metric='proposal_fast')):
         ours, theirs = (score(kind(ann_file=path, **options), dataset, noisy) for kind in (CocoMetric, MMDetCocoMetric))
         assert ours == theirs and len(ours) >= 3
     assert 0.3 < score(CocoMetric(ann_file=path), dataset, noisy)['coco/bbox_mAP'] < 0.99
     edit(root, ids_from_0)
     assert score(MMDetCocoMetric(ann_file=path), build(root, test_mode=True), predictions)['coco/bbox_mAP'] < 1
+
+
+def test_classes_are_named_rightly(root):
+    """mmdet names scores of single classes in the order of the file; pycocotools orders them by id (7, 3, 12)."""
+    predictions, dataset = perfect(root), build(root, test_mode=True)
+    no_owls = {
+        name: (boxes[[label != 2 for label in labels]], [label for label in labels if label != 2])
+        for name, (boxes, labels) in predictions.items()
+    }
+    found = score(CocoMetric(ann_file=str(ann_file(root)), classwise=True), dataset, no_owls)
+    assert [found[f'coco/{name}_precision'] for name in CLASSES] == [1, 1, 0]
+    no_dogs = {
+        name: (boxes[[label != 1 for label in labels]], [label for label in labels if label != 1])
+        for name, (boxes, labels) in predictions.items()
+    }
+    found = score(CocoMetric(ann_file=str(ann_file(root)), classwise=True), dataset, no_dogs)
+    assert [found[f'coco/{name}_precision'] for name in CLASSES] == [1, 0, 1]
 
 
 def test_ignored_objects_are_neither_demanded_nor_punished(root):
@@ -268,6 +380,22 @@ def test_an_evaluator_that_names_another_file(root, dataset):
         settle_evaluators(cfg)
 
 
+def test_evaluators_follow_data_sets_in_wrappers(root):
+    inner = dict(type='frostnet_mm.CheckedCocoDataset', data_root=str(root), ann_file='annotations/train.json')
+    for wrapper in (dict(type='ConcatDataset', datasets=[inner]), dict(type='RepeatDataset', times=2, dataset=inner)):
+        cfg = Config(dict(val_dataloader=dict(dataset=wrapper), val_evaluator=dict(type='CocoMetric')))
+        settle_evaluators(cfg)
+        assert cfg.val_evaluator == dict(type='frostnet_mm.CocoMetric', ann_file=str(ann_file(root)))
+    wrapper = dict(type='ConcatDataset', datasets=[inner, dict(inner, ann_file='annotations/other.json')])
+    evaluator = dict(type='CocoMetric', ann_file=str(ann_file(root)))
+    with pytest.raises(DatasetError) as caught:
+        settle_evaluators(Config(dict(test_dataloader=dict(dataset=wrapper), test_evaluator=evaluator)))
+    assert str(caught.value).startswith(
+        f"test_dataloader joins 2 annotation files ('{ann_file(root)}', '{root}/annotations/other.json'), and "
+        'CocoMetric compares with one'
+    )
+
+
 @pytest.mark.parametrize('base', ['ssdlite_frostnet_coco', 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco'])
 def test_a_forgotten_ann_file_follows_the_data_set(base, tmp_path):
     path = base if '::' in base else ROOT / f'configs/{base}'
@@ -307,3 +435,28 @@ def test_minus_1_is_never_the_best(mini_coco, tmp_path):
     assert not list(tmp_path.rglob('best_*'))
     hook._save_best_checkpoint(runner, {'coco/bbox_mAP_l': 0.0})
     assert len(list(tmp_path.rglob('best_*.pth'))) == 1
+
+
+def test_training_warns_of_validation_images_that_it_holds(mini_coco, tmp_path):
+    root = shutil.copytree(mini_coco, tmp_path / 'coco')
+    train = root / 'annotations/instances_train2017.json'
+    names = sorted(path.name for path in (root / 'val2017').iterdir())
+    data = json.loads(train.read_text())
+    for image, name in zip(data['images'][:3], names, strict=False):  # the third of the same name is another picture
+        source = root / 'train2017' / image['file_name'] if name == names[2] else root / 'val2017' / name
+        shutil.copy(source, root / 'train2017' / name)
+        image['file_name'] = name
+    train.write_text(json.dumps(data))
+    for place, count in ((mini_coco, 0), (root, 2)):
+        cfg = load_config(MINI, dict([option.split('=') for option in SHORT[3:5]], data_root=str(place)))
+        cfg.merge_from_dict({f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')})
+        cfg.work_dir = str(tmp_path / 'work')
+        runner = build_runner(cfg)
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner._val_loop = runner.build_val_loop(runner._val_loop)
+        hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'SharedImagesHook')
+        with log_to(tmp_path / f'{count}.log') as lines:
+            hook.before_train(runner)
+            said = [line for line in lines() if 'training images as well' in line]
+        assert len(said) == bool(count)
+    assert_in(said[0], '2 of 8 validation images are training images as well', f"'{root}/val2017/{names[0]}'")

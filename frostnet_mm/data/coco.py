@@ -11,16 +11,11 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from ..registry import DATASETS
-from .coco_checks import Finding, check_classes, overrunning_boxes, screen_boxes, screen_instances, size_fault
-from .coco_flags import IGNORED, check_usable, report_ignored, settle_flags
-from .coco_json import load_coco_json, palette_for, read_coco_classes
-from .coco_paths import (
-    WHERE_DATA_BELONGS,
-    check_paths,
-    find_missing_images,
-    missing_images_message,
-    sample,
-)
+from .coco_checks import screen_instances, size_fault
+from .coco_json import palette_for, read_coco_classes
+from .coco_paths import WHERE_DATA_BELONGS, check_paths
+from .coco_reading import CocoReading, in_words
+from .coco_text import no_collection
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .ground_truth import index_coco
 
@@ -133,84 +128,48 @@ class CheckedCocoDataset(CocoDataset):
         Returns:
             COCO: mmdet's pycocotools object.
         """
-        data = load_coco_json(local_path, shown_as=self.ann_file, evaluated=self.test_mode)
-        for message in settle_flags(data, self.ann_file):
-            self._warn(message)
-        self._report_classes(data)
-        if self.test_mode and any(annotation['id'] == 0 for annotation in data['annotations']):
-            self._warn(
-                f"'{self.ann_file}': an annotation has the id 0, which pycocotools takes for 'no match'. "
-                'frostnet_mm.CocoMetric numbers them anew; with any other metric its object counts as missed even when '
-                'found. Number the annotations from 1.'
-            )
-        num_boxes = len(data['annotations'])
-        if not self.test_mode:
-            self._stated_boxes = overrunning_boxes(data)
-        for finding in screen_boxes(data, clip=not self.test_mode):
-            self._report_boxes(finding, num_boxes)
-        self._report_ignored(data, num_boxes)
-        found = self._problem_text() or 'all are fine'
-        check_usable(data, self.ann_file, num_boxes, found, self.test_mode, self.metainfo['classes'])
-        if self._is_local(self.data_prefix['img']):
-            self._skip_missing_images(data)
-        return index_coco(data)
+        with no_collection():
+            return index_coco(self._read(local_path))
 
-    def _warn(self, message: str, level: int = logging.WARNING) -> None:
+    def _read(self, local_path: str) -> dict:
+        reading = CocoReading(local_path, self.ann_file, self.test_mode, self._warn)
+        self.problems = reading.problems
+        reading.fit(self.metainfo['classes'])
+        img_dir = self.data_prefix['img'] if self._is_local(self.data_prefix['img']) else None
+        if img_dir is not None:
+            self._locate(reading, img_dir)
+        reading.settle_sizes(img_dir, self._is_oriented())
+        reading.check_convention()
+        reading.screen()
+        reading.check_usable(self.metainfo['classes'])
+        self._stated_boxes = reading.stated_boxes
+        return reading.data
+
+    def _is_oriented(self) -> bool:
+        """Whether the pipeline loads images with EXIF orientation."""
+        kinds = [getattr(transform, 'color_type', 'color') for transform in self.pipeline.transforms]
+        return 'color_ignore_orientation' not in kinds
+
+    def _warn(self, message: str, level: int = logging.WARNING, changed: bool = True) -> None:
         print_log(message, logger='current', level=level)
 
-    def _problem_text(self) -> str:
-        return '; '.join(f'{count} {cause}' for cause, count in self.problems.items())
-
-    def _report_classes(self, data: dict) -> None:
-        left_out, dropped = check_classes(data, self.metainfo['classes'], self.ann_file)
-        if left_out:
-            self.problems['annotations of categories that the config leaves out'] = dropped
-            self._warn(
-                f"'{self.ann_file}': the config leaves out {len(left_out)} of {len(data['categories'])} "
-                f'categories: {sample(left_out, 8)}; {dropped} of {len(data["annotations"])} annotations are '
-                'dropped. To use them, name them in metainfo=dict(classes=(...)).'
-            )
-
-    def _report_boxes(self, finding: Finding, num_boxes: int) -> None:
-        self.problems[f'boxes {finding.cause}'] = len(finding.ids)
-        done = 'skipped' if finding.skipped else 'left as they are' if self.test_mode else 'clipped'
-        hint = ''
-        if self.test_mode and finding.skipped:
-            hint = ' frostnet_mm.CocoMetric skips them as well; for any other metric take them out of the file.'
-        elif not finding.skipped and len(finding.ids) > 0.2 * num_boxes:
-            hint = " So many: is bbox [x, y, width, height], as COCO's is, and not two corners?"
-        self._warn(
-            f"'{self.ann_file}': {len(finding.ids)} of {num_boxes} boxes are {finding.cause}: {done} "
-            f'(annotation ids {sample(finding.ids)}).{hint}'
-        )
-
-    def _report_ignored(self, data: dict, num_boxes: int) -> None:
-        count, message = report_ignored(data['annotations'], num_boxes)
-        if count:
-            self.problems[IGNORED] = count
-            self._warn(f"'{self.ann_file}': {message}", logging.WARNING if count > 0.5 * num_boxes else logging.INFO)
-
-    def _skip_missing_images(self, data: dict) -> None:
-        images, img_dir = data['images'], self.data_prefix['img']
-        missing = find_missing_images(img_dir, [image['file_name'] for image in images])
-        if not missing:
+    def _locate(self, reading: CocoReading, img_dir: str) -> None:
+        total = len(reading.data['images'])
+        message = reading.locate(img_dir)
+        if message is None:
             return
-        self.problems['images missing on disk'] = len(missing)
-        message = missing_images_message(img_dir, [images[i]['file_name'] for i in missing], len(images), self.ann_file)
         if self.test_mode:
             raise DatasetNotFoundError(
                 f'{message}. An evaluation without them would give a wrong metric: complete '
                 f'the folder, or take them out of the annotation file. {WHERE_DATA_BELONGS}'
             )
-        if len(missing) > self.max_bad_fraction * len(images):
+        if total - len(reading.data['images']) > self.max_bad_fraction * total:
             raise DatasetNotFoundError(
                 f'{message}. More than max_bad_fraction={self.max_bad_fraction} of the images: '
                 'complete the folder, correct data_prefix, or set max_bad_fraction of the data '
                 f'set. {WHERE_DATA_BELONGS}'
             )
         self._warn(f'{message}. They are skipped.')
-        absent = set(missing)
-        data['images'] = [image for i, image in enumerate(images) if i not in absent]
 
     def filter_data(self) -> list[dict]:
         """Filter by ``filter_cfg`` as mmdet does, and say what it left.
@@ -226,7 +185,7 @@ class CheckedCocoDataset(CocoDataset):
         if not kept:
             raise DatasetError(
                 f"'{self.ann_file}': filter_cfg={self.filter_cfg} leaves none of its {total} images "
-                f'(found before: {self._problem_text() or "nothing wrong"}). filter_empty_gt takes out '
+                f'(found before: {in_words(self.problems) or "nothing wrong"}). filter_empty_gt takes out '
                 "images without boxes of the config's classes, min_size those with a shorter side."
             )
         if len(kept) < total:

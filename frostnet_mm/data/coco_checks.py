@@ -1,19 +1,16 @@
-"""Checks of what a sound COCO json says: its classes against the config's, its boxes against its images."""
+"""Checks of what a sound COCO json says: its boxes against its images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from .coco_json import check_unique
-from .coco_paths import sample
-from .errors import DatasetError
-
 #: COCO's own boxes overrun their images by up to about a pixel, from rounding: that is no mistake to report.
 OVERRUN_TOLERANCE = 1.0
 #: Two sizes have one aspect ratio if it differs by less than this; and are one size, up to a rounding.
 SAME_RATIO, SAME_SIZE = 0.02, 0.02
+SCALED = 'the boxes were made for another version of the image'
 PARTLY_OUTSIDE = 'partly outside their image'
 
 
@@ -29,53 +26,6 @@ class Finding(NamedTuple):
     cause: str
     skipped: bool
     ids: list
-
-
-def check_classes(data: dict, classes: Sequence[str], path: str) -> tuple[list[str], int]:
-    """Check a config's class names against the categories of a json.
-
-    mmdet numbers labels in the json's order and names them in the config's: another order names every prediction
-    wrongly, and is refused.
-
-    Args:
-        data (dict): Parsed annotation file.
-        classes (Sequence[str]): The config's class names.
-        path (str): Annotation file, for messages.
-
-    Returns:
-        tuple[list[str], int]: Categories of the json that the config leaves out, and the annotations they have.
-
-    Raises:
-        DatasetError: If names are missing in the json, repeated, in another order, or ``classes`` is a string.
-    """
-    if isinstance(classes, str):
-        raise DatasetError(f"metainfo classes={classes!r} is a string, expected a tuple: classes=('{classes}', ).")
-    names = [category['name'] for category in data['categories']]
-    how = (
-        "Set metainfo=dict(classes=(...)) to the file's names, or use configs/ssdlite_frostnet_custom.py, which "
-        'reads them from the json.'
-    )
-    check_unique(list(classes), 'names in metainfo classes', path)
-    lacking = [name for name in classes if name not in set(names)]
-    if lacking:
-        raise DatasetError(
-            f"'{path}' lacks {len(lacking)} of the config's {len(classes)} classes: "
-            f'{sample(lacking, 8)}. The config has {sample(list(classes), 8)}; '
-            f'the json has {sample(names, 8)}. {how}'
-        )
-    kept = [name for name in names if name in set(classes)]
-    if kept != list(classes):
-        raise DatasetError(
-            f"metainfo classes are in another order than the categories of '{path}', so that labels "
-            f'would be named wrongly: the config has {sample(list(classes), 8)}, the json has '
-            f'{sample(kept, 8)}. {how} Where two files differ, order the categories of one like the '
-            'other.'
-        )
-    left_out = {
-        category['id']: category['name'] for category in data['categories'] if category['name'] not in set(classes)
-    }
-    dropped = sum(annotation['category_id'] in left_out for annotation in data['annotations']) if left_out else 0
-    return list(left_out.values()), dropped
 
 
 def overrunning_boxes(data: dict) -> dict:
@@ -124,7 +74,7 @@ def size_fault(boxes: np.ndarray, stated: tuple[int, int], found: tuple[int, int
         )
     factors = np.divide(found, stated)
     scaled = abs(factors[0] / factors[1] - 1) < SAME_RATIO and abs(factors - 1).max() > SAME_SIZE
-    return 'the boxes were made for another version of the image' if scaled else None
+    return SCALED if scaled else None
 
 
 def screen_instances(instances: list[dict], size: tuple[int, int]) -> tuple[list[dict], int, int]:

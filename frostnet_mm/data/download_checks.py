@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from .coco_paths import sample
-from .errors import DECODE_ERRORS, BadImageError
+from .errors import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from .loading import LoadImage
@@ -24,10 +24,12 @@ class Report:
     Args:
         notes (list[str]): What the user may want to know.
         problems (list[str]): What keeps the data from being used as they are.
+        changes (list[str]): What was changed in a mended copy.
     """
 
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         """Add something worth knowing."""
@@ -37,6 +39,10 @@ class Report:
         """Add something that keeps the data from being used."""
         self.problems.append(text)
 
+    def change(self, text: str) -> None:
+        """Add something that a mended copy has otherwise."""
+        self.changes.append(text)
+
     def listed(self, what: str, names: Sequence[str]) -> None:
         """Add a problem of some files, with the first of their names; none without names."""
         if names:
@@ -44,7 +50,8 @@ class Report:
 
     def text(self) -> str:
         """The findings, one a line, and a verdict."""
-        lines = [f'  {note}' for note in self.notes] + [f'  PROBLEM: {problem}' for problem in self.problems]
+        marks = (('', self.notes), ('changed: ', self.changes), ('PROBLEM: ', self.problems))
+        lines = [f'  {mark}{text}' for mark, texts in marks for text in texts]
         verdict = f'not usable as it is: {len(self.problems)} problems' if self.problems else 'usable'
         return '\n'.join([*lines, verdict])
 
@@ -61,7 +68,7 @@ def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = Fal
 
     Args:
         path (str | PathLike): The file.
-        fast (bool): Read its header only. Default: False, decode it to the last pixel.
+        fast (bool): Read its header only, where that is enough. Default: False, decode it to the last pixel.
         oriented (bool): As displayed, and as training reads it: with EXIF orientation. Default: False.
 
     Returns:
@@ -76,8 +83,8 @@ def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = Fal
         with Image.open(path) as image:
             turned = oriented and image.getexif().get(0x0112) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
-    except DECODE_ERRORS as error:
-        raise BadImageError(str(path), str(error)) from error
+    except DECODE_ERRORS:  # OpenCV reads some files that Pillow does not, and says better what is wrong
+        return image_size(path, fast=False, oriented=oriented)
 
 
 def run_over(work: Callable, items: Sequence, workers: int, name: str) -> Iterable:

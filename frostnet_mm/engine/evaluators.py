@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..data.coco_paths import sample
 from ..data.errors import DatasetError
 from ..registry import is_type, type_name
 
@@ -49,8 +50,9 @@ def settle_evaluators(cfg: Config) -> None:
         cfg (Config): A config.
 
     Raises:
-        DatasetError: If an evaluator names another annotation file than its data set.
+        DatasetError: If an evaluator names another annotation file than its data set, or the data set has several.
     """
+    _refuse_several(cfg)
     follow_datasets(cfg)
     for name, metric, dataset in _coco_metrics(cfg):
         own, other = _annotation_file(dataset), metric.get('ann_file')
@@ -84,16 +86,46 @@ def refuse_undefined_best(runner: 'Runner') -> None:
 
 
 def _coco_metrics(cfg: Config) -> Iterator[tuple[str, dict, dict]]:
-    """('val' or 'test', metric config, data set config) of each COCO metric on a single COCO data set."""
+    """('val' or 'test', metric config, data set config) of each COCO metric on one COCO data set, bare or wrapped."""
     for name in ('val', 'test'):
-        evaluator, dataset = cfg.get(f'{name}_evaluator'), (cfg.get(f'{name}_dataloader') or {}).get('dataset')
-        if not isinstance(dataset, dict) or not dataset.get('ann_file'):
-            continue  # a wrapper of several files, or something else
-        if isinstance(evaluator, dict) and 'metrics' in evaluator:
-            evaluator = evaluator['metrics']
-        for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
-            if isinstance(metric, dict) and type_name(metric) == 'CocoMetric' and _is_coco(dataset):
-                yield name, metric, dataset
+        datasets = _coco_datasets((cfg.get(f'{name}_dataloader') or {}).get('dataset'))
+        if len(datasets) == 1:
+            yield from ((name, metric, datasets[0]) for metric in _metrics_of(cfg, name))
+
+
+def _metrics_of(cfg: Config, name: str) -> list[dict]:
+    """The COCO metrics of 'val' or 'test'."""
+    evaluator = cfg.get(f'{name}_evaluator')
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:
+        evaluator = evaluator['metrics']
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return [metric for metric in metrics if isinstance(metric, dict) and type_name(metric) == 'CocoMetric']
+
+
+def _coco_datasets(node: object) -> list[dict]:
+    """The COCO data sets of a data set config and of the wrappers in it."""
+    if isinstance(node, (list, tuple)):
+        return [dataset for part in node for dataset in _coco_datasets(part)]
+    if not isinstance(node, dict):
+        return []
+    if isinstance(node.get('ann_file'), str) and node['ann_file']:
+        return [node] if _is_coco(node) else []
+    return _coco_datasets([node.get('dataset'), node.get('datasets')])
+
+
+def _refuse_several(cfg: Config) -> None:
+    """Refuse an evaluation of several annotation files at once, whose image ids a metric cannot tell apart."""
+    for name in ('val', 'test'):
+        files = [
+            _annotation_file(dataset)
+            for dataset in _coco_datasets((cfg.get(f'{name}_dataloader') or {}).get('dataset'))
+        ]
+        if len(files) > 1 and any(metric.get('ann_file') for metric in _metrics_of(cfg, name)):
+            raise DatasetError(
+                f'{name}_dataloader joins {len(files)} annotation files ({sample(files)}), and CocoMetric compares '
+                f'with one: image ids of different files are not told apart. Give {name}_dataloader one of them, or '
+                'join the files into one json with new ids.'
+            )
 
 
 def _is_coco(dataset: dict) -> bool:

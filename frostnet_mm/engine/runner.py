@@ -24,6 +24,7 @@ ADDED_HOOKS = (
     'frostnet_mm.FiniteCheckpointHook',
     'frostnet_mm.InterruptHook',
     'frostnet_mm.DataLogHook',
+    'frostnet_mm.SharedImagesHook',
 )
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
