@@ -5,6 +5,7 @@ from .degenerate_boxes_hook import DegenerateBoxesHook
 from .finite_checkpoint_hook import FiniteCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
+from .segmentation_data_hook import SegmentationDataHook
 
 __all__ = [
     'DataLogHook',
@@ -12,5 +13,6 @@ __all__ = [
     'FiniteCheckpointHook',
     'FiniteLossHook',
     'InterruptHook',
+    'SegmentationDataHook',
     'TrainingInterrupted',
 ]
