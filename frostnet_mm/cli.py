@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -96,7 +97,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
         print(f'\nerror: {_explained(error)}', file=sys.stderr)
         code = 2
     except (KeyError, RuntimeError) as error:
-        message = unknown_type_message(error)
+        message = unknown_type_message(error) or worker_message(error)
         if message is None:
             raise
         print(f'\nerror: {message}', file=sys.stderr)
@@ -116,4 +117,26 @@ def _explained(error: Exception) -> str:
             f'{error.filename} does not exist. If it belongs to a data set, --cfg-options data_root=PATH says where '
             'that lies, and docs/data.md what it needs.'
         )
-    return str(error)
+    return worker_message(error) or str(error)
+
+
+def worker_message(error: Exception) -> str | None:
+    """What a data loading worker said, of an error of ours that torch has wrapped with the worker's traceback.
+
+    torch makes an error with several arguments a RuntimeError.
+
+    Args:
+        error (Exception): What came out of a data loader.
+
+    Returns:
+        str | None: The message; None for another error.
+    """
+    text = str(error.args[0]) if error.args else ''
+    found = re.match(
+        r'Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback.*\n[\w.]*\1: (.*)', text, re.S
+    )
+    return found[2].strip() if found and found[1] in _names_of(UserError) else None
+
+
+def _names_of(kind: type) -> set[str]:
+    return {kind.__name__}.union(*map(_names_of, kind.__subclasses__()))

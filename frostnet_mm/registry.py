@@ -45,8 +45,10 @@ MODELS = _registry(
     mmdet=('models.dense_heads',),
     mmseg=('models.backbones.mobilenet_v3', 'models.decode_heads'),
 )
-DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',))
-TRANSFORMS = _registry('transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',))
+DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',), mmseg=('data.segmentation',))
+TRANSFORMS = _registry(
+    'transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',), mmseg=('data.segmentation_loading',)
+)
 HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks', 'quantization.hook')
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
 METRICS = _registry('metric', MMENGINE_METRICS, mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',))

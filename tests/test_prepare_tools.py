@@ -95,7 +95,7 @@ def test_data_with_train_ids_only_are_usable(city, capsys):
     wrong[0, 0] = 26  # a label id
     Image.fromarray(wrong).save(files(city, TRAIN_IDS_SUFFIX)[0])
     assert run_tool('prepare_cityscapes', city) == 1
-    assert 'values [26]' in capsys.readouterr().out
+    assert 'holds the value 26 (1 of 6,144 pixels, the first in row 0, column 0)' in capsys.readouterr().out
 
 
 def test_missing_folders_of_cityscapes_say_where_to_get_them(city, tmp_path, capsys):

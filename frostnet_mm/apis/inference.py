@@ -30,7 +30,7 @@ def build_pipeline(cfg: Config) -> Compose:
         name = type_name(step)
         if name in _LOADERS:
             step = _file_loader(step, name)
-        if not name.startswith('LoadAnnotations') and name != 'LoadPanopticAnnotations':
+        if not name.startswith('LoadAnnotations') and name not in ('LoadPanopticAnnotations', 'LoadSegAnnotations'):
             steps.append(step)
     if not steps or steps[0]['type'] != 'frostnet_mm.LoadImageFromFile':
         raise ConfigError('The test pipeline must begin with LoadImageFromFile.')

@@ -35,7 +35,7 @@ from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
 from .engines import Engine, LayerTime, count_operators, engine_names, engine_of
 from .flat_network import Normalization, traceable
-from .heads.describe import describe_model
+from .heads.describe import describe_model, resize_and_pad
 from .heads.onnx_decoding import NAMES, OUTPUTS, with_decoding
 from .loaded_model import LoadedModel, load_for_deployment
 from .verification import verify
@@ -109,6 +109,8 @@ def deploy(
     runner.require()
     out = Path(out)
     _check_target(out)
+    if options.shape is None and not options.dynamic:  # said now, not after loading and calibrating the model
+        _require_size(*resize_and_pad(load_config(config, options.cfg_options, classes=()))[:2])
     opened = None if checkpoint is None else Checkpoint.open(checkpoint)
     if options.precision == 'int8' and opened is not None and opened.quantized:
         runner.check_preset(opened.scheme.name, opened.source)  # before the network is captured
@@ -207,15 +209,25 @@ def _save(description: dict, folder: Path) -> None:
     write_text(folder / DESCRIPTION, json.dumps(description, indent=1) + '\n')
 
 
+def _require_size(resize: dict | None, pad: dict | None) -> None:
+    """Refuse a test pipeline that leaves the size of the images open."""
+    if pad is not None or (resize is not None and not resize['keep_ratio']):
+        return
+    hint = ''
+    if resize is not None:
+        height, width = resize['height'], resize['width']
+        hint = f' Images of the same ratio as its scale, {width}x{height}, need --shape {height} {width}.'
+    raise DeploymentError(
+        'The test pipeline keeps the ratio of an image, so its size differs from image to image. Give the size of '
+        f'all your images after resizing (--shape HEIGHT WIDTH), or leave it open (--dynamic).{hint}'
+    )
+
+
 def _example(settings: dict, options: DeployOptions) -> tuple[Tensor, bool]:
     """Images of the shape that the network is written for, and whether the shape stays open."""
     resize, pad = settings['resize'], settings['pad']
-    fixed = pad is not None or (resize is not None and not resize['keep_ratio'])
-    if options.shape is None and not fixed and not options.dynamic:
-        raise DeploymentError(
-            'The test pipeline keeps the ratio of an image, so its size differs from image to image. Give the size of '
-            'all your images after resizing (--shape HEIGHT WIDTH), or leave it open (--dynamic).'
-        )
+    if options.shape is None and not options.dynamic:
+        _require_size(resize, pad)
     place = pad or resize or dict(height=320, width=320)
     height, width = options.shape or (place['height'], place['width'])
     divisor = settings['size_divisor']

@@ -3,9 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch.utils.data import DataLoader
 
+from ..data.errors import DatasetNotFoundError
 from ..models.checkpoints import classes_of, read_checkpoint
 from ..models.dense import unwrap
 from .errors import ConfigError
@@ -21,6 +24,20 @@ class CheckpointRunner(Runner):
     def __init__(self, *args, **kwargs) -> None:
         self.opened: dict[str, dict] = {}
         super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        """See mmengine's Runner.
+
+        Raises:
+            DatasetNotFoundError: The data set has no image, of which mmengine says "need at least one array".
+        """
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except ValueError as error:
+            if 'need at least one array to concatenate' not in str(error):
+                raise
+            raise DatasetNotFoundError(empty_message(dataloader['dataset'])) from error
 
     def resume(self, filename: str | os.PathLike, *args, **kwargs) -> None:
         """See mmengine's Runner.
@@ -57,6 +74,21 @@ class CheckpointRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+
+def empty_message(dataset: dict) -> str:
+    """Say which data set is empty; of one of mmseg, how its images are named.
+
+    Args:
+        dataset (dict): Its config.
+    """
+    if 'dataset' not in dataset and 'datasets' not in dataset:
+        built = DATASETS.build(dict(dataset, lazy_init=True))
+        if hasattr(built, 'img_suffix'):
+            from ..data.segmentation_files import no_images_message
+
+            return no_images_message(built.data_prefix.get('img_path') or '.', built.img_suffix)
+    return f'The data set has no image: {dataset}. Check its data_root, ann_file, data_prefix and filter_cfg.'
 
 
 def _sample(names: Sequence[str]) -> str:

@@ -16,10 +16,12 @@ from ..registry import is_type, type_message, type_name
 from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 from .evaluators import refuse_undefined_best, settle_evaluators
+from .segmentation_settings import check_segmentation
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
 ADDED_HOOKS = (
     'frostnet_mm.DegenerateBoxesHook',
+    'frostnet_mm.SegmentationDataHook',
     'frostnet_mm.FiniteLossHook',
     'frostnet_mm.FiniteCheckpointHook',
     'frostnet_mm.InterruptHook',
@@ -48,10 +50,12 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
 
     Raises:
         DatasetError: An evaluator names another annotation file than its data set.
+        ConfigError: Classes, heads and class weights of a segmenter do not fit each other.
     """
     check_operators()  # before mm's packages are imported, which would fail deep inside
     cfg.launcher = launcher
     settle_evaluators(cfg)
+    check_segmentation(cfg)
     train_cfg = cfg.get('train_cfg')
     if train_cfg and (type_name(train_cfg) == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
         train_cfg.pop('by_epoch', None)

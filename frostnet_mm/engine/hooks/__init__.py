@@ -5,6 +5,7 @@ from .degenerate_boxes_hook import DegenerateBoxesHook
 from .finite_checkpoint_hook import FiniteCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
+from .segmentation_data_hook import SegmentationDataHook
 from .shared_images_hook import SharedImagesHook
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'FiniteCheckpointHook',
     'FiniteLossHook',
     'InterruptHook',
+    'SegmentationDataHook',
     'SharedImagesHook',
     'TrainingInterrupted',
 ]
