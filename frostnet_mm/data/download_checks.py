@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..device.orientation import orientation_of_file
 from .coco_paths import sample
 from .errors import DECODE_ERRORS, BadImageError
 
@@ -74,8 +75,9 @@ def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = Fal
         return _loader(oriented).transform(dict(img_path=str(path)))['ori_shape']
     try:
         with Image.open(path) as image:
-            turned = oriented and image.getexif().get(0x0112) in (5, 6, 7, 8)
-            return image.size if turned else image.size[::-1]
+            lying = orientation_of_file(path) in (5, 6, 7, 8)
+            shown = image.format == 'TIFF'  # whose size is that of the picture as displayed
+            return image.size if lying and oriented != shown else image.size[::-1]
     except DECODE_ERRORS as error:
         raise BadImageError(str(path), str(error)) from error
 
