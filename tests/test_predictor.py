@@ -293,7 +293,7 @@ def test_command_line_needs_nothing_of_ours(deployment, tmp_path, pixels):
     expected = Predictor(deployment, score_threshold=0.3).predict(pixels).to_dict()
     assert found[0] == dict(image='one.png', height=48, width=64, **expected) and len(found[0]['detections']) > 2
     assert {'label', 'class', 'score', 'bbox'} == set(found[0]['detections'][0])
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one.png.png', 'two.jpg.png']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one.png', 'two.jpg']
 
 
 def test_command_line_names_what_is_wrong(made, tmp_path, pixels, capsys):
@@ -302,9 +302,9 @@ def test_command_line_names_what_is_wrong(made, tmp_path, pixels, capsys):
         cv2.imwrite(str(tmp_path / folder / 'one.png'), pixels)
     images = [str(tmp_path / folder / 'one.png') for folder in ('a', 'b')]
     for arguments, message in [
-        ([str(tmp_path / 'absent.png')], 'No such file'),
+        ([str(tmp_path / 'absent.png')], 'absent.png does not exist: give an image'),
         ([*images, '--out', str(tmp_path / 'one.png')], 'is one picture for 2 images: give a folder'),
-        ([*images, '--out', str(tmp_path / 'out')], 'Several images would be drawn to one.png.png'),
+        ([images[0], '--out', images[0]], 'would replace an image that was given'),
     ]:
         assert predictor.main([*arguments, '--folder', str(made)]) == 1
         assert message in capsys.readouterr().err

@@ -65,9 +65,7 @@ def predict(model: nn.Module, pipeline: Compose, paths: Sequence[str | os.PathLi
 
 
 @torch.no_grad()
-def predict_shown(
-    model: nn.Module, pipeline: Compose, path: str | os.PathLike
-) -> tuple[BaseDataElement, np.ndarray]:
+def predict_shown(model: nn.Module, pipeline: Compose, path: str | os.PathLike) -> tuple[BaseDataElement, np.ndarray]:
     """Predict one image, and give it as the pipeline has read it.
 
     Args:

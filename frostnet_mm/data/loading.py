@@ -1,16 +1,18 @@
 """Image loading that names what is wrong with a file, and refuses half-decoded images."""
 
+from typing import Any
+
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmengine.logging import print_log
 
 from ..device.errors import ImageError
-from ..device.image_files import decode_image, lacks_end, pillow_error
+from ..device.image_files import as_bgr, decode_image, lacks_end, pillow_error
 from ..registry import TRANSFORMS
 from .errors import BadImageError
 
-__all__ = ['COLOR_TYPES', 'MEAN_GREY', 'LoadImage', 'lacks_end', 'pillow_error']
+__all__ = ['COLOR_TYPES', 'MEAN_GREY', 'LoadImage', 'inner_datasets', 'lacks_end', 'loaded_image', 'pillow_error']
 
 #: BGR of ImageNet's mean, which the data preprocessor of our configs maps to about 0.
 MEAN_GREY = (104, 116, 124)
@@ -121,3 +123,37 @@ class LoadImage(LoadImageFromFile):
             _SAID.add(note)
             print_log(f"'{path}' {note}. So are others, which are not named.", logger='current')
         return image
+
+
+def inner_datasets(dataset: Any) -> list[Any]:
+    """The data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return [dataset] if inner[0] is None else [each for one in inner for each in inner_datasets(one)]
+
+
+def loaded_image(dataset: Any, path: str) -> np.ndarray:
+    """An image as the pipeline of a data set loads it, to be drawn on.
+
+    Args:
+        dataset: One of mm's data sets, or a wrapper around some.
+        path (str): The image file.
+
+    Returns:
+        np.ndarray: uint8 BGR of shape (H, W, 3).
+
+    Raises:
+        BadImageError: The file cannot be read as an image.
+    """
+    pipeline = getattr(inner_datasets(dataset)[0], 'pipeline', None)
+    loaders = [step for step in getattr(pipeline, 'transforms', ()) if isinstance(step, LoadImageFromFile)]
+    from_file = [step for step in loaders if type(step).__name__ != 'LoadImageFromNDArray']
+    results = (from_file[0] if from_file else LoadImage())(dict(img_path=path))
+    if results is None:
+        raise BadImageError(path, 'the loader of the data set leaves it out')
+    image = results['img']
+    if np.issubdtype(image.dtype, np.floating):  # to_float32
+        image = image.clip(0, 255).astype(np.uint8)
+    try:
+        return as_bgr(image)
+    except ImageError as error:
+        raise BadImageError(path, str(error)) from error

@@ -88,7 +88,12 @@ def main(arguments: Sequence[str] | None = None, folder: str | os.PathLike = '.'
         '--check', action='store_true', help='compare with what was deployed: does the engine compute it here, too?'
     )
     parser.add_argument('--out', type=Path, help='picture, or folder of pictures, with what was found')
-    parser.add_argument('--json', type=Path, metavar='FILE', help="what was found, as data; a segmenter's masks of class indices go into a folder beside it")
+    parser.add_argument(
+        '--json',
+        type=Path,
+        metavar='FILE',
+        help="what was found, as data; a segmenter's masks of class indices go into a folder beside it",
+    )
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a detection (default 0.3)')
     parser.add_argument('--threads', type=int, help="threads of one run (default: the engine's choice)")
     parser.add_argument('--folder', type=Path, default=Path(folder), help='another deployment')

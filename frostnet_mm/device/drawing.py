@@ -1,4 +1,4 @@
-"""Predictions drawn on their images: outlines and label maps in the classes' colours, names on a ground of that colour."""
+"""Predictions drawn on their images: outlines and label maps, and names on a ground of the class's colour."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -105,7 +105,9 @@ def _name_regions(canvas: '_Canvas', result: LabelMap, colours: list[Colour]) ->
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
         x, y = int(columns[nearest]), int(rows[nearest])
         name = _printable(result.classes, label)
-        canvas.label(name, colours[label], lambda w, h, x=x, y=y: [(x - w // 2, y + h * k - h // 2) for k in (0, 1, -1)])
+        canvas.label(
+            name, colours[label], lambda w, h, x=x, y=y: [(x - w // 2, y + h * k - h // 2) for k in (0, 1, -1)]
+        )
     canvas.paint_labels()
 
 
@@ -178,7 +180,7 @@ def _contrast(colour: Colour) -> Colour:
 
 
 def _fitting(text: str, size: tuple[int, int]) -> np.ndarray | None:
-    """Text as large as is fit for a picture, and no wider: how much of each pixel is ink; None if it were unreadable."""
+    """Text as large as is fit for a picture: how much of each pixel is ink; None where it would be unreadable."""
     wanted = min(max(12, round(max(size) / 45)), 48)
     ink = _rendered(text, wanted)
     if ink.shape[1] > size[1] or ink.shape[0] > size[0]:

@@ -231,7 +231,8 @@ def _refusal(content: bytes, reasons: list[str]) -> str:
         return f'it has more pixels than are decoded: shrink it or cut it into tiles ({text})'
     if content[4:8] == b'ftyp' and content[8:12] in (b'heic', b'heix', b'hevc', b'mif1', b'msf1'):
         return f'it is a HEIC photograph, which neither OpenCV nor Pillow reads: convert it to JPEG or PNG ({text})'
-    return f'it is no image that OpenCV or Pillow can read: {len(content):,} bytes that start with {content[:12]!r}; {text}'
+    start = f'{len(content):,} bytes that start with {content[:12]!r}'
+    return f'it is no image that OpenCV or Pillow can read: {start}; {text}'
 
 
 def _scaled(image: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ from .image_files import optional
 
 #: Suffixes of image files that are taken from folders, in training's tools and on devices alike.
 IMAGE_SUFFIXES = (
-    '.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp', '.tif', '.tiff', '.gif', '.avif',
-    '.jp2', '.j2k', '.pbm', '.pgm', '.ppm', '.pnm',
+    '.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp', '.tif', '.tiff', '.gif',
+    '.avif', '.jp2', '.j2k', '.pbm', '.pgm', '.ppm', '.pnm',
 )  # fmt: skip
 _IF_PILLOW_DOES = ('.heic', '.heif')  # with a plugin such as pillow-heif registered
 _OTHER_IMAGES = (
-    '.jxl', '.jxr', '.svg', '.psd', '.xcf', '.ico', '.tga', '.exr', '.hdr', '.pfm', '.dcm', '.nii', '.pcx', '.eps', '.raw',
-    '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.rw2', '.raf',
+    '.jxl', '.jxr', '.svg', '.psd', '.xcf', '.ico', '.tga', '.exr', '.hdr', '.pfm', '.dcm', '.nii', '.pcx', '.eps',
+    '.raw', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.rw2', '.raf',
 )  # fmt: skip
 _VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.mts', '.3gp')
 RESULTS = 'results.json'  # marks a folder of results
@@ -51,8 +51,8 @@ def find_images(given: Sequence[str | os.PathLike], out: str | os.PathLike | Non
     """Find images.
 
     Args:
-        given (Sequence[str | PathLike]): Image files of any name, folders, which are searched with their sub-folders for
-            :data:`IMAGE_SUFFIXES`, or patterns (``photos/*.jpg``).
+        given (Sequence[str | PathLike]): Image files of any name; folders, which are searched with their sub-folders
+            for :data:`IMAGE_SUFFIXES`; patterns (``photos/*.jpg``).
         out (str | PathLike, optional): Where results go: left out of folders, as are other folders of results.
 
     Returns:
@@ -114,7 +114,9 @@ class _Search:
         """
         if path.is_dir():
             if os.path.realpath(path) == self.out:
-                raise ImageError(f'{path} is the folder of the images and of the results: give another folder with --out.')
+                raise ImageError(
+                    f'{path} is the folder of the images and of the results: give another folder with --out.'
+                )
             self.folders.clear()
             for image in self._walk(path):
                 self._take(image)

@@ -174,7 +174,9 @@ def _associated(content, place: tuple[int, int] | None, item: int) -> list[int]:
     (entries,) = struct.unpack('>I', content[position + 4 : position + 8])
     position += 8
     for _ in range(entries):
-        (number,) = struct.unpack('>H' if version < 1 else '>I', content[position : position + (2 if version < 1 else 4)])
+        (number,) = struct.unpack(
+            '>H' if version < 1 else '>I', content[position : position + (2 if version < 1 else 4)]
+        )
         position += 2 if version < 1 else 4
         count, width = content[position], 2 if flags & 1 else 1
         position += 1

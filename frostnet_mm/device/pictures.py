@@ -34,8 +34,8 @@ def result_names(images: Sequence[str], mask_folder: str = 'masks') -> tuple[dic
     for keeps in (True, False):  # kept names first
         for path in map(PurePath, images):
             if (path.suffix.lower() in _KEPT) == keeps:
-                pictures[str(path)] = _free(path, path.suffix if keeps else '.png', taken)
-    masks = {image: _free(mask_folder / PurePath(image), '.png', taken) for image in images}
+                pictures[str(path)] = free_name(path, picture_suffix(path), taken)
+    masks = {image: free_name(mask_folder / PurePath(image), '.png', taken) for image in images}
     return {image: pictures[str(PurePath(image))] for image in images}, masks
 
 
@@ -61,8 +61,19 @@ def refuse_replacing(targets: Iterable[Path], images: Iterable[Path], own: bool 
             )
 
 
-def _free(path: PurePath, suffix: str, taken: set[str]) -> PurePath:
-    """A name that is not taken yet, for file systems that tell no capitals or Unicode forms apart either."""
+def picture_suffix(path: PurePath) -> str:
+    """The suffix of the picture that is drawn of an image: its own if that is a JPEG's or PNG's, else ``.png``."""
+    return path.suffix if path.suffix.lower() in _KEPT else '.png'
+
+
+def free_name(path: PurePath, suffix: str, taken: set[str]) -> PurePath:
+    """A name that is not taken yet, for file systems that tell no capitals or Unicode forms apart either.
+
+    Args:
+        path (PurePath): The relative path of an image.
+        suffix (str): What its own is replaced by.
+        taken (set[str]): Names given so far; the new one is added.
+    """
     longer = f'{path.stem}_{path.suffix.lstrip(".")}'
     for stem in itertools.chain((path.stem, longer), (f'{longer}_{number}' for number in itertools.count(2))):
         name = path.with_name(stem + suffix)
@@ -84,6 +95,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         ImageError: It cannot be written.
     """
     path, cv2 = Path(path), optional('cv2')
+    errors = (OSError, ValueError) if cv2 is None else (OSError, ValueError, cv2.error)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if cv2 is None:
@@ -92,7 +104,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
             options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix.lower() in ('.jpg', '.jpeg') else []
             content = cv2.imencode(path.suffix, image, options)[1].tobytes()
         path.write_bytes(content)
-    except (OSError, ValueError, *((cv2.error,) if cv2 else ())) as error:
+    except errors as error:
         raise ImageError(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}") from error
 
 

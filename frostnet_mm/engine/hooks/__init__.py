@@ -5,6 +5,7 @@ from .degenerate_boxes_hook import DegenerateBoxesHook
 from .finite_checkpoint_hook import FiniteCheckpointHook
 from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
+from .visualization_hook import VisualizationHook
 
 __all__ = [
     'DataLogHook',
@@ -13,4 +14,5 @@ __all__ = [
     'FiniteLossHook',
     'InterruptHook',
     'TrainingInterrupted',
+    'VisualizationHook',
 ]
