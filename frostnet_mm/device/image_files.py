@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import ImageError
-from .orientation import is_tiff, orientation_of, turned, turned_back
+from .orientation import is_tiff, orientation_of, tiff_number, turned, turned_back
 
 #: End markers lie in the last bytes; a file that carries more behind them is decoded by Pillow to decide.
 TAIL = 1024
 SEVERAL_FRAMES = 'holds several frames or pages: the first is read'
 FLOAT_VALUES = 'holds floats from 0 to 1: read as 0 to 255'
+_ABOUT = 0.05  # OpenCV writes floats as LogLuv, in which 0 comes out as -0.004 and 1 as 1.02
+_PLANAR = 284  # the TIFF tag PlanarConfiguration
 _DEEP = (b'#?RADIANCE', b'#?RGBE', b'PF', b'Pf', b'v/1\x01')  # floats: HDR, PFM, EXR
 
 
@@ -96,8 +98,8 @@ def decode_image(content: bytes, ignore_orientation: bool = False) -> Decoded:
     if image is None:
         raise ImageError(_refusal(content, reasons))
     note = SEVERAL_FRAMES if has_frames(content) else ''
-    if np.issubdtype(image.dtype, np.floating):
-        image, note = _scaled(image), FLOAT_VALUES
+    if image.dtype not in (np.uint8, np.uint16):
+        image, note = _scaled(image, content), FLOAT_VALUES
     image, orientation = as_bgr(image), orientation_of(content)
     if is_tiff(content):  # its decoders have turned it
         return Decoded(turned_back(image, orientation) if ignore_orientation else image, note)
@@ -231,24 +233,29 @@ def _refusal(content: bytes, reasons: list[str]) -> str:
         return f'it has more pixels than are decoded: shrink it or cut it into tiles ({text})'
     if content[4:8] == b'ftyp' and content[8:12] in (b'heic', b'heix', b'hevc', b'mif1', b'msf1'):
         return f'it is a HEIC photograph, which neither OpenCV nor Pillow reads: convert it to JPEG or PNG ({text})'
+    if is_tiff(content):
+        return f'it is a TIFF of a kind that is not decoded, or damaged: convert it to 8 bit TIFF or PNG ({text})'
     start = f'{len(content):,} bytes that start with {content[:12]!r}'
     return f'it is no image that OpenCV or Pillow can read: {start}; {text}'
 
 
-def _scaled(image: np.ndarray) -> np.ndarray:
+def _scaled(image: np.ndarray, content: bytes) -> np.ndarray:
     """Floats from 0 to 1 as uint8.
 
     Raises:
-        ImageError: They have another range, of which the file does not say how it is to be shown.
+        ImageError: They have another range, of which the file does not say how it is to be shown, or are no floats.
     """
-    low, high = (float(bound) for bound in (image.min(initial=0), image.max(initial=0)))
-    if not (low >= 0 and high <= 1):  # NaN neither
+    low, high = float(image.min()), float(image.max())
+    known = np.issubdtype(image.dtype, np.floating) and low >= -_ABOUT and high <= 1 + _ABOUT  # NaN neither
+    if not known:
         raise ImageError(
-            f'its values are {image.dtype} from {float(image.min()):g} to {float(image.max()):g}; expected floats from '
-            '0 to 1, or 8 or 16 bits a channel. Convert all images with one scale, for example by '
+            f'its values are {image.dtype} from {low:g} to {high:g}; expected floats from 0 to 1, or unsigned integers '
+            'of 8 or 16 bits. Convert all images with one scale, for example by '
             'cv2.imwrite("x.png", (x * 255 / highest).clip(0, 255).astype("uint8"))'
         )
-    return np.rint(image * 255).astype(np.uint8)
+    if image.shape[2:] > (1,) and is_tiff(content) and tiff_number(content, _PLANAR) == 2:
+        raise ImageError('it is a TIFF of float planes, one a channel, which OpenCV garbles: convert it to PNG')
+    return np.rint(image * 255).clip(0, 255).astype(np.uint8)
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray:

@@ -110,8 +110,22 @@ def _chunk(content, wanted: bytes, position: int, head: str, length_first: bool,
 
 def _of_exif(block: bytes | mmap.mmap) -> int:
     """The orientation in a TIFF structure, which is what EXIF blocks are."""
-    if not is_tiff(block):
-        return 1
+    return tiff_number(block, _TAG) or 1 if is_tiff(block) else 1
+
+
+def tiff_number(block: bytes | mmap.mmap, wanted: int) -> int | None:
+    """The number that a tag of a TIFF's first page holds.
+
+    Args:
+        block (bytes | mmap): The TIFF, see :func:`is_tiff`.
+        wanted (int): The tag.
+
+    Returns:
+        int | None: None without such a tag.
+
+    Raises:
+        struct.error, IndexError: The file is cut off.
+    """
     order, big = '<' if block[:1] == b'I' else '>', block[2:4] in (b'+\0', b'\0+')
     offset_format, count_format, size = ('Q', 'Q', 20) if big else ('I', 'H', 12)
     start = 8 if big else 4
@@ -120,11 +134,11 @@ def _of_exif(block: bytes | mmap.mmap) -> int:
     (count,) = struct.unpack(order + count_format, block[offset:entries])
     for position in range(entries, min(entries + size * count, len(block) - size + 1), size):
         tag, kind = struct.unpack(order + 'HH', block[position : position + 4])
-        if tag == _TAG:
+        if tag == wanted:
             value = position + size - (8 if big else 4)
             number = {1: 'B', 3: 'H', 4: 'I'}.get(kind, 'H')
             return struct.unpack(order + number, block[value : value + struct.calcsize(number)])[0]
-    return 1
+    return None
 
 
 def _boxes(content, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
