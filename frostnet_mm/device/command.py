@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,17 +25,33 @@ PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 CHECK_RUNS = 11  # of the network, to time it
 
 
-def _targets(found: Found, out: Path | None, json_file: Path | None) -> list[tuple[Path | None, Path | None]]:
+class _Target(NamedTuple):
+    """Where the picture of an image goes, and its mask, the latter also as a path below the folder of the JSON file."""
+
+    picture: Path | None
+    mask: Path | None
+    mask_name: str
+
+
+def _mask_folder(json_file: Path) -> Path:
+    return json_file.with_name(f'{json_file.stem}_masks')
+
+
+def _targets(found: Found, out: Path | None, json_file: Path | None) -> list[_Target]:
     """Where the picture and the mask of each image go."""
-    pictures, masks = result_names(found.names, f'{json_file.stem}_masks' if json_file is not None else 'masks')
+    pictures, masks = result_names(found.names, _mask_folder(json_file).name if json_file is not None else 'masks')
     one = out is not None and _is_picture(out)
     if one and len(found.images) > 1:
         raise DeploymentError(f'--out {out} is one picture for {len(found.images)} images: give a folder.')
     targets = [
-        (out if one or out is None else out / pictures[name], json_file and json_file.parent / masks[name])
+        _Target(
+            out if one or out is None else out / pictures[name],
+            None if json_file is None else json_file.parent / masks[name],
+            masks[name].as_posix(),
+        )
         for name in found.names
     ]
-    refuse_replacing((target for pair in targets for target in pair if target is not None), found.images)
+    refuse_replacing((path for target in targets for path in target[:2] if path is not None), found.images)
     return targets
 
 
@@ -114,17 +131,19 @@ def _predict(args: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # file names need not be text in the terminal's encoding
             stream.reconfigure(errors='backslashreplace')
-    found = find_images(args.images, args.out if args.out and not _is_picture(args.out) else None)
+    pictures = [args.out] if args.out is not None and not _is_picture(args.out) else []
+    masks = [_mask_folder(args.json)] if args.json is not None else []
+    found = find_images(args.images, *pictures, *masks)
     for note in found.notes:
         print(note)
     targets = _targets(found, args.out, args.json)
     predictor, entries, failed = Predictor(args.folder, args.threads, args.score_thr), [], 0
     try:
-        for path, (picture, mask) in zip(found.images, targets, strict=True):
+        for path, target in zip(found.images, targets, strict=True):
             entry = dict(image=str(path))
             entries.append(entry)
             try:
-                print(_predict_one(predictor, path, entry, picture, mask))
+                print(_predict_one(predictor, path, entry, target))
             except UserError as error:
                 entry['error'] = str(error)
                 failed += 1
@@ -137,18 +156,18 @@ def _predict(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _predict_one(predictor: Predictor, path: Path, entry: dict, picture: Path | None, mask: Path | None) -> str:
+def _predict_one(predictor: Predictor, path: Path, entry: dict, target: _Target) -> str:
     """Fill the entry of an image, write its picture and the mask of a segmenter, and say what was found."""
     image, note = read_decoded(path, predictor.ignore_orientation)
     start = time.perf_counter()
     result = predictor.predict(image)
     seconds = time.perf_counter() - start
     entry |= dict(height=image.shape[0], width=image.shape[1]) | result.to_dict()
-    if mask is not None and isinstance(result, LabelMap):
-        write_image(mask, result.labels)
-        entry['mask'] = str(mask)
-    if picture is not None:
-        write_image(picture, predictor.draw(image, result))
+    if target.mask is not None and isinstance(result, LabelMap):
+        write_image(target.mask, result.labels)
+        entry['mask'] = target.mask_name
+    if target.picture is not None:
+        write_image(target.picture, predictor.draw(image, result))
     count = f'{len(entry["detections"])} detections' if 'detections' in entry else f'{entry["pixels"]}'
     return f'{path}: {count} ({1000 * seconds:.1f} ms)' + (f'; it {note}' if note else '')
 

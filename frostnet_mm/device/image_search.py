@@ -47,22 +47,22 @@ def image_suffixes() -> tuple[str, ...]:
     return IMAGE_SUFFIXES + tuple(suffix for suffix in _IF_PILLOW_DOES if suffix in known)
 
 
-def find_images(given: Sequence[str | os.PathLike], out: str | os.PathLike | None = None) -> Found:
+def find_images(given: Sequence[str | os.PathLike], *out: str | os.PathLike) -> Found:
     """Find images.
 
     Args:
         given (Sequence[str | PathLike]): Image files of any name; folders, which are searched with their sub-folders
             for :data:`IMAGE_SUFFIXES`; patterns (``photos/*.jpg``).
-        out (str | PathLike, optional): Where results go: left out of folders, as are other folders of results.
+        *out (str | PathLike): Folders of the results: left out, as are other folders with a ``results.json`` of ours.
 
     Returns:
         Found: At least one image.
 
     Raises:
-        ImageError: Something given does not exist, is no file or folder, or there is no image; or ``out`` is a folder
-            given.
+        ImageError: Something given does not exist, is no file or folder, or there is no image; or one of ``out`` is
+            a folder given.
     """
-    search = _Search(None if out is None else os.path.realpath(out))
+    search = _Search({os.path.realpath(folder) for folder in out})
     places = [place for text in map(os.fspath, given) for place in _expanded(text)]
     for place in places:
         search.add(place)
@@ -96,7 +96,7 @@ def _expanded(text: str) -> list[Path]:
 
 
 class _Search:
-    def __init__(self, out: str | None) -> None:
+    def __init__(self, out: set[str]) -> None:
         self.out = out
         self.images: list[Path] = []
         self.seen: set[Path] = set()
@@ -113,7 +113,7 @@ class _Search:
             ImageError: It is neither, a video, or the folder of the results.
         """
         if path.is_dir():
-            if os.path.realpath(path) == self.out:
+            if os.path.realpath(path) in self.out:
                 raise ImageError(
                     f'{path} is the folder of the images and of the results: give another folder with --out.'
                 )
@@ -145,7 +145,7 @@ class _Search:
         except OSError as error:
             self.closed.append(f'{folder} ({error.strerror})')
             return
-        if place == self.out or (len(self.folders) > 1 and holds_results(folder)):
+        if place in self.out or (len(self.folders) > 1 and holds_results(folder)):
             self.results.append(str(folder))
             return
         suffixes = image_suffixes()

@@ -43,7 +43,7 @@ class VisualizationHook(Hook):
         wait_time (float): For so many seconds. Defaults to 0.
         test_out_dir (str, optional): Folder for the pictures of tests, below the run's own if it is relative; else they
             go to the visualizer's back ends. Names are those of the images below their common folder; what is no JPEG
-            or PNG gets the suffix ``.png``.
+            or PNG gets the suffix ``.png``, behind its own if the name is taken by an image before it.
         backend_args (dict, optional): For the signature of mm's hooks; the loader has its own.
     """
 
