@@ -231,5 +231,6 @@ def test_what_cannot_be_taken_is_refused_with_one_message(tmp_path, capsys):
     assert 'videos holds no image (.jpg, ' in shown and 'Left out: 1 .mp4' in shown
     assert 'give another folder with --out' in message(capsys, images, '--out', images / '../images')
     assert 'would replace an image that was given' in message(capsys, images / 'a.png', '--out', images)
+    assert 'results cannot be written to' in message(capsys, images, '--out', tmp_path / 'a.png')
     assert 'would replace a file of yours' in message(capsys, images, '--out', tmp_path)
     assert (tmp_path / 'a.png').read_bytes() == b'mine' and not (tmp_path / 'out').exists()

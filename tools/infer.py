@@ -58,9 +58,17 @@ class Results:
         self.save()
 
     def save(self) -> None:
-        """Write what there is so far, atomically."""
+        """Write what there is so far, atomically.
+
+        Raises:
+            UserError: It cannot be written; what an earlier call wrote is still there.
+        """
         self._saved = time.monotonic()
-        write_text(self.path, json.dumps(dict(self._head, images=self.images, failed=self.failed), indent=1))
+        content = json.dumps(dict(self._head, images=self.images, failed=self.failed), indent=1)
+        try:
+            write_text(self.path, content)
+        except OSError as error:
+            raise UserError(f'The results cannot be written to {self.path}: {error.strerror or error}.') from error
 
     def save_now_and_then(self) -> None:
         """Write if that is long ago."""

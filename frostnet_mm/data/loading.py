@@ -121,7 +121,7 @@ class LoadImage(LoadImageFromFile):
             raise BadImageError(path, str(error)) from error
         if note and note not in _SAID:
             _SAID.add(note)
-            print_log(f"'{path}' {note}. So are others, which are not named.", logger='current')
+            print_log(f"'{path}' {note}. Others like it are not named.", logger='current')
         return image
 
 
