@@ -26,7 +26,7 @@ def test_the_loaders_orientation_is_obeyed_by_infer(color_type, tmp_path):
     found = json.loads((tmp_path / 'out/results.json').read_text())['images']['a.jpg']
     expected = (40, 30) if color_type == 'color' else (30, 40)
     assert (found['height'], found['width']) == expected
-    assert Image.open(tmp_path / 'out/a.jpg.png').size == expected[::-1]
+    assert Image.open(tmp_path / 'out/a.jpg').size == expected[::-1]
 
 
 def test_calibration_and_deployment_load_as_the_config_says():

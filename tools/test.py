@@ -21,7 +21,6 @@ from frostnet_mm.cli import (
 )
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import require_checkpoint, require_config, write_text
-from frostnet_mm.registry import type_name
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -35,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='folder of the log; default work_dirs/<config name>')
-    parser.add_argument('--show-dir', help='draw the predictions (for detectors beside the truth) into this folder')
+    parser.add_argument('--show-dir', help='draw truth and predictions side by side into this folder')
     parser.add_argument('--out', help='FILE.json: the metrics; FILE.pkl: the predictions')
     add_execution_options(parser)
     parser.add_argument(
@@ -72,19 +71,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw_into(cfg: 'Config', folder: str) -> None:
-    """Have mm's visualization hook draw every test image into a folder."""
+    """Have the visualization hook draw every test image into a folder."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ConfigError(
             '--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) in the config.'
         )
-    hook.draw = True
-    if type_name(hook).endswith('DetVisualizationHook'):
-        hook.test_out_dir = os.path.abspath(folder)
-    else:
-        cfg.visualizer.update(
-            save_dir=folder, name=f'show {folder}'
-        )  # by its name, one of an earlier run would be reused
+    hook.draw, hook.test_out_dir = True, os.path.abspath(folder)
 
 
 def execution_of_engines(args: argparse.Namespace, checkpoint: 'Checkpoint') -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..device.orientation import orientation_of_file
 from .coco_paths import sample
 from .errors import DECODE_ERRORS
 
@@ -81,8 +82,9 @@ def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = Fal
         return _loader(oriented).transform(dict(img_path=str(path)))['ori_shape']
     try:
         with Image.open(path) as image:
-            turned = oriented and image.getexif().get(0x0112) in (5, 6, 7, 8)
-            return image.size if turned else image.size[::-1]
+            lying = orientation_of_file(path) in (5, 6, 7, 8)
+            shown = image.format == 'TIFF'  # whose size is that of the picture as displayed
+            return image.size if lying and oriented != shown else image.size[::-1]
     except DECODE_ERRORS:  # OpenCV reads some files that Pillow does not, and says better what is wrong
         return image_size(path, fast=False, oriented=oriented)
 

@@ -16,6 +16,7 @@ from ..registry import is_type, type_message, type_name
 from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
 from .evaluators import refuse_undefined_best, settle_evaluators
+from .hooks.visualization_hook import settle_drawing
 from .segmentation_settings import check_segmentation
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
@@ -37,8 +38,8 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
     upstream configs too, the log says which data are used, a loss or weights that are not finite stop training, hooks
     set to None are left out, launchers work without a GPU (gloo), and ``channels_last = True`` in the config stores
-    weights and activations as NHWC. COCO evaluators read the annotations as the data set does. On a CPU, freed memory
-    is kept for the next step.
+    weights and activations as NHWC. COCO evaluators read the annotations as the data set does, and pictures are drawn
+    on the images as the pipeline loads them. On a CPU, freed memory is kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
@@ -61,6 +62,7 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
     hooks = _leave_out_hooks(cfg)
+    settle_drawing([*(cfg.get('default_hooks') or {}).values(), *hooks])
     for name in ADDED_HOOKS:
         if not any(is_type(hook, name) for hook in hooks):
             hooks.append(ConfigDict(type=name))

@@ -7,6 +7,7 @@ from .finite_loss_hook import FiniteLossHook
 from .interrupt_hook import InterruptHook, TrainingInterrupted
 from .segmentation_data_hook import SegmentationDataHook
 from .shared_images_hook import SharedImagesHook
+from .visualization_hook import VisualizationHook
 
 __all__ = [
     'DataLogHook',
@@ -17,4 +18,5 @@ __all__ = [
     'SegmentationDataHook',
     'SharedImagesHook',
     'TrainingInterrupted',
+    'VisualizationHook',
 ]
