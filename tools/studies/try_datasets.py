@@ -120,6 +120,7 @@ def _become(command: list[str], log: Path) -> None:
         stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(stream, number)
+        sys.stdout = sys.stderr = os.fdopen(stream, 'w', buffering=1)
         sys.argv = command
         sys.path.insert(0, str(Path(command[0]).parent))
         runpy.run_path(command[0], run_name='__main__')
