@@ -1,22 +1,28 @@
 """From a dense network to a graph of ATen operators, whose parameters stay the network's own."""
 
 import linecache
+import logging
 import operator
 import traceback
 from dataclasses import dataclass
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
+from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
+from .checkpointing import without_checkpointing
 from .quantizer import BATCH_NORM, module_paths
 from .settings import EXAMPLE_SHAPE
 
 aten = torch.ops.aten
-CHECK_SHAPE = (1, 3, 160, 224)
+#: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
+CHECK_SIZES = ((160, 224), (151, 217))
+STRIDE = 32  # of the first of them, and of the padding that mm's configs use
 
 
 @dataclass
@@ -27,6 +33,7 @@ class CapturedNetwork:
         module (GraphModule): One input, the images; a flat tuple of tensors as output.
         layout (OutputLayout): How the outputs nest, and their names.
         fixed_size (tuple[int | None, ...]): The sizes of N, C, H and W that the graph is bound to; None for any.
+        size_divisor (int): What H and W must be multiples of.
         constants (dict[str, Tensor]): Tensors that the network computes with, but that are neither parameter nor
         buffer.
     """
@@ -35,10 +42,14 @@ class CapturedNetwork:
     layout: OutputLayout
     fixed_size: tuple[int | None, ...]
     constants: dict[str, Tensor]
+    size_divisor: int = 1
 
 
 def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE) -> CapturedNetwork:
-    """Capture a dense network in training mode, for any batch size, height and width.
+    """Capture a dense network in training mode, for any batch size, height and width if it can be.
+
+    The graph is compared with the network at several sizes. One that depends on the size of the images beyond what a
+    graph can express, such as by ``int(size * 2.0)``, is captured for the example's height and width alone.
 
     Args:
         dense (DenseNetwork): The network; it is left in the mode that it was in.
@@ -57,13 +68,16 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn(example_shape, device=device)
-        module = _export(dense, example)
-        captured = _flatten(module, dense)
-        _share_state(captured, dense)
-        _check_evaluation(captured, dense, device)
+        with without_checkpointing() as calls:
+            captured = _capture_sizes(dense, example)
     finally:
         for module, mode in modes.items():
             module.training = mode
+    if calls:
+        print_log(
+            'Gradient checkpointing is left out under QATHook: the captured graph keeps its activations in memory.',
+            logger='current',
+        )
     return captured
 
 
@@ -89,9 +103,9 @@ def _refuse_sync_batchnorm(dense: DenseNetwork) -> None:
             )
 
 
-def _export(dense: DenseNetwork, example: Tensor) -> GraphModule:
+def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> GraphModule:
     auto = torch.export.Dim.AUTO
-    shapes = ({0: auto, 2: auto, 3: auto},)
+    shapes = ({0: auto, 2: auto, 3: auto} if any_size else {0: auto},)
     try:  # three times as fast, and what it cannot do is left to the other
         program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # many types; each is passed on with the place it came from
@@ -241,23 +255,95 @@ def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
             raise UnsupportedModelError(f'{name} was copied by torch.export, expected the tensor of the model itself.')
 
 
-def _check_evaluation(captured: CapturedNetwork, dense: DenseNetwork, device: torch.device) -> None:
-    """Compare the graph in evaluation mode to the network in evaluation mode, on random images."""
-    if any(size is not None for index, size in enumerate(captured.fixed_size) if index != 1):
-        shape = tuple(size or other for size, other in zip(captured.fixed_size, CHECK_SHAPE, strict=True))
-    else:
-        shape = CHECK_SHAPE
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
+    """Capture for any size, else for multiples of a stride, else for the size of the example."""
+    module = _export(dense, example)
+    captured = _settle(module, dense)
+    bound = [size is not None for size in captured.fixed_size[2:]]
+    own = tuple(example.shape[2:])
+    if not all(bound):
+        sizes = [tuple(o if b else c for o, b, c in zip(own, bound, size, strict=True)) for size in CHECK_SIZES]
+        faults = [_difference(captured, dense, size) for size in sizes]
+        if not any(faults):
+            return captured
+        at_own = _difference(captured, dense, own)
+        if at_own is None and faults[0] is None:
+            captured.size_divisor = STRIDE
+            _say_bound(dense, example, f'multiples of {STRIDE}')
+            return captured
+        if at_own is None:
+            _say_bound(dense, example, f'{own[0]}x{own[1]} (height x width)')
+            captured = _settle(_export(dense.train(), example, any_size=False), dense)
+    fault = _difference(captured, dense, own)
+    if fault is not None:
+        raise UnsupportedModelError(
+            f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {fault} in '
+            'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
+            'stand for both. Move that step to loss_by_feat and predict_by_feat, or switch the option off.'
+        )
+    return captured
+
+
+def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
+    captured = _flatten(module, dense)
+    _share_state(captured, dense)
+    return captured
+
+
+def _difference(captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int]) -> str | None:
+    """In evaluation mode, the output in which the graph differs from the network on images of a size; None if in none.
+
+    A size that the network itself does not take says nothing.
+    """
+    images = torch.randn((captured.fixed_size[0] or 1, captured.fixed_size[1] or 3, *size))
+    images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
-        expected = captured.layout.flatten(dense.eval()(images))
-        found = evaluation_copy(captured.module)(images)
+        try:
+            expected = captured.layout.flatten(dense.eval()(images))
+        except (RuntimeError, ValueError, AssertionError):
+            return None
+        try:
+            found = evaluation_copy(captured.module)(images)
+        except RuntimeError:
+            return captured.layout.names[0]
     for name, one, other in zip(captured.layout.names, expected, found, strict=True):
         if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
-            raise UnsupportedModelError(
-                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {name} in '
-                'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
-                'stand for both. Move that step to loss_by_feat and predict_by_feat, or switch the option off.'
-            )
+            return name
+    return None
+
+
+def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
+    """Say to which sizes a graph is bound, and by which line of the network."""
+    other = torch.randn((*example.shape[:2], *CHECK_SIZES[0]), device=example.device)
+    graphs = (_export(dense.train(), images).graph for images in (example, other))
+    print_log(
+        f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
+        'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant as example_shape.',
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def _first_constant(graph: Graph, other: Graph) -> str:
+    """The first operation of a graph of which another capture has other numbers, with its line."""
+    for node, twin in zip(graph.nodes, other.nodes, strict=False):
+        if node.target != twin.target and node.op == 'call_function':
+            return f'{_line_of(node)} takes another way at another size'
+        numbers, others = (
+            [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, (int, float))]
+            for each in (node, twin)
+        )
+        if numbers != others:
+            return f'{_line_of(node)} computes with numbers that come from the size of the image'
+    return 'something in it depends on the size of the image'
+
+
+def _line_of(node: Node) -> str:
+    """Operation, module and source line of a node."""
+    trace = [line.strip() for line in (node.meta.get('stack_trace') or '').strip().splitlines()]
+    where = f' of {module_paths(node)[-1]}' if module_paths(node) else ''
+    code = f' ({trace[-1]!r}, {trace[-2].removeprefix("File ")})' if len(trace) > 1 else ''
+    return f'{node.target}{where}{code}'
 
 
 def evaluation_copy(module: GraphModule) -> GraphModule:

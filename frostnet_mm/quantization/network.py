@@ -34,6 +34,7 @@ class _Program:
         self.meta = prepared.meta  # by which torchao knows a prepared graph
         self.layout = captured.layout
         self.fixed_size = captured.fixed_size
+        self.size_divisor = captured.size_divisor
         self.fingerprint = fingerprint
         self._forwards: dict[tuple[bool, bool, bool], Any] = {}
 
@@ -204,8 +205,14 @@ class QuantizedNetwork(nn.Module):
             shown = tuple(size or 'any' for size in expected)
             raise ValueError(
                 f'Images of shape {tuple(images.shape)} were given, but this network was captured for {shown}: '
-                'something in '
-                'it depends on the size of the image. Resize the images to it, or capture with another example_shape.'
+                'something in it depends on the size of the image. Resize the images to it, or capture with another '
+                'example_shape.'
+            )
+        divisor = self.program.size_divisor
+        if any(size % divisor for size in images.shape[2:]):
+            raise ValueError(
+                f'Images of shape {tuple(images.shape)} were given, but this network was captured for heights and '
+                f'widths that are multiples of {divisor}: set pad_size_divisor={divisor} of the data preprocessor.'
             )
 
     # -- building
