@@ -151,6 +151,7 @@ def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
     _remove_assertions(graph)
     _remove_in_place(module)
     _name_silu(graph)
+    _write_padding(graph)
     module.recompile()
     size = tuple(None if isinstance(s, torch.SymInt) else int(s) for s in inputs[0].meta['val'].shape)
     return CapturedNetwork(module, OutputLayout.of_spec(spec, dense.head_name), size, {})
@@ -236,6 +237,26 @@ def _name_silu(graph: Graph) -> None:
                 break
 
 
+def _write_padding(graph: Graph) -> None:
+    """Write the padding 'same' and 'valid' of convolutions as numbers, which quantizer and engines know."""
+    for node in list(graph.nodes):
+        if node.target is not aten.conv2d.padding and node.target is not aten.conv1d.padding:
+            continue
+        kernel = node.args[1].meta['val'].shape[2:]
+        ones = [1] * len(kernel)
+        defaults = (None, ones, 'valid', ones, 1)
+        x, weight, bias, stride, padding, dilation, groups = [*node.args, *defaults[len(node.args) - 2 :]]
+        total = [step * (size - 1) if padding == 'same' else 0 for size, step in zip(kernel, dilation, strict=True)]
+        if any(size % 2 for size in total):  # one more behind than before
+            ends = [end for size in reversed(total) for end in (size // 2, size - size // 2)]
+            with graph.inserting_before(node):
+                x = graph.call_function(aten.constant_pad_nd.default, (x, ends, 0.0))
+            x.meta = dict(node.meta, val=torch.nn.functional.pad(node.args[0].meta['val'], ends))
+            total = [0] * len(kernel)
+        node.target = aten.conv2d.default if node.target is aten.conv2d.padding else aten.conv1d.default
+        node.args = (x, weight, bias, stride, [size // 2 for size in total], dilation, groups)
+
+
 def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
     """Check that each parameter and buffer of the graph is the network's own; collect what is neither."""
     own = dict(dense.named_parameters(remove_duplicate=False)) | dict(dense.named_buffers(remove_duplicate=False))
@@ -304,8 +325,8 @@ def _difference(captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int,
             return None
         try:
             found = evaluation_copy(captured.module)(images)
-        except RuntimeError:
-            return captured.layout.names[0]
+        except RuntimeError as error:
+            return f'{captured.layout.names[0]} ({next(iter(str(error).splitlines()), "")})'
     for name, one, other in zip(captured.layout.names, expected, found, strict=True):
         if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
             return name
