@@ -16,7 +16,9 @@ from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
 from .checkpointing import without_checkpointing
-from .quantizer import BATCH_NORM, module_paths
+from .drop_path import drop_path, traced_drop_path
+from .graph_forms import counts_batches, normalize
+from .quantizer import BATCH_NORM, has_statistics, module_paths
 from .settings import EXAMPLE_SHAPE
 
 aten = torch.ops.aten
@@ -68,7 +70,7 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn(example_shape, device=device)
-        with without_checkpointing() as calls:
+        with without_checkpointing() as calls, traced_drop_path(dense):
             captured = _capture_sizes(dense, example)
     finally:
         for module, mode in modes.items():
@@ -147,114 +149,10 @@ def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
         raise UnsupportedModelError(f'The graph has {len(inputs)} inputs, expected 1: the images.')
     (output,) = (node for node in graph.nodes if node.op == 'output')
     output.args = (tuple(output.args[0]),)
-    _inline_regions(module)
-    _remove_assertions(graph)
-    _remove_in_place(module)
-    _name_silu(graph)
-    _write_padding(graph)
+    normalize(module)
     module.recompile()
     size = tuple(None if isinstance(s, torch.SymInt) else int(s) for s in inputs[0].meta['val'].shape)
     return CapturedNetwork(module, OutputLayout.of_spec(spec, dense.head_name), size, {})
-
-
-def _inline_regions(module: GraphModule) -> None:
-    """Put the operators of ``with torch.autocast(enabled=False)`` and ``with torch.no_grad()`` into the graph itself.
-
-    Such regions are functions of their own in an exported graph, where nothing would be quantized.
-    """
-    regions = (torch.ops.higher_order.wrap_with_autocast, torch.ops.higher_order.wrap_with_set_grad_enabled)
-    while calls := [node for node in module.graph.nodes if node.target in regions]:
-        for call in calls:
-            autocast = call.target is regions[0]
-            enabled, (inner, *arguments) = call.args[2 if autocast else 0], call.args[4 if autocast else 1 :]
-            if autocast and enabled:
-                where = ', '.join(module_paths(call)[-1:]) or 'The network'
-                raise UnsupportedModelError(
-                    f'{where} computes in reduced precision (torch.autocast), expected float32.'
-                )
-            graph = operator.attrgetter(str(inner.target))(module).graph
-            inputs = (node for node in graph.nodes if node.op == 'placeholder')
-            with module.graph.inserting_before(call):
-                results = module.graph.graph_copy(graph, dict(zip(inputs, arguments, strict=True)))
-                if not autocast and not enabled:
-                    results = [_detached(module.graph, result) for result in results]
-            for item in list(call.users):  # a region returns a tuple
-                item.replace_all_uses_with(results[item.args[1]])
-                module.graph.erase_node(item)
-            module.graph.erase_node(call)
-            if not inner.users:
-                module.graph.erase_node(inner)
-    module.delete_all_unused_submodules()
-
-
-def _detached(graph: Graph, node: Node) -> Node:
-    detached = graph.call_function(aten.detach.default, (node,))
-    detached.meta = dict(node.meta)
-    return detached
-
-
-def _remove_assertions(graph: Graph) -> None:
-    """Remove checks of a tensor's type, and conversions to the type that it has."""
-    for node in list(graph.nodes):
-        if node.target is aten._assert_tensor_metadata.default:
-            graph.erase_node(node)
-        elif node.target is aten.to.dtype and node.args[0].meta['val'].dtype == node.args[1] and len(node.args) == 2:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-
-
-def _remove_in_place(module: GraphModule) -> None:
-    """Replace ``relu_`` by ``relu`` and so on, except for the counters of batch norms."""
-    order = {node: index for index, node in enumerate(module.graph.nodes)}
-    for node in list(module.graph.nodes):
-        if node.op != 'call_function' or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        name = node.target._schema.name.split('::')[1]
-        changed = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if not name.endswith('_') or name.startswith('_') or changed is None or changed.op == 'get_attr':
-            continue
-        packet = getattr(aten, name[:-1], None)
-        if packet is None or node.target._overloadname not in packet.overloads():
-            continue
-        node.target = getattr(packet, node.target._overloadname)
-        # Who reads the changed operand later means the result.
-        for user in list(changed.users):
-            if user is not node and order.get(user, -1) > order[node]:
-                user.replace_input_with(changed, node)
-    module.graph.lint()
-
-
-def _name_silu(graph: Graph) -> None:
-    """Write x * sigmoid(x) as one operator, as engines compute it: nothing is rounded within."""
-    for node in list(graph.nodes):
-        if node.target is not aten.mul.Tensor:
-            continue
-        for x, gate in (node.args, node.args[::-1]):
-            if isinstance(gate, Node) and gate.target is aten.sigmoid.default and gate.args[0] is x:
-                node.target, node.args = aten.silu.default, (x,)
-                if not gate.users:
-                    graph.erase_node(gate)
-                break
-
-
-def _write_padding(graph: Graph) -> None:
-    """Write the padding 'same' and 'valid' of convolutions as numbers, which quantizer and engines know."""
-    for node in list(graph.nodes):
-        if node.target is not aten.conv2d.padding and node.target is not aten.conv1d.padding:
-            continue
-        kernel = node.args[1].meta['val'].shape[2:]
-        ones = [1] * len(kernel)
-        defaults = (None, ones, 'valid', ones, 1)
-        x, weight, bias, stride, padding, dilation, groups = [*node.args, *defaults[len(node.args) - 2 :]]
-        total = [step * (size - 1) if padding == 'same' else 0 for size, step in zip(kernel, dilation, strict=True)]
-        if any(size % 2 for size in total):  # one more behind than before
-            ends = [end for size in reversed(total) for end in (size // 2, size - size // 2)]
-            with graph.inserting_before(node):
-                x = graph.call_function(aten.constant_pad_nd.default, (x, ends, 0.0))
-            x.meta = dict(node.meta, val=torch.nn.functional.pad(node.args[0].meta['val'], ends))
-            total = [0] * len(kernel)
-        node.target = aten.conv2d.default if node.target is aten.conv2d.padding else aten.conv1d.default
-        node.args = (x, weight, bias, stride, [size // 2 for size in total], dilation, groups)
 
 
 def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
@@ -320,9 +218,18 @@ def _difference(captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int,
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
         try:
-            expected = captured.layout.flatten(dense.eval()(images))
+            outputs = dense.eval()(images)
         except (RuntimeError, ValueError, AssertionError):
             return None
+        count = len(pytree.tree_leaves(outputs))
+        if count != len(captured.layout.all_names):
+            raise UnsupportedModelError(
+                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) puts out '
+                f'{len(captured.layout.all_names)} tensors in training and {count} in evaluation (an auxiliary branch, '
+                'as those of DDRNet and PIDNet), so one graph cannot stand for both. Train the model in float, and '
+                'calibrate it (tools/calibrate.py).'
+            )
+        expected = captured.layout.flatten(outputs)
         try:
             found = evaluation_copy(captured.module)(images)
         except RuntimeError as error:
@@ -386,23 +293,13 @@ def set_mode(graph: Graph, training: bool, update_norms: bool) -> None:
         training (bool): Whether dropout drops.
         update_norms (bool): Whether batch norms normalize by the batch and update their statistics.
     """
-    for node in list(graph.nodes):
-        if node.target in BATCH_NORM and not update_norms:
+    for node in reversed(list(graph.nodes)):  # a norm that is called several times counts in a chain
+        if node.target in BATCH_NORM and not update_norms and has_statistics(node):
             node.args = (*node.args[:5], False, *node.args[6:])
-        elif node.target in (aten.dropout.default, aten.feature_dropout.default) and not training:
+        elif node.target in (aten.dropout.default, aten.feature_dropout.default, drop_path) and not training:
             node.args = (*node.args[:2], False)
-        elif _counts_batches(node) and not update_norms:
+        elif counts_batches(node) and not update_norms:
             counter = node.args[0]
             graph.erase_node(node)
-            if not counter.users:
+            if counter.op == 'get_attr' and not counter.users:
                 graph.erase_node(counter)
-
-
-def _counts_batches(node: Node) -> bool:
-    """Whether a node adds 1 to a batch norm's ``num_batches_tracked``."""
-    return (
-        node.target is aten.add_.Tensor
-        and isinstance(node.args[0], Node)
-        and node.args[0].op == 'get_attr'
-        and str(node.args[0].target).endswith('num_batches_tracked')
-    )
