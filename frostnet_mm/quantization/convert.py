@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -132,7 +133,8 @@ def _erase_identities(module: GraphModule) -> None:
     """
     graph = module.graph
     for node in list(graph.nodes):
-        if node.target in IDENTITIES and not _is_changed(node) and not _is_changed(node.args[0]):
+        passes = node.target in IDENTITIES or _is_whole(node)
+        if passes and not _is_changed(node) and not _is_changed(node.args[0]):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     for node in list(graph.nodes):
@@ -142,6 +144,14 @@ def _erase_identities(module: GraphModule) -> None:
         if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a node takes a part of a map that is all of it, as ``x[..., ::2]`` does in its first dimensions."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    _, _, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+    return start in (0, None) and end in (None, sys.maxsize) and step == 1
 
 
 def _is_changed(node: Node) -> bool:

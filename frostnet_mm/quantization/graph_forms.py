@@ -100,7 +100,10 @@ def _remove_in_place(module: GraphModule) -> None:
         if packet is None or node.target._overloadname not in packet.overloads() or counts_batches(node):
             continue
         if name == 'copy_':  # of which the functional form has no derivative
-            node.target, node.args, node.kwargs = aten.expand_as.default, (node.args[1], changed), {}
+            value = node.args[1]
+            same = value.meta['val'].shape == changed.meta['val'].shape
+            node.target, node.kwargs = aten.alias.default if same else aten.expand_as.default, {}
+            node.args = (value,) if same else (value, changed)
         else:
             node.target = getattr(packet, node.target._overloadname)
         _read_result(module.graph, changed, node)
