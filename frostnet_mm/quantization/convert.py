@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -13,14 +14,21 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
 from .capture import set_mode
+from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
 from .network import QuantizedNetwork
-from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, is_convolution, is_quantized_norm
+from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
 
 aten = torch.ops.aten
 #: Operators that pass everything on in evaluation, with its memory layout.
-IDENTITIES = (aten.dropout.default, aten.feature_dropout.default, aten.alias.default, aten.detach.default)
+IDENTITIES = (
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    drop_path,
+    aten.alias.default,
+    aten.detach.default,
+)
 LARGEST_WINDOW = 49  # of an average pool that becomes a convolution: larger ones have no fast kernel there either
 
 
@@ -97,12 +105,14 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         if is_convolution(node):
             _fold_one(module, node)
     for node in list(module.graph.nodes):
-        if node.target in BATCH_NORM:
+        if node.target in BATCH_NORM and has_statistics(node):
             inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if is_quantized_norm(node) and inputs is not None:
                 _convolve(module, node, inputs)
             else:
                 _scale_and_shift(module, node)
+        elif node.target in BATCH_NORM:
+            _without_statistics(module.graph, node)
         elif node.target is aten.avg_pool2d.default and _averages_evenly(node):
             inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if inputs is not None:
@@ -123,7 +133,8 @@ def _erase_identities(module: GraphModule) -> None:
     """
     graph = module.graph
     for node in list(graph.nodes):
-        if node.target in IDENTITIES and not _is_changed(node) and not _is_changed(node.args[0]):
+        passes = node.target in IDENTITIES or _is_whole(node)
+        if passes and not _is_changed(node) and not _is_changed(node.args[0]):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     for node in list(graph.nodes):
@@ -133,6 +144,14 @@ def _erase_identities(module: GraphModule) -> None:
         if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a node takes a part of a map that is all of it, as ``x[..., ::2]`` does in its first dimensions."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    _, _, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+    return start in (0, None) and end in (None, sys.maxsize) and step == 1
 
 
 def _is_changed(node: Node) -> bool:
@@ -265,6 +284,17 @@ def _scale_and_shift(module: GraphModule, norm: Node) -> None:
         result.meta = dict(norm.meta)
     norm.replace_all_uses_with(result)
     module.graph.erase_node(norm)
+
+
+def _without_statistics(graph: Graph, norm: Node) -> None:
+    """Write a batch norm that keeps no statistics as an operator that torchao does not search the graph for."""
+    with graph.inserting_before(norm):
+        results = graph.call_function(aten._native_batch_norm_legit.no_stats, (*norm.args[:3], True, *norm.args[6:8]))
+        results.meta = {key: value for key, value in norm.meta.items() if key != KEY}
+        result = graph.call_function(operator.getitem, (results, 0))
+    result.meta = dict(norm.meta)
+    norm.replace_all_uses_with(result)
+    graph.erase_node(norm)
 
 
 def _erase_unread(graph: Graph) -> None:

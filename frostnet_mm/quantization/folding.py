@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 
 from .fake_quantize import SMALLEST_SCALE, ActivationFakeQuantize, WeightFakeQuantize
-from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution, is_quantized_norm
+from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
 
 
 def affine_of(
@@ -199,7 +199,7 @@ def fold_norms(graph: Graph, root: nn.Module) -> None:
         graph.erase_node(last)
         if norm is not None:
             graph.erase_node(conv)
-    for norm in [node for node in graph.nodes if node.target in BATCH_NORM]:
+    for norm in [node for node in graph.nodes if node.target in BATCH_NORM and has_statistics(node)]:
         with graph.inserting_before(norm):
             inputs = quantizer_at(norm.args[0], ActivationFakeQuantize) if is_quantized_norm(norm) else None
             result = graph.call_function(norm_in_passing, (*norm.args[:5], norm.args[7], inputs))

@@ -1,9 +1,11 @@
 """The dense network with simulated INT8 arithmetic: trained like the network itself, converted at the end."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.prepare import prepare
@@ -34,6 +36,7 @@ class _Program:
         self.meta = prepared.meta  # by which torchao knows a prepared graph
         self.layout = captured.layout
         self.fixed_size = captured.fixed_size
+        self.size_divisor = captured.size_divisor
         self.fingerprint = fingerprint
         self._forwards: dict[tuple[bool, bool, bool], Any] = {}
 
@@ -162,7 +165,7 @@ class QuantizedNetwork(nn.Module):
         """Raise an error that names each layer without a usable range.
 
         Raises:
-            RangeError: Some range is missing, constant or not finite.
+            RangeError: Some range is missing, empty or not finite.
         """
         messages = []
         for module in self.activations():
@@ -173,6 +176,15 @@ class QuantizedNetwork(nn.Module):
         if messages:
             more = f'\n… and {len(messages) - 5} more layers.' if len(messages) > 5 else ''
             raise RangeError('\n'.join(messages[:5]) + more)
+        dead = [module.name for module in self.activations() if module.dead]
+        if dead:
+            print_log(
+                f'{len(dead)} layers put out nothing but zeros so far: {", ".join(dead[:5])}'
+                f'{f" and {len(dead) - 5} more" if len(dead) > 5 else ""}. That is in order right after an '
+                'initialization with zeros; after training, their weights or batch norms have died.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     # -- running
 
@@ -204,8 +216,14 @@ class QuantizedNetwork(nn.Module):
             shown = tuple(size or 'any' for size in expected)
             raise ValueError(
                 f'Images of shape {tuple(images.shape)} were given, but this network was captured for {shown}: '
-                'something in '
-                'it depends on the size of the image. Resize the images to it, or capture with another example_shape.'
+                'something in it depends on the size of the image. Resize the images to it, or capture with another '
+                'example_shape.'
+            )
+        divisor = self.program.size_divisor
+        if any(size % divisor for size in images.shape[2:]):
+            raise ValueError(
+                f'Images of shape {tuple(images.shape)} were given, but this network was captured for heights and '
+                f'widths that are multiples of {divisor}: set pad_size_divisor={divisor} of the data preprocessor.'
             )
 
     # -- building
@@ -339,7 +357,8 @@ def _tensor_name(node: Node, modules: dict[str, nn.Module]) -> str:
             return f'{_conv_weight_name(source).rpartition(".")[0]}.output'
     paths = module_paths(node)
     operator = str(node.target).split('.')[1] if '.' in str(node.target) else str(node.target)
-    return '.'.join([*(paths[-1:]), operator.strip('_')])
+    leaf = operator.strip('_')
+    return '.'.join([*(paths[-1:]), f'{leaf}_output' if hasattr(nn.Module, leaf) else leaf])  # such as .to()
 
 
 def _conv_weight_name(conv: Node) -> str | None:
