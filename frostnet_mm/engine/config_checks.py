@@ -51,8 +51,8 @@ def check_keys(options: Mapping[str, Any], cfg: Mapping[str, Any], path: str) ->
 
 def _check_variable(name: str, value: Any, cfg: Mapping[str, Any], path: str) -> None:
     """A variable of a config of an installed package keeps its value, and what was made of it too."""
-    values = dict(_dotted(cfg))
-    same = [key for key in _ending_in(name, cfg) if values[key] == cfg[name]]
+    values = dict(dotted(cfg))
+    same = [key for key in ending_in(name, cfg) if values[key] == cfg[name]]
     if same and list(_as_sequence(value)) != list(_as_sequence(cfg[name])):
         raise ConfigError(
             f'--cfg-options {name}=... : {path} has used its variable {name!r} already, and nothing would read it any '
@@ -64,15 +64,15 @@ def _as_sequence(value: Any) -> list | tuple:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _ending_in(key: str, cfg: Mapping[str, Any]) -> list[str]:
+def ending_in(key: str, cfg: Mapping[str, Any]) -> list[str]:
     """Dotted keys of a config that end as ``key`` does, shallow ones first."""
-    keys = (path for path, _ in _dotted(cfg) if path.endswith(f'.{key}'))
+    keys = (path for path, _ in dotted(cfg) if path.endswith(f'.{key}'))
     return sorted(keys, key=lambda path: (path.count('.'), path))
 
 
 def _meant(key: str, cfg: Mapping[str, Any]) -> Iterator[str]:
     """Dotted keys of a config that end as ``key`` does; else those that are nearly named so."""
-    same = _ending_in(key, cfg)
+    same = ending_in(key, cfg)
     if same:
         return iter(same)
     first, _, rest = key.partition('.')
@@ -80,13 +80,13 @@ def _meant(key: str, cfg: Mapping[str, Any]) -> Iterator[str]:
     return (f'{name}.{rest}' if rest else name for name in names)
 
 
-def _dotted(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def dotted(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     """All dotted keys of a config with their values, through dicts and lists."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for name, value in items:
         if isinstance(node, Mapping):
             yield f'{prefix}{name}', value
-        yield from _dotted(value, f'{prefix}{name}.')
+        yield from dotted(value, f'{prefix}{name}.')
 
 
 def _near_sibling(key: str, cfg: Mapping[str, Any]) -> str | None:
