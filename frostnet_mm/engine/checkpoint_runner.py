@@ -109,9 +109,8 @@ class CheckpointRunner(Runner):
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise CheckpointWriteError(
-                f'The checkpoint {path} cannot be written: {error.strerror or error}. Training stopped; nothing of this '
-                f'file is left, the checkpoints before it are. Make room, or give another folder with --work-dir, and '
-                f'go on with --resume.'
+                f'The checkpoint {path} cannot be written: {error.strerror or error}. Training stopped; nothing of '
+                'this file is left, and the checkpoints before it are. Make room and go on with --resume.'
             ) from error
         remove_kept(self.hooks)
 

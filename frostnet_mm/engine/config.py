@@ -88,8 +88,8 @@ def load_config(
         ) from error
     if isinstance(cfg.get('classes'), str) and cfg.classes != CLASSES_FROM_ANNOTATIONS and _reads_classes(cfg):
         raise ConfigError(
-            f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such as '
-            "('cat', 'dog'); of one class ('cat',), with the comma."
+            f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
+            "as ('cat', 'dog'); of one class ('cat',), with the comma."
         )
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes if classes is not None else named_classes(cfg))

@@ -18,6 +18,29 @@ RUNNER_KEYS = frozenset(
     'model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval compile '
     'runner_type custom_imports channels_last classes data_root tta_model tta_pipeline'.split()
 )
+# What people call things otherwise: top-level keys of mmdet 2 and mmseg 0 (until 2022), and words of other trainers.
+_EPOCHS, _SIZE = 'max_epochs, or train_cfg.max_epochs', 'input_size, or the scale of Resize in the pipelines'
+_CLASSES = 'classes, or metainfo=dict(classes=...) in a data set'
+SYNONYMS = {
+    **dict.fromkeys(('epochs', 'num_epochs', 'total_epochs', 'runner'), _EPOCHS),
+    **dict.fromkeys(('img_scale', 'img_size', 'image_size', 'imgsz'), _SIZE),
+    **dict.fromkeys(('metainfo', 'class_names', 'CLASSES', 'names'), _CLASSES),
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'data': 'train_dataloader, val_dataloader and test_dataloader',
+    'evaluation': 'val_evaluator and train_cfg.val_interval',
+    'img_norm_cfg': 'model.data_preprocessor',
+    'learning_rate': 'optim_wrapper.optimizer.lr',
+    'log_config': 'default_hooks.logger',
+    'lr_config': 'param_scheduler',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper',
+    'pretrained': "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)",
+    'resume_from': 'load_from with resume=True',
+    'samples_per_gpu': 'train_dataloader.batch_size',
+    'seed': 'randomness.seed',
+    'total_iters': 'train_cfg.max_iters',
+    'workers_per_gpu': 'train_dataloader.num_workers',
+}
 _SHOWN = 6
 
 
@@ -76,6 +99,8 @@ def _meant(key: str, cfg: Mapping[str, Any]) -> Iterator[str]:
     if same:
         return iter(same)
     first, _, rest = key.partition('.')
+    if key in SYNONYMS:
+        return iter([SYNONYMS[key]])
     names = difflib.get_close_matches(first, list(cfg), n=_SHOWN)
     return (f'{name}.{rest}' if rest else name for name in names)
 

@@ -1,4 +1,4 @@
-"""Top-level names of one's own configs that nothing reads: new ones, and variables that a base file has used already."""
+"""Top-level names of one's own configs that nothing reads: new ones, and variables that were used already."""
 
 import ast
 import difflib
@@ -9,23 +9,8 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from .config_checks import RUNNER_KEYS, dotted, ending_in
+from .config_checks import RUNNER_KEYS, SYNONYMS, dotted, ending_in
 from .errors import ConfigError
-
-# Top-level keys of mmdet 2 and mmseg 0, which mm's configs have had until 2022, and what says the same now.
-OLD_KEYS = {
-    'checkpoint_config': 'default_hooks.checkpoint',
-    'data': 'train_dataloader, val_dataloader, test_dataloader',
-    'evaluation': 'val_evaluator, train_cfg.val_interval',
-    'log_config': 'default_hooks.logger',
-    'lr_config': 'param_scheduler',
-    'optimizer': 'optim_wrapper.optimizer',
-    'optimizer_config': 'optim_wrapper',
-    'resume_from': 'load_from with resume=True',
-    'runner': 'train_cfg',
-    'total_epochs': 'train_cfg.max_epochs',
-    'total_iters': 'train_cfg.max_iters',
-}
 
 
 @dataclass
@@ -65,7 +50,7 @@ class Unread:
             content (Mapping): The whole config.
 
         Raises:
-            ConfigError: A base file has used its variable of that name; or a key of the config has that name, or nearly.
+            ConfigError: A base file has used its variable of that name; or a key of the config is named so, or nearly.
         """
         for name, path, old in self.kept:
             places = [key for key, value in dotted(content) if '.' in key and _same(key, value, name, old)]
@@ -77,9 +62,7 @@ class Unread:
                 )
         for name, path in sorted(self.new):
             said = f'{path}: {name} is new to the config, and nothing reads it.'
-            if name in OLD_KEYS:
-                raise ConfigError(f'{said} mm 3 has {OLD_KEYS[name]} in its place (a key of mmdet 2 and mmseg 0).')
-            meant = ending_in(name, content) or _near(name, content)
+            meant = [SYNONYMS[name]] if name in SYNONYMS else ending_in(name, content) or _near(name, content)
             if meant:
                 raise ConfigError(f'{said} Did you mean {", ".join(meant[:6])}?')
             print_log(said, 'current', WARNING)

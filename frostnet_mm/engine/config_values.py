@@ -95,7 +95,7 @@ def check_values(cfg: Config) -> None:
 
 
 def _check_scope(scope: Any) -> None:
-    """mmengine takes an unknown scope for its own, and then knows no type of mmdet or mmseg."""
+    """An unknown scope is taken for mmengine's own, which knows no type of mmdet or mmseg."""
     if scope not in (None, 'mmengine') and not (isinstance(scope, str) and scope.isidentifier() and find_spec(scope)):
         raise ConfigError(
             f'default_scope={scope!r} of the config: no such package is installed; expected mmdet or mmseg.'
@@ -165,8 +165,8 @@ def _check_single(name: str, dataset: Mapping) -> None:
     """A COCO metric compares with one annotation file, in which each image is once."""
     several = len(list(leaf_datasets(dataset))) > 1
     if several or dataset.get('times', 1) != 1 or type_name(dataset) == 'ClassBalancedDataset':
+        what = 'several annotation files' if several else 'images more than once'
         raise ConfigError(
-            f'{name}: {type_name(dataset)} has {"several annotation files" if several else "images more than once"}, and '
-            "COCO's metrics compare with one file that has each image once. Merge the files into one, or evaluate them "
-            'one by one; in train_dataloader the wrapper works.'
+            f"{name}: {type_name(dataset)} has {what}, and COCO's metrics compare with one file that has each image once. "
+            'Merge the files into one, or evaluate them one by one; in train_dataloader the wrapper works.'
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import OPTIMIZERS, RUNNERS
-from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from ..compat import check_operators

@@ -56,8 +56,8 @@ def _one_value(runner: Runner, frames: list[FrameType], said: str) -> str:
     shape = said.rpartition('size ')[2]
     size = runner.cfg.get('train_dataloader', {}).get('batch_size')
     return (
-        f'The batch norm {name or "of a layer"} cannot be trained: it sees one value per channel ({shape}), as the batch '
-        f'has one image and its feature map one position. Train with batches of two images or more '
-        f'(train_dataloader.batch_size, now {size}) and train_dataloader.drop_last=True, without which the last batch of '
-        'an epoch may have one; or with a larger input.'
+        f'The batch norm {name or "of a layer"} cannot be trained: it sees one value per channel ({shape}), as the '
+        f'batch has one image and its feature map one position. Train with batches of two images or more '
+        f'(train_dataloader.batch_size, now {size}) and train_dataloader.drop_last=True, without which the last batch '
+        'of an epoch may have one; or with a larger input.'
     )
