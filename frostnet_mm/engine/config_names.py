@@ -21,10 +21,12 @@ class Unread:
         new (list[tuple[str, str]]): Names that no base file has, with the file that assigns them.
         kept (list[tuple[str, str, object]]): Names of base files, with the file that assigns them anew and the value of
             the base file, which it has made something of.
+        taken (set[str]): Names whose value a base file has taken from a config that inherits it.
     """
 
     new: list[tuple[str, str]] = field(default_factory=list)
     kept: list[tuple[str, str, Any]] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
 
     def note(self, path: str, own: Mapping[str, Any], bases: Mapping[str, Any], used: Iterable[str]) -> None:
         """Take down the names of a file.
@@ -35,7 +37,7 @@ class Unread:
             bases (Mapping): The content of its base files.
             used (Iterable[str]): Names that its text, or that of a config that inherits it, reads.
         """
-        for name in own.keys() - RUNNER_KEYS - set(used):
+        for name in own.keys() - RUNNER_KEYS - set(used) - self.taken:
             if name.startswith('_'):
                 continue
             if name not in bases:

@@ -167,6 +167,6 @@ def _check_single(name: str, dataset: Mapping) -> None:
     if several or dataset.get('times', 1) != 1 or type_name(dataset) == 'ClassBalancedDataset':
         what = 'several annotation files' if several else 'images more than once'
         raise ConfigError(
-            f"{name}: {type_name(dataset)} has {what}, and COCO's metrics compare with one file that has each image once. "
-            'Merge the files into one, or evaluate them one by one; in train_dataloader the wrapper works.'
+            f"{name}: {type_name(dataset)} has {what}, and COCO's metrics compare with one file that has each image "
+            'once. Merge the files into one, or evaluate them one by one; in train_dataloader the wrapper works.'
         )

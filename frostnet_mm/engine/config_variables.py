@@ -156,7 +156,7 @@ def _read(
         bases.update(Config._dict_to_config_dict(base, scope))
         texts.append(base_text)
         env_variables.update(base_env)
-    cfg_dict = _execute(tree, path, bases, base_names, given)
+    cfg_dict = _execute(tree, path, bases, base_names, given, unread)
     _warn_deprecated(cfg_dict, path)
     check_optimizer(*(_optimizer(content) for content in (cfg_dict, bases)), _short(path))
     bases = _change_hook(cfg_dict, bases)
@@ -167,7 +167,9 @@ def _read(
     return {k: v for k, v in cfg_dict.items() if not k.startswith('__')}, '\n'.join(texts), env_variables
 
 
-def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, given: Mapping[str, Given]) -> dict:
+def _execute(
+    tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, given: Mapping[str, Given], unread: Unread
+) -> dict:
     """The top-level names of a file, those in ``given`` with the values from there."""
 
     def give(name: str, own: Any) -> Any:
@@ -175,6 +177,7 @@ def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, g
         value = functools.reduce(dict.__getitem__, base_names[own].split('.'), bases) if is_reference else own
         if not is_plain(value):
             return own
+        unread.taken.add(name)
         new = like(given[name].value, value)
         if new != value:
             _log(name, new, value, given[name].source, path)
