@@ -270,7 +270,11 @@ def test_what_is_not_known_without_the_base_or_not_by_the_text(write, child):
         ('size = 160\nsize *= 2\nmodel = dict(size=size)', 'size = 192', 192),
         ('size = (320, 320)\nmodel = dict(size=size)', 'size = [192, 192]', (192, 192)),
         ('size = None\nmodel = dict(size=size)', 'size = (1, (2.5, "a", True, None))', (1, (2.5, 'a', True, None))),
-        ('def f():\n    size = 320\n    return size\nmodel = dict(length=f(), size=3)', 'x = size = 192\ny = [x, size]', 3),
+        (
+            'def f():\n    size = 320\n    return size\nmodel = dict(length=f(), size=3)',
+            'x = size = 192\ny = [x, size]',
+            3,
+        ),
         ('size = print\nmodel = dict(size=320)', 'size = 192', 320),
     ],
 )
