@@ -2,7 +2,10 @@
 
 import io
 import logging
+import os
+import signal
 import sys
+import time
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -11,6 +14,7 @@ from conftest import ROOT, SHORT, run_tool
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 from torch import nn
 
 from frostnet_mm.apis.evaluation import comparison_table
@@ -21,6 +25,7 @@ from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.config_datasets import all_datasets, dataset_for_testing, settle_splits
 from frostnet_mm.engine.config_values import check_values
 from frostnet_mm.engine.console import quiet_console, summed_up
+from frostnet_mm.engine.hooks import InterruptHook
 from frostnet_mm.engine.late_removal import keep_until_saved, remove_kept
 from frostnet_mm.engine.runner import _allow_shared_parameters, build_runner
 from frostnet_mm.engine.step_errors import step_errors
@@ -460,3 +465,46 @@ def test_a_deployment_that_is_verified_on_noise_says_so(trained, tmp_path, capsy
     said = capsys.readouterr().out
     assert said.count('WARNING: verification on random noise, not on images') == 2
     assert said.rstrip().endswith('with --cfg-options data_root=PATH.') and f'{tmp_path}/none' in said
+
+
+# -- signals
+
+
+def hooked(hook):
+    hook.before_train(None)
+    return signal.getsignal(signal.SIGTERM) == hook._handle
+
+
+def test_signal_handlers_go_when_training_ends_in_an_error(tmp_path, monkeypatch):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    runner = build(tmp_path, {})
+    hook = next(hook for hook in runner.hooks if isinstance(hook, InterruptHook))
+
+    def fail(self):
+        assert hooked(hook)
+        raise OSError('of a data set')
+
+    monkeypatch.setattr(Runner, 'train', fail)
+    with pytest.raises(OSError, match='of a data set'):
+        runner.train()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_signals_in_children():
+    """A worker outlives a Ctrl-C, ends at SIGTERM as others do, and leaves the training process unstopped."""
+    hook = InterruptHook()
+    try:
+        assert hooked(hook)
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+        assert hook._received is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert hook._received == signal.SIGTERM
+    finally:
+        hook.restore_signals()
