@@ -236,6 +236,12 @@ def test_names_that_are_read_or_mean_nothing(own, monkeypatch, tmp_path):
     assert load_config(tmp_path / 'child.py').train_cfg.max_epochs == 3
 
 
+def test_the_copy_of_a_work_dir_keeps_its_variables(tmp_path):
+    cfg = load_config(COCO)
+    cfg.dump(tmp_path / 'copy.py')
+    assert load_config(tmp_path / 'copy.py').to_dict() == cfg.to_dict() and 'train_pipeline' in cfg
+
+
 # -- data sets: wrappers, and none
 
 

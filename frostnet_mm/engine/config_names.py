@@ -29,7 +29,7 @@ class Unread:
     taken: set[str] = field(default_factory=set)
 
     def note(self, path: str, own: Mapping[str, Any], bases: Mapping[str, Any], used: Iterable[str]) -> None:
-        """Take down the names of a file.
+        """Take down the names of a file that has base files.
 
         Args:
             path (str): The file.
@@ -37,6 +37,8 @@ class Unread:
             bases (Mapping): The content of its base files.
             used (Iterable[str]): Names that its text, or that of a config that inherits it, reads.
         """
+        if not bases:
+            return  # the copy of a work dir, which has all the variables of what it was made of
         for name in own.keys() - RUNNER_KEYS - set(used) - self.taken:
             if name.startswith('_'):
                 continue
