@@ -1,17 +1,20 @@
 """What all command-line tools share: one clear line for what a user can mend, a traceback for what is our fault."""
 
 import argparse
+import errno
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from urllib.error import URLError
 
 from mmengine.config import DictAction
 
 from .compat import IncompatibleEnvironment
 from .errors import TrainingInterrupted, UserError
 from .quantization.scheme import WEIGHT_BITS
-from .registry import unknown_type_message
 
 USER_ERRORS = (
     UserError,
@@ -22,6 +25,9 @@ USER_ERRORS = (
     PermissionError,
 )
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# mmdet warns so on import, of a metric that is not used here: COCO metrics are computed with pycocotools.
+UNTRUE_WARNINGS = ('faster_coco_eval is not installed, metrics will not be computed',)
 
 # Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
 PATH_KEYS = frozenset('data_root ann_file load_from work_dir checkpoint img img_path seg_map_path'.split())
@@ -33,6 +39,7 @@ class ConfigOptions(DictAction):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         """Add the options to those that are there already, see the base class."""
         options = dict(getattr(namespace, self.dest, None) or {})
+        namespace.given_options = [*(getattr(namespace, 'given_options', None) or []), *values]
         for text in values:
             key, equals, value = text.partition('=')
             if not key or not equals:
@@ -54,6 +61,17 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
     )
+
+
+def command(*words: object, args: argparse.Namespace | None = None) -> str:
+    """A command that can be copied into a shell as it is.
+
+    Args:
+        words (object): Its words.
+        args (Namespace, optional): Of a tool whose ``--cfg-options`` the command needs too.
+    """
+    options: Sequence[str] = getattr(args, 'given_options', None) or ()
+    return shlex.join([*map(str, words), *(['--cfg-options', *options] if options else [])])
 
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
@@ -91,23 +109,42 @@ def add_weight_bits(parser: argparse.ArgumentParser) -> None:
 
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
+    for message in UNTRUE_WARNINGS:
+        warnings.filterwarnings('ignore', message)
     try:
         code = main()
     except USER_ERRORS as error:
         print(f'\nerror: {_explained(error)}', file=sys.stderr)
-        code = 2
-    except (KeyError, RuntimeError) as error:
-        message = unknown_type_message(error) or worker_message(error)
-        if message is None:
-            raise
-        print(f'\nerror: {message}', file=sys.stderr)
         code = 2
     except TrainingInterrupted:
         code = 130
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         code = 130
+    except Exception as error:
+        message = worker_message(error) or _of_the_surroundings(error) or _of_the_config(error)
+        if message is None:
+            raise
+        print(f'\nerror: {message}', file=sys.stderr)
+        code = 2
     sys.exit(code)
+
+
+def _of_the_surroundings(error: Exception) -> str | None:
+    """What a full disk or a missing network has caused."""
+    if isinstance(error, URLError):
+        return f'A download failed: {error.reason}. Give a local file in place of the address.'
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        where = f'{error.filename} ' if error.filename else 'A file '
+        return f'{where}cannot be written: {error.strerror}. Make room, or write to another folder.'
+    return None
+
+
+def _of_the_config(error: Exception) -> str | None:
+    """What a key of the config has caused, in tools that build parts of it themselves."""
+    from .engine.build_errors import BUILD_ERRORS, build_message
+
+    return build_message(error) if isinstance(error, BUILD_ERRORS) else None
 
 
 def _explained(error: Exception) -> str:

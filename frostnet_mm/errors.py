@@ -6,7 +6,11 @@ beside it (``class ConfigError(UserError, ValueError)``), for those who catch th
 
 from .device.errors import UserError
 
-__all__ = ['NonFiniteError', 'TrainingInterrupted', 'UserError']
+__all__ = ['CheckpointWriteError', 'NonFiniteError', 'TrainingInterrupted', 'UserError']
+
+
+class CheckpointWriteError(UserError, RuntimeError):
+    """A checkpoint cannot be written; training has stopped."""
 
 
 class NonFiniteError(UserError, ArithmeticError):

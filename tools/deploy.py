@@ -9,7 +9,7 @@ import argparse
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
+from frostnet_mm.cli import add_config_options, add_weight_bits, command, run_tool
 from frostnet_mm.files import require_checkpoint, require_config
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     require_config(args.config)
     if args.checkpoint != 'random':
         require_checkpoint(args.checkpoint)
-    from frostnet_mm.deploy.deploy import DeployOptions, deploy
+    from frostnet_mm.deploy.deploy import NOISE, DeployOptions, deploy
 
     options = DeployOptions(
         precision='float' if args.float else 'int8',
@@ -74,8 +74,10 @@ def main() -> None:
         f'{args.out}: {description["model"]["macs"] / 1e6:.0f} M MACs, '
         f'{description["int8_share"]:.1%} of them in INT8 by its numerics'
         + ('' if share is None else f', {share:.1%} as {args.engine} runs it')
-        + f'. Try it: python {args.out}/predictor.py IMAGE --out found.png'
+        + f'. Try it: {command("python", f"{args.out}/predictor.py", "IMAGE", "--out", "found.png")}'
     )
+    if description.get('verification', {}).get('source') == 'noise' and checkpoint is not None:
+        print(NOISE)
 
 
 if __name__ == '__main__':

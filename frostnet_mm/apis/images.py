@@ -29,7 +29,7 @@ def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
         ConfigError: The config has no such data set.
     """
     name = f'{split}_dataloader'
-    if not cfg.get(name):
+    if not (cfg.get(name) or {}).get('dataset'):
         raise ConfigError(f'The config has no {name}, from which the images are to be taken.')
     dataset = DATASETS.build(inner_dataset(cfg[name].dataset))
     total = len(dataset)

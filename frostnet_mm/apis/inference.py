@@ -16,7 +16,7 @@ from torch import nn
 from ..data.loading import COLOR_TYPES
 from ..device import drawing
 from ..device.results import Detections, LabelMap
-from ..engine.config import ConfigError, inner_dataset
+from ..engine.config import ConfigError, dataset_for_testing
 from ..registry import type_name
 
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
@@ -25,7 +25,7 @@ _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
 def build_pipeline(cfg: Config) -> Compose:
     """The test pipeline of a config for images without annotations; images are read as its loader's options say."""
     steps = []
-    for step in copy.deepcopy(inner_dataset(cfg.test_dataloader.dataset).pipeline):
+    for step in copy.deepcopy(dataset_for_testing(cfg).pipeline):
         name = type_name(step)
         if name in _LOADERS:
             step = _file_loader(step, name)

@@ -44,6 +44,11 @@ from .verification.images import verification_images
 DEVICE = Path(device.__file__).parent
 DEVICE_FOLDER = 'frostnet_device'  # in a deployment; predictor.py knows the name
 _PACKAGES = ('torch', 'torchao', 'onnx', 'numpy')  # and those of the engines
+NOISE = (
+    'WARNING: verification on random noise, not on images, which says little of the ranges that photographs fill: no '
+    'test images of the config were found. Give some with --images FILE..., or say where the data are with '
+    '--cfg-options data_root=PATH.'
+)
 DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
 
 
@@ -144,6 +149,8 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
         description |= _facts(source, engine, folder, files, example, dynamic)
         _save(description, folder)
         paths = list(options.images) or source.test_paths(options.num_images)
+        if options.check and not paths and not source.facts['random_weights']:
+            print(f'{NOISE} {source.lacking}'.rstrip(), flush=True)
         pairs = verification_images(source, paths, example, dynamic)
         description |= _measure(source, engine, folder, [raw if baked else image for raw, image in pairs])
         if options.check:

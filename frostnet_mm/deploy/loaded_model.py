@@ -46,6 +46,7 @@ class LoadedModel:
         settings (QuantizationSettings, optional): For INT8.
         facts (dict): What ``deploy.json`` says about the model.
         has_data (bool): Whether images of the config's data were found.
+        lacking (str): What was not found of them.
     """
 
     model: nn.Module
@@ -58,6 +59,7 @@ class LoadedModel:
     settings: QuantizationSettings | None
     facts: dict = field(default_factory=dict)
     has_data: bool = False
+    lacking: str = ''
 
     @property
     def preset(self) -> str | None:
@@ -94,7 +96,8 @@ class LoadedModel:
         """Images of the test data, or none where the config's data are not on this machine."""
         try:
             paths = spread_paths(self.cfg, count, 'test') if count else []
-        except (ConfigError, DatasetError, FileNotFoundError):
+        except (ConfigError, DatasetError, FileNotFoundError) as error:
+            self.lacking = str(error)
             return []
         self.has_data = bool(paths)
         return paths

@@ -1,20 +1,23 @@
 """Reading configs: clear errors, one data root for all of a config, classes taken from the annotations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from ..errors import UserError
 from ..files import require_config
 from ..registry import is_type, type_name
 from .config_checks import check_keys, check_optimizer
-from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config
+from .config_datasets import all_datasets, dataset_for_testing, inner_dataset, leaf_datasets, require_parts
+from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config, reading_error
 from .errors import ConfigError
 from .evaluators import follow_datasets
 
 __all__ = [
     'CLASSES_FROM_ANNOTATIONS',
     'ConfigError',
+    'dataset_for_testing',
     'fill_classes',
     'inner_dataset',
     'load_config',
@@ -51,7 +54,8 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ConfigError: The config cannot be parsed, or an option does not fit it, or nothing would read it.
+        ConfigError: The config cannot be parsed; or an option does not fit it; or nothing would read an option or a
+            top-level name.
     """
     path = require_config(path)
     options = dict(cfg_options or {})
@@ -64,9 +68,14 @@ def load_config(
             f'Config {path}, or a base file of it, is not UTF-8: byte 0x{byte:02x} in line {line}. '
             'Save it as UTF-8 (editors call the other encoding ANSI, cp1252 or Latin-1).'
         ) from error
-    except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
-        hint = '. It begins with a byte order mark: save it as UTF-8 without BOM' if 'U+FEFF' in str(error) else ''
-        raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}{hint}') from error
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        if str(error.filename).endswith(('.py', '.json', '.yaml', '.yml')):
+            require_config(error.filename)  # a base file: this names those that are there
+        raise
+    except Exception as error:  # a config is a program: it may fail in any way
+        raise ConfigError(f'Config {path} cannot be read: {reading_error(error)}') from error
     if data_root is not None:
         move_data_root(cfg, str(data_root))
     _settle_options(options, cfg, str(path))
@@ -77,6 +86,11 @@ def load_config(
             f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
             'config, for example train_dataloader.batch_size=8.'
         ) from error
+    if isinstance(cfg.get('classes'), str) and cfg.classes != CLASSES_FROM_ANNOTATIONS and _reads_classes(cfg):
+        raise ConfigError(
+            f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
+            "as ('cat', 'dog'); of one class ('cat',), with the comma."
+        )
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes if classes is not None else named_classes(cfg))
     elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
@@ -119,13 +133,6 @@ def move_data_root(cfg: Config, new_root: str) -> None:
     moved(cfg._cfg_dict)
 
 
-def inner_dataset(dataset: ConfigDict) -> ConfigDict:
-    """The data set config inside wrappers such as RepeatDataset."""
-    while 'ann_file' not in dataset and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
 def without_pretrained(node: object) -> None:
     """Remove initializations from checkpoints, which need not be reachable, from a model config in place."""
     if isinstance(node, dict):
@@ -141,17 +148,12 @@ def without_pretrained(node: object) -> None:
             without_pretrained(value)
 
 
-def _datasets(cfg: Config) -> list[ConfigDict]:
-    names = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    return [inner_dataset(cfg[name].dataset) for name in names if cfg.get(name)]
-
-
 def _are_names(value: object) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(name, str) for name in value)
 
 
 def _reads_classes(cfg: Config) -> bool:
-    datasets = _datasets(cfg)
+    datasets = all_datasets(cfg)
     return bool(datasets) and all(is_type(dataset, 'frostnet_mm.CheckedCocoDataset') for dataset in datasets)
 
 
@@ -161,7 +163,7 @@ def named_classes(cfg: Config) -> tuple[str, ...] | None:
     Raises:
         ConfigError: Two data sets name others, or a text stands in the place of names.
     """
-    named = [(dataset.get('metainfo') or {}).get('classes') for dataset in _datasets(cfg)]
+    named = [(dataset.get('metainfo') or {}).get('classes') for dataset in all_datasets(cfg)]
     named = [classes for classes in named if classes is not None]
     for classes in named:
         if not _are_names(classes):
@@ -179,11 +181,10 @@ def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
     from ..data import palette_for, read_coco_classes
 
     if classes is None:
-        train = inner_dataset(cfg.train_dataloader.dataset)
-        classes = read_coco_classes(os.path.join(train.get('data_root', ''), train.ann_file))
+        classes = _annotated_classes(cfg, read_coco_classes)
     classes = tuple(classes)
     cfg.classes = classes
-    for dataset in _datasets(cfg):
+    for dataset in all_datasets(cfg):
         own = dataset.get('metainfo') or {}
         palette = own.get('palette')
         if palette is None or len(palette) != len(classes):
@@ -191,6 +192,30 @@ def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
         dataset['metainfo'] = {**own, 'classes': classes, 'palette': palette}
     if not _set_num_classes(cfg.model, len(classes)):
         raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
+
+
+def _annotated_classes(cfg: Config, read: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
+    """The classes of the training annotations, which must be the same in all files of a ConcatDataset."""
+    require_parts(cfg, 'train_dataloader')
+    files = [
+        os.path.join(leaf.get('data_root') or '', leaf['ann_file'])
+        for leaf in leaf_datasets(cfg.train_dataloader.get('dataset') or ConfigDict())
+        if isinstance(leaf.get('ann_file'), str)
+    ]
+    if not files:
+        raise ConfigError(
+            "classes = 'from_annotations' needs train_dataloader.dataset.ann_file, one file in COCO format for each "
+            'data set of a ConcatDataset.'
+        )
+    found = {path: tuple(read(path)) for path in dict.fromkeys(files)}
+    first = found[files[0]]
+    for path, classes in found.items():
+        if set(classes) != set(first):
+            raise ConfigError(
+                f'The training annotations name different classes: {", ".join(first)} in {files[0]}; '
+                f'{", ".join(classes)} in {path}. Say which are meant: classes = ({", ".join(map(repr, first))}).'
+            )
+    return first
 
 
 def _set_num_classes(node, num_classes: int) -> int:

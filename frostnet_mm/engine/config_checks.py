@@ -18,6 +18,29 @@ RUNNER_KEYS = frozenset(
     'model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval compile '
     'runner_type custom_imports channels_last classes data_root tta_model tta_pipeline'.split()
 )
+# What people call things otherwise: top-level keys of mmdet 2 and mmseg 0 (until 2022), and words of other trainers.
+_EPOCHS, _SIZE = 'max_epochs, or train_cfg.max_epochs', 'input_size, or the scale of Resize in the pipelines'
+_CLASSES = 'classes, or metainfo=dict(classes=...) in a data set'
+SYNONYMS = {
+    **dict.fromkeys(('epochs', 'num_epochs', 'total_epochs', 'runner'), _EPOCHS),
+    **dict.fromkeys(('img_scale', 'img_size', 'image_size', 'imgsz'), _SIZE),
+    **dict.fromkeys(('metainfo', 'class_names', 'CLASSES', 'names'), _CLASSES),
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'data': 'train_dataloader, val_dataloader and test_dataloader',
+    'evaluation': 'val_evaluator and train_cfg.val_interval',
+    'img_norm_cfg': 'model.data_preprocessor',
+    'learning_rate': 'optim_wrapper.optimizer.lr',
+    'log_config': 'default_hooks.logger',
+    'lr_config': 'param_scheduler',
+    'optimizer': 'optim_wrapper.optimizer',
+    'optimizer_config': 'optim_wrapper',
+    'pretrained': "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)",
+    'resume_from': 'load_from with resume=True',
+    'samples_per_gpu': 'train_dataloader.batch_size',
+    'seed': 'randomness.seed',
+    'total_iters': 'train_cfg.max_iters',
+    'workers_per_gpu': 'train_dataloader.num_workers',
+}
 _SHOWN = 6
 
 
@@ -51,8 +74,8 @@ def check_keys(options: Mapping[str, Any], cfg: Mapping[str, Any], path: str) ->
 
 def _check_variable(name: str, value: Any, cfg: Mapping[str, Any], path: str) -> None:
     """A variable of a config of an installed package keeps its value, and what was made of it too."""
-    values = dict(_dotted(cfg))
-    same = [key for key in _ending_in(name, cfg) if values[key] == cfg[name]]
+    values = dict(dotted(cfg))
+    same = [key for key in ending_in(name, cfg) if values[key] == cfg[name]]
     if same and list(_as_sequence(value)) != list(_as_sequence(cfg[name])):
         raise ConfigError(
             f'--cfg-options {name}=... : {path} has used its variable {name!r} already, and nothing would read it any '
@@ -64,29 +87,31 @@ def _as_sequence(value: Any) -> list | tuple:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _ending_in(key: str, cfg: Mapping[str, Any]) -> list[str]:
+def ending_in(key: str, cfg: Mapping[str, Any]) -> list[str]:
     """Dotted keys of a config that end as ``key`` does, shallow ones first."""
-    keys = (path for path, _ in _dotted(cfg) if path.endswith(f'.{key}'))
+    keys = (path for path, _ in dotted(cfg) if path.endswith(f'.{key}'))
     return sorted(keys, key=lambda path: (path.count('.'), path))
 
 
 def _meant(key: str, cfg: Mapping[str, Any]) -> Iterator[str]:
     """Dotted keys of a config that end as ``key`` does; else those that are nearly named so."""
-    same = _ending_in(key, cfg)
+    same = ending_in(key, cfg)
     if same:
         return iter(same)
     first, _, rest = key.partition('.')
+    if key in SYNONYMS:
+        return iter([SYNONYMS[key]])
     names = difflib.get_close_matches(first, list(cfg), n=_SHOWN)
     return (f'{name}.{rest}' if rest else name for name in names)
 
 
-def _dotted(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def dotted(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     """All dotted keys of a config with their values, through dicts and lists."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for name, value in items:
         if isinstance(node, Mapping):
             yield f'{prefix}{name}', value
-        yield from _dotted(value, f'{prefix}{name}.')
+        yield from dotted(value, f'{prefix}{name}.')
 
 
 def _near_sibling(key: str, cfg: Mapping[str, Any]) -> str | None:

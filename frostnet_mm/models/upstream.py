@@ -5,13 +5,15 @@
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
+DATASETS = ('mmdet.datasets', 'mmdet.datasets.transforms')
+ONEDL = 'Could not import OneDL. Skipping OneDL datasets.'  # a service's data sets, that nobody has asked for
 
 
 class _LossModule:
@@ -37,21 +39,49 @@ def mend_ssd_head(module: ModuleType) -> None:
         head.loss_cls = _LossModule()
 
 
+def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """Import mmdet's data sets without their two lines about a package that they can do without.
+
+    mmdet writes them at the level of debugging to a log that is none, whereby mmengine prints them in every command.
+
+    Args:
+        execute (Callable): Runs the module.
+        module (ModuleType): One of :data:`DATASETS`.
+    """
+    from mmengine import logging
+
+    write = logging.print_log
+
+    def print_log(message: Any, logger: Any = None, level: int = 20) -> None:
+        if message != ONEDL or logger is not None:
+            write(message, logger, level)
+
+    logging.print_log = print_log
+    try:
+        execute(module)
+    finally:
+        logging.print_log = write
+
+
+def _execute_and_mend(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    execute(module)
+    mend_ssd_head(module)
+
+
+_ON_IMPORT = {SSD_HEAD: _execute_and_mend, **dict.fromkeys(DATASETS, import_quietly)}
+
+
 class _MendOnImport(MetaPathFinder):
-    """Finds one module as Python does, and has it mended behind its execution; then it is in nobody's way."""
+    """Finds a few modules as Python does, and has something done around their execution; it knows no others."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != SSD_HEAD:
+        around = _ON_IMPORT.get(name)
+        if around is None:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-
-            def execute_and_mend(module: ModuleType) -> None:
-                execute(module)
-                mend_ssd_head(module)
-
-            spec.loader.exec_module = execute_and_mend
+            spec.loader.exec_module = lambda module: around(execute, module)
         return spec
 
 
@@ -60,5 +90,5 @@ def mend_upstream() -> None:
     module = sys.modules.get(SSD_HEAD)
     if module is not None:
         mend_ssd_head(module)
-    elif not any(isinstance(finder, _MendOnImport) for finder in sys.meta_path):
+    if not any(isinstance(finder, _MendOnImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MendOnImport())

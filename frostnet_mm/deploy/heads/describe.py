@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ...engine.config import ConfigError, inner_dataset
+from ...engine.config import ConfigError, dataset_for_testing
 from ...models.dense import family_of
 from ...registry import type_name
 
@@ -109,7 +109,7 @@ def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
     """
     resize = pad = None
     options = {}
-    for step in inner_dataset(cfg.test_dataloader.dataset).pipeline:
+    for step in dataset_for_testing(cfg).pipeline:
         name = type_name(step)
         if name not in EXPRESSED:
             raise _inexpressible(f'the transform {name}', f'expected only {", ".join(EXPRESSED)}')
