@@ -16,6 +16,7 @@ from .coco_json import palette_for, read_coco_classes
 from .coco_paths import WHERE_DATA_BELONGS, check_paths
 from .coco_reading import CocoReading, in_words
 from .coco_text import no_collection
+from .download_checks import MAX_BAD_FRACTION
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .ground_truth import index_coco
 
@@ -53,7 +54,7 @@ class CheckedCocoDataset(CocoDataset):
         DatasetError: If the annotation file is broken, or does not fit the config's classes.
     """
 
-    def __init__(self, *args, max_bad_fraction: float = 0.1, **kwargs) -> None:
+    def __init__(self, *args, max_bad_fraction: float = MAX_BAD_FRACTION, **kwargs) -> None:
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(f'max_bad_fraction={max_bad_fraction}, expected a fraction of the images from 0 to 1')
         self.max_bad_fraction = max_bad_fraction

@@ -13,6 +13,7 @@ from ..registry import DATASETS
 from .cityscapes import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from .coco_json import palette_for
 from .coco_paths import sample
+from .download_checks import MAX_BAD_FRACTION
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .loading import LoadImage
 from .segmentation_checks import Findings, check_pairs
@@ -68,7 +69,7 @@ class CheckedSegDataset(BaseSegDataset):
         DatasetError: See above, or if the classes are not told.
     """
 
-    def __init__(self, *args, max_bad_fraction: float = 0.1, **kwargs) -> None:
+    def __init__(self, *args, max_bad_fraction: float = MAX_BAD_FRACTION, **kwargs) -> None:
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(f'max_bad_fraction={max_bad_fraction}, expected a fraction of the images from 0 to 1')
         self.max_bad_fraction = max_bad_fraction
