@@ -173,8 +173,7 @@ def _split_images(root: Path, split: str, report: Report | None = None) -> list[
     if others and report is not None:
         report.note(
             f"{split}: {len(others)} images are no *{IMAGE_SUFFIX}, such as '{others[0]}': our configs use them as "
-            'well, '
-            "mmseg's CityscapesDataset does not"
+            "well, mmseg's CityscapesDataset does not"
         )
     return sorted(folder / name for name in names + others)
 

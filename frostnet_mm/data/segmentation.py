@@ -90,9 +90,8 @@ class CheckedSegDataset(BaseSegDataset):
         """
         if isinstance(new_classes, str) or not new_classes:
             raise DatasetError(
-                f"metainfo=dict(classes={new_classes!r}) of {cls.__name__}: expected the names of the labels' values "
-                '0, 1, '
-                "2, ..., such as metainfo=dict(classes=('background', 'object'))."
+                f"metainfo=dict(classes={new_classes!r}) of {cls.__name__}: expected the names of the labels' values 0, "
+                "1, 2, ..., such as metainfo=dict(classes=('background', 'object'))."
             )
         try:
             return super().get_label_map(new_classes)
@@ -101,8 +100,7 @@ class CheckedSegDataset(BaseSegDataset):
             unknown = [name for name in new_classes if name not in old]
             raise DatasetError(
                 f'metainfo=dict(classes=...) of {cls.__name__} names {sample(unknown)}; it knows {", ".join(old)}, of '
-                'which '
-                f'a config may name some, the others are ignored. {OWN_CLASSES}.'
+                f'which a config may name some, the others are ignored. {OWN_CLASSES}.'
             ) from error
 
     def _update_palette(self) -> list:
@@ -112,8 +110,7 @@ class CheckedSegDataset(BaseSegDataset):
         if len(palette) != len(classes) and self.label_map is None:
             raise DatasetError(
                 f'metainfo has {len(palette)} colours in palette and {len(classes)} classes: give one (R, G, B) a '
-                'class, or '
-                'no palette.'
+                'class, or no palette.'
             )
         return super()._update_palette()
 
