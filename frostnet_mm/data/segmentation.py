@@ -33,8 +33,7 @@ from .segmentation_values import LabelValues
 
 OWN_CLASSES = (
     "For classes of one's own: type='frostnet_mm.CheckedSegDataset' with metainfo=dict(classes=(...)), or a config "
-    'that '
-    'inherits configs/espnetv2_frostnet_custom_seg.py (docs/data.md)'
+    'that inherits configs/espnetv2_frostnet_custom_seg.py (docs/data.md)'
 )
 
 
@@ -90,8 +89,8 @@ class CheckedSegDataset(BaseSegDataset):
         """
         if isinstance(new_classes, str) or not new_classes:
             raise DatasetError(
-                f"metainfo=dict(classes={new_classes!r}) of {cls.__name__}: expected the names of the labels' values 0, "
-                "1, 2, ..., such as metainfo=dict(classes=('background', 'object'))."
+                f"metainfo=dict(classes={new_classes!r}) of {cls.__name__}: expected the names of the labels' values "
+                "0, 1, 2, ..., such as metainfo=dict(classes=('background', 'object'))."
             )
         try:
             return super().get_label_map(new_classes)
