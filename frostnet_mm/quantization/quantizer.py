@@ -246,9 +246,10 @@ class DenseQuantizer(Quantizer):
         if depends_on_images(weight):
             return
         if node.target in TRANSPOSED:
-            if groups_of_transposed(node) != 1:
+            user = _single_user(node)
+            if groups_of_transposed(node) != 1 and (user is None or user.target not in BATCH_NORM):
                 return  # its output channels lie in two dimensions of the weight
-            axis = 1
+            axis = 1  # with groups, the channels of the same place in each share a scale
         inputs = {node.args[0]: self.activation, weight: self._weight(node, axis)}
         node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         last = batch_norm_of(node) or node
