@@ -1,5 +1,6 @@
 """The dense network with simulated INT8 arithmetic: trained like the network itself, converted at the end."""
 
+import copy
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from torchao.quantization.pt2e.prepare import prepare
 
 from ..models.dense import DenseNetwork
 from .capture import CapturedNetwork, capture, set_mode
+from .constants import value_of
 from .errors import RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, fold_norms
@@ -156,10 +158,12 @@ class QuantizedNetwork(nn.Module):
 
     def weight_nodes(self) -> Iterator[tuple[WeightFakeQuantize, Tensor]]:
         """Each quantizer of a weight with the weight."""
-        for node in self.program.graph.nodes:
+        graph = self.program.copy_graph()
+        set_mode(graph, training=False, update_norms=False)
+        for node in graph.nodes:
             module = self._module_of(node)
             if isinstance(module, WeightFakeQuantize):
-                yield module, _get(self.__dict__['root'], str(node.args[0].target))
+                yield module, value_of(self.__dict__['root'], node.args[0])
 
     def check_ranges(self) -> None:
         """Raise an error that names each layer without a usable range.
@@ -251,8 +255,7 @@ class QuantizedNetwork(nn.Module):
             norm = batch_norm_of(node) if is_convolution(node) else None
             quantizer = self._module_of(node.args[1]) if norm is not None else None
             if isinstance(quantizer, WeightFakeQuantize):
-                names = [None if argument is None else str(argument.target) for argument in norm.args[1:5]]
-                quantizer.norm_factor = _NormFactor(root, names, norm.args[7])
+                quantizer.norm_factor = _NormFactor(root, norm)
 
     def _make_weights_learnable(self) -> None:
         for module, weight in self.weight_nodes():
@@ -265,16 +268,18 @@ class _NormFactor:
 
     Args:
         root (nn.Module): What the graph reads.
-        names (list[str | None]): Of its weight, bias, mean and variance in it.
-        eps (float): Of the norm.
+        norm (Node): The batch norm in the graph, which copies of a network share.
     """
 
-    def __init__(self, root: nn.Module, names: list[str | None], eps: float) -> None:
-        self.root, self.names, self.eps = root, names, eps
+    def __init__(self, root: nn.Module, norm: Node) -> None:
+        self.root, self.norm = root, norm
+
+    def __deepcopy__(self, memo: dict) -> '_NormFactor':
+        return _NormFactor(copy.deepcopy(self.root, memo), self.norm)
 
     def __call__(self) -> Tensor:
-        values = (None if name is None else _get(self.root, name) for name in self.names)
-        return affine_of(*values, self.eps)[0].detach()
+        values = (None if node is None else value_of(self.root, node) for node in self.norm.args[1:5])
+        return affine_of(*values, self.norm.args[7])[0].detach()
 
 
 def _calls(graph: Graph, target: Any) -> int:
@@ -290,11 +295,6 @@ def _drop_rectifiers(graph: Graph, root: nn.Module) -> None:
                 rectifier = node.args[0]
                 node.args = (rectifier.args[0],)
                 graph.erase_node(rectifier)
-
-
-def _get(root: nn.Module, name: str) -> Tensor:
-    parent, _, leaf = name.rpartition('.')
-    return getattr(root.get_submodule(parent), leaf)
 
 
 def _add_nested(parent: nn.Module, name: str, module: nn.Module) -> None:
