@@ -24,6 +24,7 @@ from .settings import EXAMPLE_SHAPE
 aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
 CHECK_SIZES = ((160, 224), (151, 217))
+EQUAL = ''  # no output differs
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
 
 
@@ -183,18 +184,21 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
     if not all(bound):
         sizes = [tuple(o if b else c for o, b, c in zip(own, bound, size, strict=True)) for size in CHECK_SIZES]
         faults = [_difference(captured, dense, size) for size in sizes]
-        if not any(faults):
-            return captured
+        if all(fault is None for fault in faults):  # too small for the network
+            larger = tuple(o if b else o + STRIDE for o, b in zip(own, bound, strict=True))
+            faults = [_difference(captured, dense, larger)]
         at_own = _difference(captured, dense, own)
-        if at_own is None and faults[0] is None:
+        if not any(faults) and at_own == EQUAL:
+            return captured
+        if at_own == EQUAL and faults[0] == EQUAL:
             captured.size_divisor = STRIDE
             _say_bound(dense, example, f'multiples of {STRIDE}')
             return captured
-        if at_own is None:
+        if at_own == EQUAL:
             _say_bound(dense, example, f'{own[0]}x{own[1]} (height x width)')
             captured = _settle(_export(dense.train(), example, any_size=False), dense)
-    fault = _difference(captured, dense, own)
-    if fault is not None:
+    fault = _difference(captured, dense, own, required=True)
+    if fault:
         raise UnsupportedModelError(
             f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {fault} in '
             'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
@@ -209,17 +213,25 @@ def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
     return captured
 
 
-def _difference(captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int]) -> str | None:
-    """In evaluation mode, the output in which the graph differs from the network on images of a size; None if in none.
+def _difference(
+    captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int], required: bool = False
+) -> str | None:
+    """In evaluation mode, the output in which the graph differs from the network on images of a size.
 
-    A size that the network itself does not take says nothing.
+    ``EQUAL`` if in none; None for a size that the network itself does not take, which says nothing, unless it is
+    required to.
     """
     images = torch.randn((captured.fixed_size[0] or 1, captured.fixed_size[1] or 3, *size))
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
         try:
             outputs = dense.eval()(images)
-        except (RuntimeError, ValueError, AssertionError):
+        except Exception as error:  # of whatever type: it is the model's own code
+            if required:
+                raise UnsupportedModelError(
+                    f'The network runs in training, but not in evaluation, on images of {size[0]}x{size[1]}: '
+                    f'{_explain(error, dense)}'
+                ) from error
             return None
         count = len(pytree.tree_leaves(outputs))
         if count != len(captured.layout.all_names):
@@ -237,7 +249,7 @@ def _difference(captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int,
     for name, one, other in zip(captured.layout.names, expected, found, strict=True):
         if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
             return name
-    return None
+    return EQUAL
 
 
 def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
@@ -246,7 +258,8 @@ def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     graphs = (_export(dense.train(), images).graph for images in (example, other))
     print_log(
         f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
-        'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant as example_shape.',
+        'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant: '
+        'QATHook(example_shape=…), or --example-shape of tools/calibrate.py.',
         logger='current',
         level=logging.WARNING,
     )

@@ -14,7 +14,7 @@ from torchao.quantization.pt2e.prepare import prepare
 from ..models.dense import DenseNetwork
 from .capture import CapturedNetwork, capture, set_mode
 from .constants import value_of
-from .errors import RangeError
+from .errors import QuantizationError, RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, fold_norms
 from .quantizer import (
@@ -215,19 +215,21 @@ class QuantizedNetwork(nn.Module):
         return forward(root, images)
 
     def _check_size(self, images: Tensor) -> None:
-        expected = self.program.fixed_size
-        if any(size is not None and size != found for size, found in zip(expected, images.shape, strict=True)):
+        expected, found = self.program.fixed_size, tuple(images.shape)
+        if any(size is not None and size != own for size, own in zip(expected, found, strict=True)):
             shown = tuple(size or 'any' for size in expected)
-            raise ValueError(
-                f'Images of shape {tuple(images.shape)} were given, but this network was captured for {shown}: '
-                'something in it depends on the size of the image. Resize the images to it, or capture with another '
-                'example_shape.'
+            raise QuantizationError(
+                f'Images of shape {found} were given, but this network was captured for {shown}: something in it '
+                'depends on the size of the image. Have the pipeline resize (and pad) the images to it, or capture '
+                f'the network for theirs: QATHook(example_shape=(2, 3, {found[2]}, {found[3]})) in training, '
+                f'--example-shape {found[2]} {found[3]} of tools/calibrate.py, and of tools/deploy.py with random '
+                'weights.'
             )
         divisor = self.program.size_divisor
-        if any(size % divisor for size in images.shape[2:]):
-            raise ValueError(
-                f'Images of shape {tuple(images.shape)} were given, but this network was captured for heights and '
-                f'widths that are multiples of {divisor}: set pad_size_divisor={divisor} of the data preprocessor.'
+        if any(size % divisor for size in found[2:]):
+            raise QuantizationError(
+                f'Images of shape {found} were given, but this network was captured for heights and widths that are '
+                f'multiples of {divisor}: set pad_size_divisor={divisor} of the data preprocessor.'
             )
 
     # -- building
