@@ -187,8 +187,10 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
         if all(fault is None for fault in faults):  # too small for the network
             larger = tuple(o if b else o + STRIDE for o, b in zip(own, bound, strict=True))
             faults = [_difference(captured, dense, larger)]
+        if EQUAL in faults and not any(faults):
+            return captured
         at_own = _difference(captured, dense, own)
-        if not any(faults) and at_own == EQUAL:
+        if at_own == EQUAL and not any(faults):
             return captured
         if at_own == EQUAL and faults[0] == EQUAL:
             captured.size_divisor = STRIDE
