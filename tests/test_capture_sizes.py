@@ -114,7 +114,9 @@ def test_sizes_that_a_network_does_not_take_say_nothing(kind, bound, said):
 
 def test_the_message_of_a_bound_network_names_the_options(said):
     _, network = prepared_segmenter(IntegerSize)
-    with pytest.raises(QuantizationError, match=r'example_shape=\(2, 3, 64, 96\)\).*--example-shape 64 96 of tools/cal'):
+    with pytest.raises(
+        QuantizationError, match=r'example_shape=\(2, 3, 64, 96\)\).*--example-shape 64 96 of tools/cal'
+    ):
         network(torch.randn(2, 3, 64, 96))
 
 

@@ -139,6 +139,9 @@ def test_the_tools_take_a_plain_state_dict_with_the_names_that_are_given(tmp_pat
     names = [f'kind {index}' for index in range(len(classes))]
     out = tmp_path / 'out'
     assert run_tool('infer', CONFIG, path, IMAGE, '--out', out, '--cfg-options', DATA, '--classes', *names) == 0
-    assert run_tool('infer', CONFIG, path, IMAGE, '--out', out, '--cfg-options', DATA, '--classes', 'one', 'two', 'three') == 2
+    assert (
+        run_tool('infer', CONFIG, path, IMAGE, '--out', out, '--cfg-options', DATA, '--classes', 'one', 'two', 'three')
+        == 2
+    )
     message = '--classes names 3 classes (one, two, three), the model of the config has num_classes=2'
     assert message in capfd.readouterr().err

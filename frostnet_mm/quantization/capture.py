@@ -4,7 +4,9 @@ import linecache
 import logging
 import operator
 import traceback
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -34,11 +36,14 @@ class CapturedNetwork:
 
     Args:
         module (GraphModule): One input, the images; a flat tuple of tensors as output.
-        layout (OutputLayout): How the outputs nest, and their names.
+        layout (OutputLayout): How the outputs of evaluation nest, and their names.
         fixed_size (tuple[int | None, ...]): The sizes of N, C, H and W that the graph is bound to; None for any.
         size_divisor (int): What H and W must be multiples of.
         constants (dict[str, Tensor]): Tensors that the network computes with, but that are neither parameter nor
         buffer.
+        training_layout (OutputLayout, optional): How all outputs of the graph nest, where training has more of them
+            (auxiliary heads).
+        selected (tuple[int, ...], optional): Which of them evaluation puts out.
     """
 
     module: GraphModule
@@ -46,6 +51,12 @@ class CapturedNetwork:
     fixed_size: tuple[int | None, ...]
     constants: dict[str, Tensor]
     size_divisor: int = 1
+    training_layout: OutputLayout | None = None
+    selected: tuple[int, ...] | None = None
+
+    def for_evaluation(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Those of something that there is for each output of the graph that belong to evaluation."""
+        return values if self.selected is None else tuple(values[index] for index in self.selected)
 
 
 def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE) -> CapturedNetwork:
@@ -235,23 +246,40 @@ def _difference(
                     f'{_explain(error, dense)}'
                 ) from error
             return None
-        count = len(pytree.tree_leaves(outputs))
-        if count != len(captured.layout.all_names):
-            raise UnsupportedModelError(
-                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) puts out '
-                f'{len(captured.layout.all_names)} tensors in training and {count} in evaluation (an auxiliary branch, '
-                'as those of DDRNet and PIDNet), so one graph cannot stand for both. Train the model in float, and '
-                'calibrate it (tools/calibrate.py).'
-            )
-        expected = captured.layout.flatten(outputs)
+        leaves = pytree.tree_leaves(outputs)
         try:
             found = evaluation_copy(captured.module)(images)
         except RuntimeError as error:
             return f'{captured.layout.names[0]} ({next(iter(str(error).splitlines()), "")})'
-    for name, one, other in zip(captured.layout.names, expected, found, strict=True):
-        if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
+    if len(leaves) != len(captured.layout.all_names):
+        _select(captured, dense, outputs, found)
+    for name, one, other in zip(captured.layout.names, leaves, captured.for_evaluation(found), strict=True):
+        if not _close(one, other):
             return name
     return EQUAL
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def _select(captured: CapturedNetwork, dense: DenseNetwork, outputs: Any, found: Sequence[Tensor]) -> None:
+    """Find what evaluation puts out among what the graph does, which is all that training needs."""
+    leaves = pytree.tree_leaves(outputs)
+    selected: list[int] = []
+    for leaf in leaves:
+        equal = [index for index, value in enumerate(found) if index not in selected and _close(leaf, value)]
+        if not equal:
+            raise UnsupportedModelError(
+                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) puts out {len(found)} tensors '
+                f'in training and {len(leaves)} in evaluation, which are not among them, so one graph cannot stand for '
+                'both. Have the head put out in training what it does in evaluation, and more if it needs more.'
+            )
+        selected.append(equal[0])
+    every = captured.layout
+    names = tuple(every.all_names[index] for index in selected)
+    captured.layout = replace(OutputLayout.of(outputs, dense.head_name), all_names=names)
+    captured.training_layout, captured.selected = every, tuple(selected)
 
 
 def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:

@@ -93,6 +93,8 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         GraphModule: With the quantizers still in it.
     """
     graph = network.program.copy_graph()
+    (output,) = (node for node in graph.nodes if node.op == 'output')
+    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)

@@ -37,6 +37,8 @@ class _Program:
         self.graph = prepared.graph
         self.meta = prepared.meta  # by which torchao knows a prepared graph
         self.layout = captured.layout
+        self.training_layout = captured.training_layout or captured.layout
+        self.for_evaluation = captured.for_evaluation
         self.fixed_size = captured.fixed_size
         self.size_divisor = captured.size_divisor
         self.fingerprint = fingerprint
@@ -47,7 +49,7 @@ class _Program:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each output."""
+        """A name for each output of evaluation."""
         return self.layout.names
 
     def forward(self, root: nn.Module, training: bool, update_norms: bool, folded: bool) -> Any:
@@ -201,10 +203,11 @@ class QuantizedNetwork(nn.Module):
         Returns:
             tuple: As :meth:`frostnet_mm.DenseNetwork.forward`.
         """
-        return self.program.layout.nest(self.flat(images))
+        layout = self.program.training_layout if self.training else self.program.layout
+        return layout.nest(self.flat(images))
 
     def flat(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the network; the outputs as a flat tuple in the order of ``program.names``."""
+        """Run the network; the outputs as a flat tuple in the order of ``program.names``, or all those of training."""
         self._check_size(images)
         for module in self.activations():
             module.begin_pass()
@@ -212,7 +215,8 @@ class QuantizedNetwork(nn.Module):
         # Evaluation computes what the converted network does, to the last digit; training needs the norms themselves.
         folded = self.simulating and not self.training
         forward = self.program.forward(root, self.training, self.training and not self.freeze_norms, folded)
-        return forward(root, images)
+        values = forward(root, images)
+        return values if self.training else self.program.for_evaluation(values)
 
     def _check_size(self, images: Tensor) -> None:
         expected, found = self.program.fixed_size, tuple(images.shape)
