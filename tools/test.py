@@ -112,13 +112,13 @@ def main() -> None:
     checkpoint = Checkpoint.open(args.checkpoint, args.classes)
     execution = checkpoint.execution('converted' if args.compare else args.execution)
     cfg = load_config(args.config, args.cfg_options, classes=checkpoint.classes)
-    checkpoint.dataset_meta_for(cfg)
     settle_work_dir(cfg, args.config, args.work_dir)
     cfg.load_from, cfg.resume = None, False
     configure_execution(cfg, checkpoint, execution, args.weight_bits)
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
+    checkpoint.dataset_meta_for(cfg)  # says whose classes they are, and refuses too many or too few
     load_runner_weights(runner, checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

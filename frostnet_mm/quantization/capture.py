@@ -284,7 +284,8 @@ def _select(captured: CapturedNetwork, dense: DenseNetwork, outputs: Any, found:
 
 def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     """Say to which sizes a graph is bound, and by which line of the network."""
-    other = torch.randn((*example.shape[:2], *CHECK_SIZES[0]), device=example.device)
+    larger = (size + STRIDE for size in example.shape[2:])
+    other = torch.randn((*example.shape[:2], *larger), device=example.device)
     graphs = (_export(dense.train(), images).graph for images in (example, other))
     print_log(
         f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
