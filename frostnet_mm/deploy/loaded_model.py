@@ -234,5 +234,6 @@ def _enliven(dense: nn.Module) -> None:
 def _class_names(model: nn.Module) -> tuple[str, ...]:
     rest = getattr(model, 'roi_head', None)  # of a two-stage detector, whose RPN knows one class only
     head = getattr(model, family_of(model).head) if rest is None else rest.bbox_head
+    head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last stage of a cascade
     count = head.num_classes
     return tuple(f'class {index}' for index in range(count))
