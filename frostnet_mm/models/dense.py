@@ -51,8 +51,8 @@ def _without_rpn(model: nn.Module) -> str | None:
         return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
     if type(model.rpn_head).forward is nn.Module.forward:
         return (
-            f'has a {type(model.rpn_head).__name__}, whose proposals are learned and not computed from the image (as in '
-            'Sparse R-CNN): expected an RPN with convolutions.'
+            f'has the RPN {type(model.rpn_head).__name__}, whose proposals are learned and not computed from the image '
+            '(as in Sparse R-CNN): expected one with convolutions.'
         )
     return None
 
