@@ -222,17 +222,55 @@ def test_what_no_graph_can_stand_for_is_refused_with_the_reason(kind, message):
         prepared_segmenter(kind)
 
 
-def test_a_head_with_an_auxiliary_output_in_training_is_refused_with_the_reason(monkeypatch):
+def with_head(monkeypatch, training, evaluation):
+    """A segmenter whose head puts out what two functions make of its logits, and its quantized network."""
     from mmseg.models.decode_heads import FCNHead
 
     from frostnet_mm.quantization import QuantizationSettings, prepare_model
 
     forward = FCNHead.forward
 
-    def with_auxiliary(head, inputs):
-        out = forward(head, inputs)
-        return (out, out * 2) if head.training else out
+    def changed(head, inputs):
+        return (training if head.training else evaluation)(forward(head, inputs))
 
-    monkeypatch.setattr(FCNHead, 'forward', with_auxiliary)
+    monkeypatch.setattr(FCNHead, 'forward', changed)
+    model = segmenter(CalledThrice)
+    return model, prepare_model(model, QuantizationSettings.of(example_shape=(2, 3, 32, 48)))
+
+
+def test_evaluation_takes_its_outputs_out_of_those_of_training(monkeypatch):
+    """As the heads of DDRNet and PIDNet, which have auxiliary outputs in training."""
+    model, network = with_head(monkeypatch, lambda out: (out * 2, (out, out.sigmoid())), lambda out: out)
+    assert network.program.names == ('decode_head.1.0',)
+    model.train()
+    network.simulate(False)
+    outputs, kept = network(images())
+    assert len(outputs) == 2 and len(outputs[1]) == 2 and kept == [] and len(network.flat(images())) == 3
+    assert torch.equal(outputs[0], outputs[1][0] * 2)
+    network.simulate(True)
+    network.observe(False)
+    model.eval()
+    with torch.no_grad():
+        (simulated,), nested = network.flat(images()), network(images())[0]
+        converted = convert(network)
+        assert torch.equal(nested, simulated) and torch.equal(converted(images())[0], converted.flat(images())[0])
+        step = (simulated.max() - simulated.min()) / 255
+        assert float((abs(simulated - converted.flat(images())[0]) > 0.01 * step).float().mean()) <= 0.001
+        network.simulate(False)
+        with detached(model):
+            assert torch.allclose(network(images())[0], model.decode_head.forward(model.backbone(images())), atol=1e-4)
+    assert not [node for node in converted.module.graph.nodes if 'sigmoid' in str(node.target)]
+
+
+def test_ranges_of_what_training_alone_puts_out_are_calibrated_too(monkeypatch):
+    from frostnet_mm.quantization.calibration import calibrate
+
+    model, network = with_head(monkeypatch, lambda out: (out, out.relu() + out.sigmoid()), lambda out: out)
+    model.eval()
+    assert calibrate(network, [images()], 'minmax') == 2
+    assert len(network.flat(images())) == 1
+
+
+def test_a_head_whose_evaluation_is_no_part_of_its_training_is_refused_with_the_reason(monkeypatch):
     with pytest.raises(UnsupportedModelError, match=r'decode_head \(FCNHead\) puts out 2 tensors in training and 1 in'):
-        prepare_model(segmenter(CalledThrice), QuantizationSettings.of(example_shape=(2, 3, 32, 48)))
+        with_head(monkeypatch, lambda out: (out, out * 2), lambda out: out * 3)

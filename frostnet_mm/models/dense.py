@@ -47,7 +47,14 @@ def _nothing_refused(model: nn.Module) -> None:
 
 
 def _without_rpn(model: nn.Module) -> str | None:
-    return None if model.with_rpn else 'has no RPN (precomputed proposals): expected rpn_head in the config.'
+    if not model.with_rpn:
+        return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
+    if type(model.rpn_head).forward is nn.Module.forward:
+        return (
+            f'has the RPN {type(model.rpn_head).__name__}, whose proposals are learned and not computed from the image '
+            '(as in Sparse R-CNN): expected one with convolutions.'
+        )
+    return None
 
 
 def _cascade(model: nn.Module) -> str | None:

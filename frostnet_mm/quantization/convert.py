@@ -14,6 +14,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
 from .capture import set_mode
+from .constants import fold_constants
 from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
@@ -92,6 +93,8 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         GraphModule: With the quantizers still in it.
     """
     graph = network.program.copy_graph()
+    (output,) = (node for node in graph.nodes if node.op == 'output')
+    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
@@ -101,6 +104,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
     _erase_identities(module)
+    fold_constants(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
@@ -173,10 +177,10 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
     norm = batch_norm_of(conv)
     quantizer = _quantizer_of(module, conv.args[1], WeightFakeQuantize)
     weight_node = conv.args[1].args[0] if quantizer is not None else conv.args[1]
-    if weight_node.op != 'get_attr':
-        return
-    weight = _value(module, weight_node)
-    bias = _value(module, conv.args[2]) if len(conv.args) > 2 else None
+    bias_node = conv.args[2] if len(conv.args) > 2 else None
+    if weight_node.op != 'get_attr' or (bias_node is not None and bias_node.op != 'get_attr'):
+        return  # computed from the images
+    weight, bias = _value(module, weight_node), _value(module, bias_node)
     if norm is not None:
         factor, shift = _affine(module, norm)
         weight, scale = folded_weight(weight, factor, 1 if conv.target in TRANSPOSED else 0, quantizer)
@@ -184,7 +188,7 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
     elif quantizer is not None:
-        scale, weight = quantizer.scale(weight).clone(), quantizer(weight)
+        scale = quantizer.scale(weight).clone()  # rounded once, to the scales that are kept
     inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
     if quantizer is not None and inputs is not None:
         scale = quantizer.joined(scale_with_room(scale, bias, inputs))

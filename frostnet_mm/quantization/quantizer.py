@@ -243,8 +243,9 @@ class DenseQuantizer(Quantizer):
 
     def _annotate_convolution(self, node: Node, skip_output: set[Node]) -> None:
         weight, axis = node.args[1], 0
-        if depends_on_images(weight):
-            return
+        bias = node.args[2] if len(node.args) > 2 else None
+        if depends_on_images(weight) or (bias is not None and depends_on_images(bias)):
+            return  # no integers can be stored for it
         if node.target in TRANSPOSED:
             user = _single_user(node)
             if groups_of_transposed(node) != 1 and (user is None or user.target not in BATCH_NORM):
