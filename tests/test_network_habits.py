@@ -1,5 +1,7 @@
 """What networks are written like: one habit each, through capture, training, conversion and engines."""
 
+from contextlib import nullcontext
+
 import onnx
 import pytest
 import torch
@@ -7,6 +9,7 @@ from mmcv.cnn.bricks import DropPath
 from segmenter_parts import settled
 from tiny_segmenter import images, prepared_segmenter, segmenter
 from torch import nn
+from torch.fx import Graph
 from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
@@ -14,7 +17,7 @@ from frostnet_mm.deploy.flat_network import converted_network, traceable
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
 from frostnet_mm.models.dense import UnsupportedModelError, detached
-from frostnet_mm.quantization import convert, int8_share
+from frostnet_mm.quantization import convert, graph_forms, int8_share
 
 
 class Habit(nn.Module):
@@ -274,3 +277,13 @@ def test_ranges_of_what_training_alone_puts_out_are_calibrated_too(monkeypatch):
 def test_a_head_whose_evaluation_is_no_part_of_its_training_is_refused_with_the_reason(monkeypatch):
     with pytest.raises(UnsupportedModelError, match=r'decode_head \(FCNHead\) puts out 2 tensors in training and 1 in'):
         with_head(monkeypatch, lambda out: (out, out * 2), lambda out: out * 3)
+
+
+@pytest.mark.parametrize(('operator', 'refused'), [('div.out', True), ('to.dtype_layout', False)])
+def test_only_operators_that_write_into_a_tensor_given_are_refused(operator, refused):
+    packet, overload = operator.split('.')
+    graph = Graph()
+    x = graph.placeholder('x')
+    graph.output(graph.call_function(getattr(getattr(torch.ops.aten, packet), overload), (x, x)))
+    with pytest.raises(UnsupportedModelError) if refused else nullcontext():
+        graph_forms._refuse_out(graph)
