@@ -63,7 +63,9 @@ def test_what_is_repeated_is_cut(zoo):
     from _zoo_families import shorten
 
     model = dict(backbone=dict(depths=[2, 2, 18, 1], depth=50), necks=[dict(num_layers=(3, 1), num_outs=4)])
+    model['train_cfg'] = dict(sampler=dict(num=512, pos_fraction=0.25))
     shorten(model)
+    assert model.pop('train_cfg') == dict(sampler=dict(num=64, pos_fraction=0.25))
     assert model == dict(backbone=dict(depths=[2, 2, 2, 1], depth=50), necks=[dict(num_layers=[2, 1], num_outs=4)])
 
 
@@ -116,7 +118,21 @@ def test_a_network_is_taken_to_both_engines(zoo, one_model):
     row = one_model.take_through(study_of(one_model, Backbone), saved.append)
     assert [row.get(step) for step in zoo.STEPS] == ['ok'] * 6, row
     assert [row['running'] for row in saved] == list(zoo.STEPS)
-    assert row['int8'] == 1.0 and row['config'] == 'mmseg::tiny/tiny' and zoo.works(row)
+    assert (row['int8'], row['fixed']) == (1.0, False) and row['config'] == 'mmseg::tiny/tiny' and zoo.works(row)
+
+
+class Bound(Backbone):
+    """Its graph holds for images of one size."""
+
+    def forward(self, x):
+        return (torch.nn.functional.adaptive_avg_pool2d(super().forward(x)[0], int(x.shape[2] * 0.25)),)
+
+
+def test_a_network_that_is_bound_to_a_size_is_captured_at_that_of_the_study(one_model):
+    study = study_of(one_model, Bound)
+    study.build()
+    study.capture()
+    assert study.facts['fixed'] and study.network.program.fixed_size[2:] == study.size
 
 
 @pytest.mark.parametrize(
@@ -175,6 +191,11 @@ def hang():
     time.sleep(60)
 
 
+def spin():
+    while True:
+        pass
+
+
 def eat():
     kept = bytearray(300 << 20)
     kept[::4096] = b'1' * len(kept[::4096])
@@ -185,16 +206,15 @@ def raise_(error):
     raise error
 
 
-def test_many_in_processes_of_their_own(zoo, tmp_path):
+def test_many_in_processes_of_their_own(zoo, tmp_path, monkeypatch):
     good, hanging, eating, dying, raw = (Fake(f'mmdet/{name}') for name in ('good', 'hang', 'eat', 'die', 'raw'))
     hanging.step, eating.capture = hang, eat
     dying.convert = lambda: sys.modules['os']._exit(3)
     raw.openvino = lambda: raise_(IndexError('list | index'))
+    monkeypatch.setattr(zoo, 'WAIT', 6)
     rows = {}
-    start = time.monotonic()
-    args = argparse.Namespace(out=tmp_path, limit=3, memory=0.15, jobs=5)
+    args = argparse.Namespace(out=tmp_path, limit=1, memory=0.15, jobs=5)
     zoo.run_all([good, hanging, eating, dying, raw], args, rows.__setitem__)
-    assert time.monotonic() - start < 10
     found = {name.split('/')[1]: [row.get(step, '–') for step in zoo.STEPS] for name, row in rows.items()}
     assert found == dict(
         good=['ok'] * 6,
@@ -203,6 +223,7 @@ def test_many_in_processes_of_their_own(zoo, tmp_path):
         die=['ok', 'ok', 'ok', 'DEFECT', '–', '–'],
         raw=['ok'] * 5 + ['DEFECT'],
     )
+    assert rows['mmdet/hang']['says'] == 'It waited longer than the limit.'
     assert rows['mmdet/die']['says'] == 'The process ended with status 3.'
     assert 'IndexError: list | index' in (tmp_path / 'mmdet_raw.log').read_text()
     assert zoo.summary(rows) == (
@@ -210,6 +231,13 @@ def test_many_in_processes_of_their_own(zoo, tmp_path):
     )
     line = next(line for line in zoo.table(rows).splitlines() if 'mmdet/raw' in line)
     assert line == '| mmdet/raw | `fake` | ok | ok | ok | ok | DEFECT | – | IndexError: list / index |'
+
+
+def test_the_limit_is_time_of_a_core(zoo, tmp_path):
+    spinning, rows = Fake('mmdet/spin'), {}
+    spinning.convert = spin
+    zoo.run_all([spinning], argparse.Namespace(out=tmp_path, limit=1, memory=1, jobs=1), rows.__setitem__)
+    assert (rows['mmdet/spin']['convert'], rows['mmdet/spin']['says']) == ('TIME', 'It took longer than the limit.')
 
 
 def test_what_is_done_is_not_done_again(zoo, tmp_path, monkeypatch, capsys):

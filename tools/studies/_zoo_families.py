@@ -37,6 +37,7 @@ SPECIAL: dict[str, dict] = {
     'mmdet/yolact': dict(size=(550, 550)),
     'mmdet/cornernet': dict(size=(511, 511)),
     'mmdet/centripetalnet': dict(size=(511, 511)),
+    'mmdet/fcos': dict(config='fcos_r50-caffe_fpn_gn-head_1x_coco'),  # the smaller ones have other variants of the head
     'mmdet/ddod': dict(size=(384, 384)),  # deformable convolutions need 3x3 maps
     'mmdet/dyhead': dict(size=(384, 384)),
     'mmdet/reppoints': dict(size=(384, 384)),
@@ -49,6 +50,7 @@ SPECIAL: dict[str, dict] = {
     'mmdet/detectors': dict(config='detectors_cascade-rcnn_r50_1x_coco'),
     'mmdet/hrnet': dict(config='faster-rcnn_hrnetv2p-w18-1x_coco'),
     'mmdet/rpn': dict(config='rpn_r50_fpn_1x_coco'),
+    'mmdet/cascade_rpn': dict(config='cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco'),
     'mmdet/dcn': dict(config='faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco'),
     'mmdet/dcnv2': dict(config='faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco'),
     'mmdet/guided_anchoring': dict(config='ga-retinanet_r50_fpn_1x_coco', size=(384, 384)),
@@ -61,6 +63,8 @@ SPECIAL: dict[str, dict] = {
     'mmseg/swin': dict(config='swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512'),
     'mmseg/ann': dict(config='ann_r50-d8_4xb2-40k_cityscapes-512x1024'),
 }
+#: At most so many of what the dense network is not concerned with: proposals, and samples of them, in training.
+PROPOSALS = dict(nms_pre=200, max_per_img=50, num=64)
 #: What makes a config's model larger, by the words of its name; of equals the shorter name is taken.
 COSTS = (
     (r'tta', 1000),
@@ -96,7 +100,7 @@ def find_families(names: list[str] | None) -> dict[str, str]:
     lacking = sorted(set(names or ()) - set(found))
     if lacking:
         raise UserError(f'--names {" ".join(lacking)}: expected names of {", ".join(found) or "mmdet or mmseg"}.')
-    return {name: config for name, config in found.items() if not names or name in names}
+    return {name: found[name] for name in names or found}
 
 
 def cut_repetitions() -> None:
@@ -112,11 +116,13 @@ def cut_repetitions() -> None:
 
 
 def shorten(node: object) -> None:
-    """Have transformers repeat no more than two blocks a stage, of a model config in place."""
+    """Have transformers repeat no more than two blocks a stage, and second stages take few proposals; in place."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ('depths', 'num_layers') and isinstance(value, (list, tuple)):
                 node[key] = [min(int(count), 2) for count in value]
+            elif key in PROPOSALS and isinstance(value, int):
+                node[key] = min(value, PROPOSALS[key])
             else:
                 shorten(value)
     elif isinstance(node, (list, tuple)):

@@ -64,6 +64,8 @@ class Study:
         without_pretrained(cfg.model)
         if not self.full:
             shorten(cfg.model)
+        if 'img_size' in cfg.model.get('backbone', {}):  # of which some transformers keep tables
+            cfg.model.backbone.img_size = self.size
         preprocessor = cfg.model.get('data_preprocessor') or {}
         for key in ('batch_augments', 'size', 'test_cfg'):  # they need a Runner, or make images large
             preprocessor.pop(key, None)
@@ -91,22 +93,31 @@ class Study:
 
     def capture(self) -> None:
         """The quantized network in the place of the dense one, with ranges of noise."""
+        from frostnet_mm.quantization import QuantizationSettings
+        from frostnet_mm.quantization.report import int8_share
+
+        self._prepare(QuantizationSettings())
+        fixed = self.network.program.fixed_size[2:]
+        if any(size not in (None, own) for size, own in zip(fixed, self.size, strict=True)):  # as the message says
+            self.build()
+            self._prepare(QuantizationSettings(example_shape=(2, 3, *self.size)))
+        self.facts.update(int8=int8_share(self.network), fixed=self.network.program.fixed_size[2:] != (None, None))
+
+    def _prepare(self, settings: object) -> None:
         import torch
 
         from frostnet_mm.deploy.loaded_model import _enliven, _gather_statistics
         from frostnet_mm.models.dense import DenseNetwork
         from frostnet_mm.quantization import prepare_model
         from frostnet_mm.quantization.calibration import calibrate
-        from frostnet_mm.quantization.report import int8_share
 
         dense = DenseNetwork(self.model)
         noise = [torch.randn(2, 3, *self.size) for _ in range(2)]
         self.model.train()
         _enliven(dense)
         _gather_statistics(self.model, dense, noise)
-        self.network = prepare_model(self.model)
+        self.network = prepare_model(self.model, settings)
         calibrate(self.network, noise, 'minmax')
-        self.facts['int8'] = int8_share(self.network)
 
     def step(self) -> None:
         """A training step in simulated INT8."""

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -35,6 +36,7 @@ from frostnet_mm.cli import run_tool
 from frostnet_mm.files import write_text
 
 FAULTS = ('DEFECT', 'WRONG', 'TIME', 'MEMORY')
+WAIT = 10  # on a busy machine a second of a core may take so long
 PAGE = os.sysconf('SC_PAGE_SIZE')
 
 
@@ -42,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Take a model of every family of mmdet and mmseg to the engines.')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='logs and results')
     parser.add_argument('--names', nargs='+', metavar='NAME', help='only these families, such as mmdet/fcos')
-    parser.add_argument('--limit', type=int, default=120, help='seconds that a family may take; default 120')
+    parser.add_argument('--limit', type=int, default=120, help='seconds of a core that a family may take; default 120')
     parser.add_argument('--memory', type=float, default=8, help='GiB that a family may take; default 8')
     parser.add_argument('--jobs', type=int, default=1, help='families at a time, of a thread each; default 1')
     parser.add_argument('--full', action='store_true', help='leave blocks that a backbone repeats')
@@ -58,17 +60,19 @@ class Child:
         self.file = folder / f'{study.name.replace("/", "_")}.json'
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.file, json.dumps(dict(config=study.config, running='build')))
-        self.end = time.monotonic() + limit
+        self.end = time.monotonic() + WAIT * limit
         self.shared = gib(os.getpid())
         sys.stdout.flush()
         self.process = os.fork()
         if self.process == 0:
-            self._become(study)
+            self._become(study, limit)
 
-    def _become(self, study: Study) -> None:
+    def _become(self, study: Study, limit: int) -> None:
         code = 1
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
             stream = os.open(self.file.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for number in (1, 2):
                 os.dup2(stream, number)
@@ -92,9 +96,12 @@ class Child:
         outcome, says = '', ''
         if done:
             code = os.waitstatus_to_exitcode(status)
-            outcome, says = ('', '') if code == 0 else ('DEFECT', f'The process ended with status {code}.')
+            if code == -signal.SIGXCPU:
+                outcome, says = 'TIME', 'It took longer than the limit.'
+            elif code:
+                outcome, says = 'DEFECT', f'The process ended with status {code}.'
         elif time.monotonic() > self.end:
-            outcome, says = 'TIME', 'It took longer than the limit.'
+            outcome, says = 'TIME', 'It waited longer than the limit.'
         elif gib(self.process) - self.shared > self.memory:
             outcome, says = 'MEMORY', f'It took more than {self.memory:g} GiB.'
         else:
@@ -124,6 +131,7 @@ def gib(process: int) -> float:
 def run_all(studies: list[Study], args: argparse.Namespace, keep: Callable[[str, dict], None]) -> None:
     """Run families, so many at a time."""
     waiting, running = list(reversed(studies)), []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which ends the children below
     progress = tqdm(total=len(studies), unit='family', disable=None)
     try:
         while waiting or running:
@@ -170,6 +178,7 @@ def table(rows: dict[str, dict]) -> str:
         if row.get('build') != 'ok':
             cells[0] = row.get('build', '–')
         share = f'{row["int8"]:.0%}' if 'int8' in row else '–'
+        share += ', one size' * bool(row.get('fixed'))
         said = row.get('says', '').replace('|', '/')
         said = said if len(said) <= 240 else f'{said[:240]} …'
         lines.append([name, f'`{row["config"].split("/")[-1]}`', *cells, share, said])
