@@ -233,7 +233,8 @@ def test_many_in_processes_of_their_own(zoo, tmp_path, monkeypatch):
     assert line == '| mmdet/raw | `fake` | ok | ok | ok | ok | DEFECT | – | IndexError: list / index |'
 
 
-def test_the_limit_is_time_of_a_core(zoo, tmp_path):
+def test_the_limit_is_time_of_a_core(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, 'WAIT', 300)
     spinning, rows = Fake('mmdet/spin'), {}
     spinning.convert = spin
     zoo.run_all([spinning], argparse.Namespace(out=tmp_path, limit=1, memory=1, jobs=1), rows.__setitem__)

@@ -33,6 +33,15 @@ def numbers_of_classes(node: object) -> Iterator[int]:
         yield from numbers_of_classes(value)
 
 
+def asked_for(node: object) -> Iterator[str]:
+    """The kinds of labels that a data set's pipeline loads."""
+    if isinstance(node, dict):
+        yield from (key for key in ('with_mask', 'with_seg') if node.get(key))
+        node = tuple(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        yield from asked_for(value)
+
+
 class Study:
     """A model on its way to the engines; each method named in ``STEPS`` takes it one step further.
 
@@ -49,6 +58,7 @@ class Study:
         self.special = SPECIAL.get(name, {})
         self.size = self.special.get('size', SIZE)
         self.full = full
+        self.labels: set[str] = set()  # beyond boxes
         self.facts: dict = {}
 
     def build(self) -> None:
@@ -71,6 +81,7 @@ class Study:
             preprocessor.pop(key, None)
         if self.package == 'mmseg':
             preprocessor['size_divisor'] = 32
+        self.labels = set(asked_for(cfg.get('train_dataloader')))
         torch.manual_seed(0)
         self.model = MODELS.build(cfg.model)
         self.model.init_weights()
@@ -83,8 +94,11 @@ class Study:
 
         torch.manual_seed(0)
         np.random.seed(0)
-        make = _detection_batch if self.package == 'mmdet' else _segmentation_batch
-        return self.model.data_preprocessor(make(self.size, self.classes, self.special.get('stride', 1)), True)
+        if self.package == 'mmseg':
+            batch = _segmentation_batch(self.size, self.classes)
+        else:
+            batch = _detection_batch(self.size, self.classes, self.labels, self.special.get('stride', 1))
+        return self.model.data_preprocessor(batch, True)
 
     def losses(self, batch: dict) -> object:
         """The sum of the model's losses."""
@@ -94,22 +108,23 @@ class Study:
     def capture(self) -> None:
         """The quantized network in the place of the dense one, with ranges of noise."""
         from frostnet_mm.quantization import QuantizationSettings
+        from frostnet_mm.quantization.calibration import calibrate
         from frostnet_mm.quantization.report import int8_share
 
-        self._prepare(QuantizationSettings())
+        noise = self._prepare(QuantizationSettings())
         fixed = self.network.program.fixed_size[2:]
         if any(size not in (None, own) for size, own in zip(fixed, self.size, strict=True)):  # as the message says
             self.build()
-            self._prepare(QuantizationSettings(example_shape=(2, 3, *self.size)))
+            noise = self._prepare(QuantizationSettings(example_shape=(2, 3, *self.size)))
+        calibrate(self.network, noise, 'minmax')
         self.facts.update(int8=int8_share(self.network), fixed=self.network.program.fixed_size[2:] != (None, None))
 
-    def _prepare(self, settings: object) -> None:
+    def _prepare(self, settings: object) -> list:
         import torch
 
         from frostnet_mm.deploy.loaded_model import _enliven, _gather_statistics
         from frostnet_mm.models.dense import DenseNetwork
         from frostnet_mm.quantization import prepare_model
-        from frostnet_mm.quantization.calibration import calibrate
 
         dense = DenseNetwork(self.model)
         noise = [torch.randn(2, 3, *self.size) for _ in range(2)]
@@ -117,7 +132,7 @@ class Study:
         _enliven(dense)
         _gather_statistics(self.model, dense, noise)
         self.network = prepare_model(self.model, settings)
-        calibrate(self.network, noise, 'minmax')
+        return noise
 
     def step(self) -> None:
         """A training step in simulated INT8."""
@@ -221,7 +236,7 @@ def compare(name: str, simulated: object, integers: object) -> None:
         )
 
 
-def _detection_batch(size: tuple[int, int], classes: int, stride: int) -> dict:
+def _detection_batch(size: tuple[int, int], classes: int, labels: set[str], stride: int) -> dict:
     from mmdet.testing import demo_mm_inputs
 
     return demo_mm_inputs(
@@ -230,12 +245,12 @@ def _detection_batch(size: tuple[int, int], classes: int, stride: int) -> dict:
         num_items=[3, 3],
         num_classes=max(classes, 2),
         sem_seg_output_strides=stride,
-        with_mask=True,
-        with_semantic=True,
+        with_mask='with_mask' in labels,
+        with_semantic='with_seg' in labels,
     )
 
 
-def _segmentation_batch(size: tuple[int, int], classes: int, stride: int) -> dict:
+def _segmentation_batch(size: tuple[int, int], classes: int) -> dict:
     import torch
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
