@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -179,7 +180,7 @@ def table(rows: dict[str, dict]) -> str:
             cells[0] = row.get('build', '–')
         share = f'{row["int8"]:.0%}' if 'int8' in row else '–'
         share += ', one size' * bool(row.get('fixed'))
-        said = row.get('says', '').replace('|', '/')
+        said = re.sub(r'\S*/site-packages/', '', row.get('says', '')).replace('|', '/')
         said = said if len(said) <= 240 else f'{said[:240]} …'
         lines.append([name, f'`{row["config"].split("/")[-1]}`', *cells, share, said])
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
