@@ -59,6 +59,7 @@ SPECIAL: dict[str, dict] = {
     'mmdet/res2net': dict(config='faster-rcnn_res2net-101_fpn_2x_coco'),
     'mmdet/yolo': dict(config='yolov3_mobilenetv2_8xb24-320-300e_coco'),
     'mmdet/gcnet': dict(config='mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco'),
+    'mmseg/mobilenet_v3': dict(size=(512, 512)),  # its head pools windows of 49x49
     'mmseg/unet': dict(config='unet-s5-d16_fcn_4xb4-40k_drive-64x64'),
     'mmseg/swin': dict(config='swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512'),
     'mmseg/ann': dict(config='ann_r50-d8_4xb2-40k_cityscapes-512x1024'),
