@@ -188,11 +188,14 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
     elif quantizer is not None:
-        scale = quantizer.scale(weight).clone()  # rounded once, to the scales that are kept
+        scale = quantizer.scale(weight).clone()
     inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
     if quantizer is not None and inputs is not None:
         scale = quantizer.joined(scale_with_room(scale, bias, inputs))
         bias = rounded_bias(bias, inputs, scale)
+    if quantizer is not None:
+        # as the simulation rounds it: torch's own operator multiplies by 1 / scale, and ties fall elsewhere
+        weight = quantizer.with_scale(weight, scale)
     if bias is not None and (quantizer is not None or norm is not None):
         _set_argument(module, conv, 2, bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
     name = f'{_plain(weight_node)}_folded_{conv.name}'
