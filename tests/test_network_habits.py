@@ -84,6 +84,22 @@ class NoStatistics(Habit):
         return self.block(x)
 
 
+class Focus(Habit):
+    """YOLOX's stem: patches of every second row and column, which begin with the same rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(12, 16, 3, 1, 1, bias=False)
+
+    def forward(self, x):
+        rows = [x[..., start::2, :] for start in (0, 0, 1, 1)]
+        patches = [row[..., start::2] for row, start in zip(rows, (0, 1, 0, 1), strict=True)]
+        return super().forward(torch.cat(patches, 1))
+
+    def middle(self, x):
+        return self.block(x)
+
+
 class ToFloat(Habit):
     def middle(self, x):
         return self.block(x * (x > 0.1).to(torch.float32)) + (x > 0.2).float()
@@ -127,6 +143,7 @@ HABITS = (
     GroupedTransposed,
     DepthwiseTransposed,
     NoStatistics,
+    Focus,
     ToFloat,
     WeightOfImage,
     ZeroResidual,

@@ -104,6 +104,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
     _erase_identities(module)
+    _merge_twins(module.graph)
     fold_constants(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
@@ -148,6 +149,27 @@ def _erase_identities(module: GraphModule) -> None:
         if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _merge_twins(graph: Graph) -> None:
+    """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
+    known: dict[tuple, Node] = {}
+    for node in list(graph.nodes):
+        tags = getattr(node.target, 'tags', ())
+        changes = getattr(getattr(node.target, '_schema', None), 'is_mutable', False) or _is_changed(node)
+        if node.op not in ('call_function', 'call_module') or changes or torch.Tag.nondeterministic_seeded in tags:
+            continue
+        twin = known.setdefault((node.op, node.target, _hashable(node.args), _hashable(node.kwargs)), node)
+        if twin is not node:
+            node.replace_all_uses_with(twin)
+            graph.erase_node(node)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple((key, _hashable(item)) for key, item in value.items())
+    # 1, 1.0 and True are equal, and other arguments
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else (type(value), value)
 
 
 def _is_whole(node: Node) -> bool:
