@@ -6,6 +6,7 @@ import onnx
 import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
+from mmcv.ops import ModulatedDeformConv2dPack
 from segmenter_parts import settled
 from tiny_segmenter import images, prepared_segmenter, segmenter
 from torch import nn
@@ -225,6 +226,15 @@ class Spectral(Habit):
         return self.block(x)
 
 
+class Deformable(Habit):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = ModulatedDeformConv2dPack(16, 16, 3, padding=1)
+
+    def middle(self, x):
+        return self.block(x)
+
+
 class NoisyInTraining(Habit):
     def middle(self, x):
         return self.block(x) + (torch.ones_like(x) if self.training else 0)
@@ -233,6 +243,10 @@ class NoisyInTraining(Habit):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
+        (
+            Deformable,
+            r'backbone\.conv \(Mod.*one of mmcv.s compiled operators \(modulated_deform_conv\).*dcn=None',
+        ),
         (Spectral, r'backbone\.conv\.parametrizations.* as spectral_norm does'),
         (NoisyInTraining, 'computes its output decode_head in another way in evaluation than in training'),
     ],

@@ -6,6 +6,7 @@ import operator
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
 CHECK_SIZES = ((160, 224), (151, 217))
 EQUAL = ''  # no output differs
+#: Where mmcv's operators lie that are compiled.
+COMPILED_OPERATORS = '/mmcv/ops/'
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
 
 
@@ -135,14 +138,22 @@ def _explain(error: Exception, dense: DenseNetwork) -> str:
     """Name the innermost module that could not be captured, and its line."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     names = {id(module): name for name, module in dense.named_modules() if name}
-    found = None
+    found = compiled = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_locals.get('self')
         if id(module) in names:
             found = module, frame.f_code.co_filename, line
+        if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
+            compiled = Path(frame.f_code.co_filename).stem
     if found is None:
         return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}'
     module, file, line = found
+    if compiled:
+        return (
+            f"{names[id(module)]} ({type(module).__name__}) is one of mmcv's compiled operators ({compiled}), which "
+            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place (as '
+            'dcn=None, or conv_cfg=None, for deformable convolutions), or leave the model in float (without QATHook).'
+        )
     return (
         f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
         f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
