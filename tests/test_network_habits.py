@@ -14,7 +14,7 @@ from torch.fx import Graph
 from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
-from frostnet_mm.deploy.flat_network import converted_network, traceable
+from frostnet_mm.deploy.flat_network import converted_network, float_network, traceable
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
 from frostnet_mm.models.dense import UnsupportedModelError, detached
@@ -318,3 +318,19 @@ def test_only_operators_that_write_into_a_tensor_given_are_refused(operator, ref
     graph.output(graph.call_function(getattr(getattr(torch.ops.aten, packet), overload), (x, x)))
     with pytest.raises(UnsupportedModelError) if refused else nullcontext():
         graph_forms._refuse_out(graph)
+
+
+class ManyStrides(Habit):
+    """Halves maps without padding, as SSD300 does: small images vanish."""
+
+    def middle(self, x):
+        for _ in range(5):
+            x = functional.max_pool2d(self.block(x), 2)
+        return functional.relu(functional.conv2d(x, self.conv.weight))
+
+
+def test_a_network_that_takes_no_small_images_is_deployed_in_float():
+    flat = float_network(segmenter(ManyStrides).eval())
+    assert flat.names == ('decode_head',)
+    with torch.no_grad():
+        assert flat(torch.zeros(1, 3, 320, 384))[0].shape == (1, 5, 3, 4)
