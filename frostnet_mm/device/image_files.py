@@ -245,7 +245,8 @@ def _scaled(image: np.ndarray, content: bytes) -> np.ndarray:
     Raises:
         ImageError: They have another range, of which the file does not say how it is to be shown, or are no floats.
     """
-    if image.shape[2:] > (1,) and is_tiff(content) and tiff_number(content, _PLANAR) == 2:  # first: its values are noise
+    # before its values, which are noise
+    if image.shape[2:] > (1,) and is_tiff(content) and tiff_number(content, _PLANAR) == 2:
         raise ImageError('it is a TIFF of float planes, one a channel, which OpenCV garbles: convert it to PNG')
     low, high = float(image.min()), float(image.max())
     known = np.issubdtype(image.dtype, np.floating) and low >= -_ABOUT and high <= 1 + _ABOUT  # NaN neither
