@@ -49,9 +49,10 @@ def _nothing_refused(model: nn.Module) -> None:
 def _without_rpn(model: nn.Module) -> str | None:
     if not model.with_rpn:
         return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
-    if type(model.rpn_head).forward is nn.Module.forward:
+    rpn = getattr(model, 'rpn_head', None)
+    if rpn is not None and type(rpn).forward is nn.Module.forward:
         return (
-            f'has the RPN {type(model.rpn_head).__name__}, whose proposals are learned and not computed from the image '
+            f'has the RPN {type(rpn).__name__}, whose proposals are learned and not computed from the image '
             '(as in Sparse R-CNN): expected one with convolutions.'
         )
     return None

@@ -245,7 +245,8 @@ def _difference(
     ``EQUAL`` if in none; None for a size that the network itself does not take, which says nothing, unless it is
     required to.
     """
-    images = torch.randn((captured.fixed_size[0] or 1, captured.fixed_size[1] or 3, *size))
+    generator = torch.Generator().manual_seed(0)  # training goes on with the random numbers that it would have had
+    images = torch.randn((captured.fixed_size[0] or 1, captured.fixed_size[1] or 3, *size), generator=generator)
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
         try:
@@ -296,7 +297,7 @@ def _select(captured: CapturedNetwork, dense: DenseNetwork, outputs: Any, found:
 def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     """Say to which sizes a graph is bound, and by which line of the network."""
     larger = (size + STRIDE for size in example.shape[2:])
-    other = torch.randn((*example.shape[:2], *larger), device=example.device)
+    other = torch.zeros((*example.shape[:2], *larger), device=example.device)
     graphs = (_export(dense.train(), images).graph for images in (example, other))
     print_log(
         f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
