@@ -3,7 +3,9 @@
 #   python tools/train.py configs/ssdlite_frostnet_custom.py --cfg-options data_root=path/to/data
 #
 # Compared with the COCO config: a feature map of stride 8 for objects of 20 to 48 pixels (in the 320x320 input), milder
-# augmentation, and a schedule for hundreds to thousands of images from scratch on one machine.
+# augmentation, and a schedule for hundreds to thousands of images from scratch on one machine. If mAP still rises at
+# the end, as it does with many classes (201 photographs of 12 classes: 0.20 after 10 epochs, 0.45 after 24), train
+# longer (max_epochs=60; the learning rate follows) and from ImageNet weights (docs/training.md).
 _base_ = './ssdlite_frostnet_coco.py'
 
 classes = 'from_annotations'

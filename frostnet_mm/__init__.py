@@ -10,7 +10,9 @@ check_environment()
 
 from . import data, engine, models, quantization, registry  # noqa: F401
 from .lazy import offer
+from .models.upstream import mend_upstream
 from .version import __version__
 
+mend_upstream()
 _PACKAGES = {'.data': data, '.engine': engine, '.models': models, '.quantization': quantization}
 __all__ = ['__version__', *offer(__name__, {name: package.__all__ for name, package in _PACKAGES.items()})]

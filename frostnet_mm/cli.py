@@ -1,9 +1,14 @@
 """What all command-line tools share: one clear line for what a user can mend, a traceback for what is our fault."""
 
 import argparse
+import errno
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from urllib.error import URLError
 
 from mmengine.config import DictAction
 
@@ -20,16 +25,53 @@ USER_ERRORS = (
     PermissionError,
 )
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# mmdet warns so on import, of a metric that is not used here: COCO metrics are computed with pycocotools.
+UNTRUE_WARNINGS = ('faster_coco_eval is not installed, metrics will not be computed',)
+
+# Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
+PATH_KEYS = frozenset('data_root ann_file load_from work_dir checkpoint img img_path seg_map_path'.split())
+
+
+class ConfigOptions(DictAction):
+    """mmengine's ``KEY=VALUE`` options; the value of a key that holds a path is taken as it is."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        """Add the options to those that are there already, see the base class."""
+        options = dict(getattr(namespace, self.dest, None) or {})
+        namespace.given_options = [*(getattr(namespace, 'given_options', None) or []), *values]
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not key or not equals:
+                parser.error(f'{option_string} {text}: expected KEY=VALUE, such as train_cfg.max_epochs=3')
+            is_path = key.rpartition('.')[2] in PATH_KEYS and not value.startswith(('[', '('))
+            try:
+                options[key] = value if is_path and {' ', ','} & set(value) else self._parse_iterable(value)
+            except AssertionError as error:
+                parser.error(f'{option_string} {text}: {error}')
+        setattr(namespace, self.dest, options)
+
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='replace values of the config, for example data_root=/path train_cfg.max_epochs=3',
     )
+
+
+def command(*words: object, args: argparse.Namespace | None = None) -> str:
+    """A command that can be copied into a shell as it is.
+
+    Args:
+        words (object): Its words.
+        args (Namespace, optional): Of a tool whose ``--cfg-options`` the command needs too.
+    """
+    options: Sequence[str] = getattr(args, 'given_options', None) or ()
+    return shlex.join([*map(str, words), *(['--cfg-options', *options] if options else [])])
 
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +107,32 @@ def add_weight_bits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, for tools that read checkpoints; None without it."""
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help="the class names of a checkpoint that notes none, in their order; default the checkpoint's, else the "
+        "config's",
+    )
+
+
+def add_example_shape(parser: argparse.ArgumentParser) -> None:
+    """Add ``--example-shape``, for tools that capture a network; None without it."""
+    parser.add_argument(
+        '--example-shape',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images that the network is captured with, where its graph depends on them',
+    )
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
+    for message in UNTRUE_WARNINGS:
+        warnings.filterwarnings('ignore', message)
     try:
         code = main()
     except USER_ERRORS as error:
@@ -77,7 +143,30 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         code = 130
+    except Exception as error:
+        message = worker_message(error) or _of_the_surroundings(error) or _of_the_config(error)
+        if message is None:
+            raise
+        print(f'\nerror: {message}', file=sys.stderr)
+        code = 2
     sys.exit(code)
+
+
+def _of_the_surroundings(error: Exception) -> str | None:
+    """What a full disk or a missing network has caused."""
+    if isinstance(error, URLError):
+        return f'A download failed: {error.reason}. Give a local file in place of the address.'
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        where = f'{error.filename} ' if error.filename else 'A file '
+        return f'{where}cannot be written: {error.strerror}. Make room, or write to another folder.'
+    return None
+
+
+def _of_the_config(error: Exception) -> str | None:
+    """What a key of the config has caused, in tools that build parts of it themselves."""
+    from .engine.build_errors import BUILD_ERRORS, build_message
+
+    return build_message(error) if isinstance(error, BUILD_ERRORS) else None
 
 
 def _explained(error: Exception) -> str:
@@ -87,4 +176,26 @@ def _explained(error: Exception) -> str:
             f'{error.filename} does not exist. If it belongs to a data set, --cfg-options data_root=PATH says where '
             'that lies, and docs/data.md what it needs.'
         )
-    return str(error)
+    return worker_message(error) or str(error)
+
+
+def worker_message(error: Exception) -> str | None:
+    """What a data loading worker said, of an error of ours that torch has wrapped with the worker's traceback.
+
+    torch makes an error with several arguments a RuntimeError.
+
+    Args:
+        error (Exception): What came out of a data loader.
+
+    Returns:
+        str | None: The message; None for another error.
+    """
+    text = str(error.args[0]) if error.args else ''
+    found = re.match(
+        r'Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback.*\n[\w.]*\1: (.*)', text, re.S
+    )
+    return found[2].strip() if found and found[1] in _names_of(UserError) else None
+
+
+def _names_of(kind: type) -> set[str]:
+    return {kind.__name__}.union(*map(_names_of, kind.__subclasses__()))

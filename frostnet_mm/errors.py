@@ -6,7 +6,15 @@ beside it (``class ConfigError(UserError, ValueError)``), for those who catch th
 
 from .device.errors import UserError
 
-__all__ = ['TrainingInterrupted', 'UserError']
+__all__ = ['CheckpointWriteError', 'NonFiniteError', 'TrainingInterrupted', 'UserError']
+
+
+class CheckpointWriteError(UserError, RuntimeError):
+    """A checkpoint cannot be written; training has stopped."""
+
+
+class NonFiniteError(UserError, ArithmeticError):
+    """A loss, or weights that were to be saved, are NaN or infinite; training has stopped."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):

@@ -20,11 +20,11 @@ def require_config(path: str | os.PathLike) -> Path:
     path = _installed_config(str(path)) if '::' in str(path) else Path(path)
     if path.is_file():
         return path
-    folder = path.parent if path.parent.is_dir() else Path('configs')
+    folder = path if path.is_dir() else path.parent if path.parent.is_dir() else Path('configs')
     names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=3) or names[:8]
     raise FileNotFoundError(
-        f'Config {path} does not exist. '
+        f'Config {path} {"is a folder" if path.is_dir() else "does not exist"}. '
         + (f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.')
     )
 

@@ -5,8 +5,11 @@ A config of any OpenMMLab package names what is registered here with the scope a
 ``backbone=dict(type='frostnet_mm.FrostNet')`` in an mmdet, mmseg or mmpretrain config.
 """
 
+import difflib
+import re
 from importlib.util import find_spec
 
+from mmengine import registry as mmengine_registries
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -42,11 +45,13 @@ MODELS = _registry(
     mmdet=('models.dense_heads',),
     mmseg=('models.backbones.mobilenet_v3', 'models.decode_heads'),
 )
-DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',))
-TRANSFORMS = _registry('transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',))
-HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks.interrupt_hook', 'quantization.hook')
+DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',), mmseg=('data.segmentation',))
+TRANSFORMS = _registry(
+    'transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',), mmseg=('data.segmentation_loading',)
+)
+HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks', 'quantization.hook')
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
-METRICS = _registry('metric', MMENGINE_METRICS, mmseg=('apis.iou_metric',))
+METRICS = _registry('metric', MMENGINE_METRICS, mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',))
 #: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.
 ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
 OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')
@@ -84,3 +89,44 @@ def is_type(cfg: object, name: str) -> bool:
         return kind in (name, wanted) or (kind.startswith(f'{scope}.') and kind.rpartition('.')[2] == wanted)
     bases = (kind if isinstance(kind, type) else type(kind)).__mro__
     return any(base.__name__ == wanted and base.__module__.split('.')[0] == scope for base in bases)
+
+
+def unknown_type_message(error: Exception) -> str | None:
+    """Say which type a config misspells, and what is named nearly so.
+
+    Args:
+        error (Exception): What mmengine's registries raise for a type that they do not have, or another error.
+
+    Returns:
+        str | None: One message; None for another error.
+    """
+    text = str(error.args[0]) if error.args else ''
+    found = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text) or re.fullmatch(r'Failed to get (\S+)', text)
+    if not found:
+        return None
+    return type_message(found[1], found[3] if found.re.groups == 3 else None)
+
+
+def type_message(name: str, kind: str | None) -> str:
+    """Say that a type is unknown, and what is named nearly so.
+
+    Args:
+        name (str): What stands in ``type``.
+        kind (str, optional): The registry: 'model', 'optimizer'. Default: any.
+    """
+    names = sorted({known for root in _roots(kind) for known in _all_names(root)})
+    near = difflib.get_close_matches(name.rpartition('.')[2], names, n=4)
+    return (
+        f'type={name!r} of the config is no {kind or "class"} that is known. '
+        + (f'Did you mean {", ".join(near)}? ' if near else '')
+        + "A class of one's own needs custom_imports=dict(imports=['its.module']) in the config."
+    )
+
+
+def _roots(kind: str | None) -> list[Registry]:
+    roots = [value for value in vars(mmengine_registries).values() if isinstance(value, Registry)]
+    return [root for root in roots if kind in (None, root.name)]
+
+
+def _all_names(registry: Registry) -> set[str]:
+    return set(registry.module_dict).union(*map(_all_names, registry.children.values()))

@@ -77,7 +77,7 @@ def settled(backbone, **settings):
     torch.manual_seed(0)
     model, network = prepared_segmenter(backbone, **settings)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             nn.init.uniform_(module.weight, -1.5, 1.5)
             nn.init.normal_(module.bias)
             nn.init.uniform_(module.running_var, 0.5, 2)

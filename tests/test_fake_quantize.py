@@ -115,7 +115,6 @@ def test_range_stays_in_evaluation_and_once_frozen():
     ('values', 'message'),
     [
         ([], 'no image has passed'),
-        ([[0.0, 0.0]], r'constant \(0 to 0\)'),
         ([[1.0, math.nan]], 'not a number'),
         ([[1.0, 2.0], [math.nan, 1.0], [1.0, 2.0]], 'not a number'),
         ([[-1.0, math.inf]], 'infinite'),
@@ -129,6 +128,14 @@ def test_a_range_that_cannot_be_used_names_its_layer(values, message):
         quantizer(torch.tensor(batch))
     with pytest.raises(RangeError, match=f'neck.extra_layers.0.output.*{message}|{message}.*'):
         quantizer.check_range()
+
+
+def test_nothing_but_zeros_is_a_range_that_holds_0_to_1():
+    quantizer = ActivationFakeQuantize(Scheme())
+    quantizer(torch.zeros(2))
+    quantizer.check_range()
+    assert quantizer.dead and float(quantizer.calculate_qparams()[0]) == pytest.approx(1 / 255)
+    assert torch.equal(quantizer.eval()(torch.tensor([0.0, 1.0, 2.0])), torch.tensor([0.0, 1.0, 1.0]))
 
 
 @pytest.mark.parametrize(('dtype', 'qmin', 'qmax'), TYPES)

@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from frostnet_mm.deploy.deploy import copy_device
 from frostnet_mm.device import (
@@ -293,7 +294,7 @@ def test_command_line_needs_nothing_of_ours(deployment, tmp_path, pixels):
     expected = Predictor(deployment, score_threshold=0.3).predict(pixels).to_dict()
     assert found[0] == dict(image='one.png', height=48, width=64, **expected) and len(found[0]['detections']) > 2
     assert {'label', 'class', 'score', 'bbox'} == set(found[0]['detections'][0])
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one.png.png', 'two.jpg.png']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one.png', 'two.jpg']
 
 
 def test_command_line_names_what_is_wrong(made, tmp_path, pixels, capsys):
@@ -302,12 +303,50 @@ def test_command_line_names_what_is_wrong(made, tmp_path, pixels, capsys):
         cv2.imwrite(str(tmp_path / folder / 'one.png'), pixels)
     images = [str(tmp_path / folder / 'one.png') for folder in ('a', 'b')]
     for arguments, message in [
-        ([str(tmp_path / 'absent.png')], 'No such file'),
+        ([str(tmp_path / 'absent.png')], 'absent.png does not exist: give an image'),
         ([*images, '--out', str(tmp_path / 'one.png')], 'is one picture for 2 images: give a folder'),
-        ([*images, '--out', str(tmp_path / 'out')], 'Several images would be drawn to one.png.png'),
+        ([images[0], '--out', images[0]], 'would replace an image that was given'),
     ]:
         assert predictor.main([*arguments, '--folder', str(made)]) == 1
         assert message in capsys.readouterr().err
     assert predictor.main([images[0], '--folder', str(made), '--out', str(tmp_path / 'x.png')]) == 0
     assert cv2.imread(str(tmp_path / 'x.png')).shape == pixels.shape
     assert 'detections (' in capsys.readouterr().out
+
+
+def test_what_fails_is_named_and_the_rest_is_kept(made, tmp_path, pixels, capsys):
+    images = tmp_path / 'images'
+    (images / 'sub').mkdir(parents=True)
+    for name in ('a.png', 'a.bmp', 'sub/a.png'):
+        cv2.imwrite(str(images / name), pixels)
+    (images / 'cut.png').write_bytes((images / 'a.png').read_bytes()[:100])
+    arguments = ['--folder', str(made), '--out', str(images / 'drawn'), '--json', str(tmp_path / 'found.json')]
+    assert predictor.main([str(images), *arguments]) == 1
+    assert 'cut.png' in capsys.readouterr().err
+    found = json.loads((tmp_path / 'found.json').read_text())
+    assert [Path(entry['image']).name for entry in found] == ['a.bmp', 'a.png', 'cut.png', 'a.png']
+    assert [sorted(entry) for entry in found if 'error' in entry] == [['error', 'image']]
+    assert 'truncated' in found[2]['error'] and found[3]['detections'] == found[1]['detections'] != []
+    drawn = sorted(str(path.relative_to(images / 'drawn')) for path in (images / 'drawn').rglob('*.png'))
+    assert drawn == ['a.png', 'a_bmp.png', 'sub/a.png']
+    assert predictor.main([str(images), *arguments]) == 1  # its own pictures are not taken for input
+    assert len(json.loads((tmp_path / 'found.json').read_text())) == 4
+    assert predictor.main([str(images), '--folder', str(made), '--out', str(images)]) == 1
+    assert 'give another folder with --out' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('opencv', [False, True])
+def test_masks_of_a_segmenter_lie_beside_the_json(made, tmp_path, pixels, monkeypatch, opencv):
+    if not opencv:
+        monkeypatch.setitem(sys.modules, 'cv2', None)
+    labels = (np.arange(48 * 64).reshape(48, 64) % 3).astype(np.uint8)
+    monkeypatch.setattr(Predictor, 'predict', lambda *_: LabelMap(labels, ('cat', 'dog', 'cow')))
+    for name in ('a.png', 'b.bmp'):
+        Image.fromarray(pixels).save(tmp_path / name)
+    arguments = ['--folder', str(made), '--json', str(tmp_path / 'new/found.json')]
+    assert predictor.main([str(tmp_path / 'a.png'), str(tmp_path / 'b.bmp'), *arguments]) == 0
+    found = json.loads((tmp_path / 'new/found.json').read_text())
+    assert [entry['mask'] for entry in found] == ['found_masks/a.png', 'found_masks/b.png']
+    assert found[0]['pixels'] == dict(cat=1024, dog=1024, cow=1024)
+    for entry in found:
+        assert np.array_equal(np.asarray(Image.open(tmp_path / 'new' / entry['mask'])), labels)

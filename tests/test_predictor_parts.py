@@ -152,7 +152,7 @@ def test_files_that_are_no_whole_image_are_refused(tmp_path, monkeypatch, pixels
     jpeg, png = encoded(pixels, 'JPEG'), encoded(pixels, 'PNG')
     for content, message in [
         (b'', r'empty \(0 bytes\)'),
-        (b'no image', 'truncated, damaged or no image'),
+        (b'no image', 'no image that OpenCV or Pillow can read'),
         (jpeg[: len(jpeg) // 2], 'truncated'),
         (png[: len(png) // 2], 'truncated'),
     ]:

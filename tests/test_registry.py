@@ -89,7 +89,7 @@ def test_drawing_knows_hooks_by_class(kind, monkeypatch):
 # By mm's root registry: what of ours is built by name, and with what.
 REGISTERED = {
     'MODELS': [('FrostNet', {}), ('DFPN', None), ('SSDLiteHead', None)],
-    'HOOKS': [('QATHook', {}), ('InterruptHook', {})],
+    'HOOKS': [('QATHook', {}), ('InterruptHook', {}), ('FiniteLossHook', {}), ('FiniteCheckpointHook', {})],
     'DATASETS': [('CheckedCocoDataset', None)],
     'TRANSFORMS': [('LoadImageFromFile', {}), ('LoadImage', {}), ('MinIoURandomCrop', {})],
     'LOOPS': [('ResumableEpochTrainLoop', None)],

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.hooks import IterTimerHook, ParamSchedulerHook
 
 from frostnet_mm.engine.config import ConfigError, load_config
-from frostnet_mm.engine.hooks.interrupt_hook import InterruptHook
+from frostnet_mm.engine.hooks import FiniteCheckpointHook, FiniteLossHook, InterruptHook
+from frostnet_mm.engine.hooks.data_log_hook import describe
 from frostnet_mm.engine.runner import build_runner, enable_auto_scale_lr, keep_freed_memory, settle_work_dir
 
 UPSTREAM = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
@@ -55,7 +56,9 @@ def test_hooks_that_are_none_are_left_out(tmp_path):
 def test_no_hooks_at_all(tmp_path):
     cfg = load_config(ROOT / 'configs/ssdlite_frostnet_coco.py', dict(custom_hooks=None, default_hooks=None))
     cfg.work_dir = str(tmp_path)
-    assert sum(isinstance(hook, InterruptHook) for hook in build_runner(cfg).hooks) == 1
+    hooks = build_runner(cfg).hooks
+    for kind in (InterruptHook, FiniteLossHook, FiniteCheckpointHook):
+        assert sum(isinstance(hook, kind) for hook in hooks) == 1
 
 
 def test_the_hook_of_a_qat_config_is_switched_off_on_the_command_line(mini_coco, tmp_path):
@@ -69,6 +72,41 @@ def test_the_hook_of_a_qat_config_is_switched_off_on_the_command_line(mini_coco,
     out = tmp_path / 'metrics.json'
     assert run_tool('test', config, tmp_path / 'epoch_1.pth', '--out', out, *options) == 0
     assert json.loads(out.read_text())['execution'] == 'float'
+
+
+def test_the_log_says_which_data_are_used(mini_coco, trained, tmp_path):
+    config, checkpoint = ROOT / 'configs/examples/ssdlite_frostnet_minicoco.py', trained / 'epoch_2.pth'
+    images = len(json.loads((mini_coco / 'annotations/instances_train2017.json').read_text())['images'])
+    log = next(trained.glob('*/*.log')).read_text()
+    train = f'{mini_coco}/annotations/instances_train2017.json, {mini_coco}/train2017/, '
+    val = f'{mini_coco}/annotations/instances_val2017.json, {mini_coco}/val2017/, 8 images.'
+    line = next(line for line in log.splitlines() if 'Data of train: ' in line)
+    assert line.split('Data of train: ')[1].startswith(train) and images == 24
+    assert 15 < int(line.split(', ')[-1].split()[0]) <= 24  # without those that have no object
+    assert f'Data of val: {val}' in log and 'Data of test' not in log
+    assert log.index('Data of val') < log.index('Epoch(train)')
+    options = ('--work-dir', tmp_path, '--cfg-options', f'data_root={mini_coco}', *SHORT)
+    assert run_tool('test', config, checkpoint, *options) == 0
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert f'Data of test: {val}' in log and 'Data of train' not in log
+
+
+def test_data_sets_of_wrappers_and_of_segmentation():
+    class Data:
+        def __init__(self, number, **attributes):
+            self.number = number
+            vars(self).update(attributes)
+
+        def __len__(self):
+            return self.number
+
+    coco = Data(3, ann_file='a.json', data_prefix=dict(img='images/'), data_root='r')
+    seg = Data(5, ann_file='', data_prefix=dict(img_path='r/x', seg_map_path='r/y'), data_root='r')
+    assert describe(coco) == 'a.json, images/, 3 images' and describe(seg) == 'r/x, r/y, 5 images'
+    assert describe(Data(9, dataset=coco)) == 'Data of 9 images: a.json, images/, 3 images'
+    both = 'Data of 8 images: a.json, images/, 3 images; r/x, r/y, 5 images'
+    assert describe(Data(8, datasets=[coco, seg])) == both
+    assert describe(Data(2, data_root='r')) == 'r, 2 images' and describe(Data(2)) == '2 images'
 
 
 PAGE_FAULTS = """

@@ -91,7 +91,7 @@ def test_train_test_and_infer_a_segmenter(config, tmp_path):
     )
     metrics = json.loads((tmp_path / 'm.json').read_text())['metrics']
     assert metrics['mIoU'] > 50  # three flat colours; untrained it is below 25
-    assert len(list((tmp_path / 's').rglob('*.png'))) == 3
+    assert {path.name for path in (tmp_path / 's').iterdir()} == {'0.jpg', '1.jpg', '2.jpg'}
 
     images = config.parent / 'images' / 'val'
     assert run_tool('infer', config, checkpoint, images, '--out', tmp_path / 'out') == 0
@@ -104,7 +104,9 @@ def test_train_test_and_infer_a_segmenter(config, tmp_path):
         labels = inference_model(model, str(images / name)).pred_sem_seg.data
         counts = torch.bincount(labels.flatten(), minlength=3).tolist()
         assert result['pixels'] == {c: n for c, n in zip(('floor', 'door', 'sky'), counts, strict=True) if n}
-        assert cv2.imread(str(tmp_path / 'out' / f'{name}.png')).shape == (64, 96, 3)
+        assert cv2.imread(str(tmp_path / 'out' / result['picture'])).shape == (64, 96, 3)
+        mask = cv2.imread(str(tmp_path / 'out' / result['mask']), cv2.IMREAD_UNCHANGED)
+        assert mask.dtype == np.uint8 and np.array_equal(mask, labels[0].numpy())
 
 
 def test_missing_images_are_named_with_the_way_out(config, tmp_path, capsys):

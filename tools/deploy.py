@@ -9,7 +9,7 @@ import argparse
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, add_weight_bits, command, run_tool
 from frostnet_mm.files import require_checkpoint, require_config
 
 
@@ -36,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-images', type=int, default=4, help='test images to verify with; default 4')
     parser.add_argument('--no-verify', action='store_true', help='do not compare with the model')
     add_weight_bits(parser)
+    add_example_shape(parser)
+    add_classes(parser)
     add_config_options(parser)
     args = parser.parse_args()
     if args.batch < 1 or (args.shape and min(args.shape) < 1):
@@ -48,7 +50,7 @@ def main() -> None:
     require_config(args.config)
     if args.checkpoint != 'random':
         require_checkpoint(args.checkpoint)
-    from frostnet_mm.deploy.deploy import DeployOptions, deploy
+    from frostnet_mm.deploy.deploy import NOISE, DeployOptions, deploy
 
     options = DeployOptions(
         precision='float' if args.float else 'int8',
@@ -62,6 +64,8 @@ def main() -> None:
         check=not args.no_verify,
         cfg_options=args.cfg_options or {},
         weight_bits=args.weight_bits,
+        classes=args.classes,
+        example_shape=tuple(args.example_shape) if args.example_shape else None,
     )
     checkpoint = None if args.checkpoint == 'random' else args.checkpoint
     description = deploy(args.config, checkpoint, args.engine, args.out, options)
@@ -74,8 +78,10 @@ def main() -> None:
         f'{args.out}: {description["model"]["macs"] / 1e6:.0f} M MACs, '
         f'{description["int8_share"]:.1%} of them in INT8 by its numerics'
         + ('' if share is None else f', {share:.1%} as {args.engine} runs it')
-        + f'. Try it: python {args.out}/predictor.py IMAGE --out found.png'
+        + f'. Try it: {command("python", f"{args.out}/predictor.py", "IMAGE", "--out", "found.png")}'
     )
+    if description.get('verification', {}).get('source') == 'noise' and checkpoint is not None:
+        print(NOISE)
 
 
 if __name__ == '__main__':

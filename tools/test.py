@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from frostnet_mm.cli import (
+    add_classes,
     add_config_options,
     add_execution_options,
     add_launcher_options,
@@ -21,7 +22,6 @@ from frostnet_mm.cli import (
 )
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import require_checkpoint, require_config, write_text
-from frostnet_mm.registry import type_name
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='folder of the log; default work_dirs/<config name>')
-    parser.add_argument('--show-dir', help='draw the predictions (for detectors beside the truth) into this folder')
+    parser.add_argument('--show-dir', help='draw truth and predictions side by side into this folder')
     parser.add_argument('--out', help='FILE.json: the metrics; FILE.pkl: the predictions')
     add_execution_options(parser)
     parser.add_argument(
@@ -54,6 +54,7 @@ def parse_args() -> argparse.Namespace:
         '--no-verify', action='store_true', help='evaluate engines also where they do not compute what was trained'
     )
     add_weight_bits(parser)
+    add_classes(parser)
     add_config_options(parser)
     add_launcher_options(parser)
     args = parser.parse_args()
@@ -72,19 +73,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw_into(cfg: 'Config', folder: str) -> None:
-    """Have mm's visualization hook draw every test image into a folder."""
+    """Have the visualization hook draw every test image into a folder."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ConfigError(
             '--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) in the config.'
         )
-    hook.draw = True
-    if type_name(hook).endswith('DetVisualizationHook'):
-        hook.test_out_dir = os.path.abspath(folder)
-    else:
-        cfg.visualizer.update(
-            save_dir=folder, name=f'show {folder}'
-        )  # by its name, one of an earlier run would be reused
+    hook.draw, hook.test_out_dir = True, os.path.abspath(folder)
 
 
 def execution_of_engines(args: argparse.Namespace, checkpoint: 'Checkpoint') -> str:
@@ -114,7 +109,7 @@ def main() -> None:
     from frostnet_mm.engine.runner import build_runner, settle_work_dir
     from frostnet_mm.quantization.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.open(args.checkpoint)
+    checkpoint = Checkpoint.open(args.checkpoint, args.classes)
     execution = checkpoint.execution('converted' if args.compare else args.execution)
     cfg = load_config(args.config, args.cfg_options, classes=checkpoint.classes)
     settle_work_dir(cfg, args.config, args.work_dir)
@@ -123,6 +118,7 @@ def main() -> None:
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
+    checkpoint.dataset_meta_for(cfg)  # says whose classes they are, and refuses too many or too few
     load_runner_weights(runner, checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

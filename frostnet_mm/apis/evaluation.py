@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..quantization.hook import QATHook
 
 
+NO_OBJECTS = 'n/a'
+
+
 def load_runner_weights(runner: Runner, checkpoint: Checkpoint) -> None:
     """Load a checkpoint into a Runner's model, and have the Runner load nothing else.
 
@@ -127,8 +130,18 @@ def comparison_table(results: dict[str, dict]) -> str:
         line = f'{metric:{width}s}'
         for name in names:
             value, base = results[name].get(metric), first.get(metric)
-            line += f'{"-":>12s}' if value is None else f'{value:12.4f}'
+            line += f'{_shown(metric, value):>12s}'
             if name != names[0]:
-                line += ' ' * 10 if value is None or base is None else f' ({value - base:+.4f})'
+                known = not {'-', NO_OBJECTS} & {_shown(metric, value), _shown(metric, base)}
+                line += f' ({value - base:+.4f})' if known else ' ' * 10
         lines.append(line)
+    if any(NO_OBJECTS in line for line in lines):
+        lines.append(f'{NO_OBJECTS}: the data has no such objects.')
     return '\n'.join(lines)
+
+
+def _shown(metric: str, value: float | None) -> str:
+    """A number for the table; COCO's -1 stands for "no object to measure this on"."""
+    if value is None:
+        return '-'
+    return NO_OBJECTS if value == -1 and ('mAP' in metric or 'AR@' in metric) else f'{value:.4f}'

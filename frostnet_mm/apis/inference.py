@@ -3,9 +3,7 @@
 import copy
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -15,25 +13,36 @@ from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from ..engine.config import ConfigError, inner_dataset
+from ..data.loading import COLOR_TYPES
+from ..device import drawing
+from ..device.results import Detections, LabelMap
+from ..engine.config import ConfigError, dataset_for_testing
 from ..registry import type_name
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 _LOADERS = ('LoadImageFromFile', 'LoadImage', 'LoadImageFromNDArray')
 
 
 def build_pipeline(cfg: Config) -> Compose:
-    """The test pipeline of a config for images without annotations."""
+    """The test pipeline of a config for images without annotations; images are read as its loader's options say."""
     steps = []
-    for step in copy.deepcopy(inner_dataset(cfg.test_dataloader.dataset).pipeline):
+    for step in copy.deepcopy(dataset_for_testing(cfg).pipeline):
         name = type_name(step)
         if name in _LOADERS:
-            step = dict(type='frostnet_mm.LoadImageFromFile')
-        if not name.startswith('LoadAnnotations') and name != 'LoadPanopticAnnotations':
+            step = _file_loader(step, name)
+        if not name.startswith('LoadAnnotations') and name not in ('LoadPanopticAnnotations', 'LoadSegAnnotations'):
             steps.append(step)
     if not steps or steps[0]['type'] != 'frostnet_mm.LoadImageFromFile':
         raise ConfigError('The test pipeline must begin with LoadImageFromFile.')
     return Compose(steps)
+
+
+def _file_loader(step: dict, name: str) -> dict:
+    """Our loader with the options of the config's, as far as it has them; images in arrays have none."""
+    kept = () if name == 'LoadImageFromNDArray' else ('color_type', 'backend_args')
+    options = {key: step[key] for key in kept if key in step}
+    if options.get('color_type') not in COLOR_TYPES:  # ours always yields three channels, as it has always done here
+        options.pop('color_type', None)
+    return dict(type='frostnet_mm.LoadImageFromFile', **options)
 
 
 @torch.no_grad()
@@ -55,6 +64,27 @@ def predict(model: nn.Module, pipeline: Compose, paths: Sequence[str | os.PathLi
     return model.test_step(pseudo_collate(batch))
 
 
+@torch.no_grad()
+def predict_shown(model: nn.Module, pipeline: Compose, path: str | os.PathLike) -> tuple[BaseDataElement, np.ndarray]:
+    """Predict one image, and give it as the pipeline has read it.
+
+    Args:
+        model (nn.Module): A model of :func:`load_model`.
+        pipeline (Compose): The pipeline of :func:`build_pipeline`.
+        path (str | PathLike): An image file.
+
+    Returns:
+        tuple[BaseDataElement, np.ndarray]: As of :func:`predict`; and the image, uint8 BGR of shape (H, W, 3).
+
+    Raises:
+        BadImageError: The file cannot be read as an image.
+    """
+    load, *rest = pipeline.transforms
+    data = load(dict(img_path=os.fspath(path), img_id=0))
+    image = data['img'].copy()
+    return model.test_step(pseudo_collate([Compose(rest)(data)]))[0], image
+
+
 def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
     """The config's visualizer without its storage back ends."""
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name=f'infer{id(dataset_meta)}'))
@@ -62,13 +92,43 @@ def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
     return visualizer
 
 
-def draw(
-    visualizer: Visualizer, sample: BaseDataElement, image: np.ndarray, out_file: str | os.PathLike, score_thr: float
-) -> None:
-    """Draw a prediction on its image (RGB, (H, W, 3), uint8) and write the picture."""
-    options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
-    visualizer.add_datasample('image', image, data_sample=sample, draw_gt=False, show=False, **options)
-    mmcv.imwrite(visualizer.get_image()[..., ::-1], str(out_file))
+def plain_result(sample: BaseDataElement, classes: Sequence[str], score_thr: float) -> Detections | LabelMap:
+    """A prediction as deployments give it.
+
+    Args:
+        sample (BaseDataElement): A data sample of :func:`predict`.
+        classes (Sequence[str]): Class names.
+        score_thr (float): Detections below this score are left out.
+    """
+    if 'pred_instances' not in sample:
+        labels = sample.pred_sem_seg.cpu().data.squeeze(0).numpy()
+        return LabelMap(labels.astype(np.uint8 if len(classes) <= 256 else np.uint16), classes)
+    found = sample.pred_instances.cpu()
+    found = found[found.scores >= score_thr]
+    boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+    return Detections(boxes.float().numpy(), found.scores.float().numpy(), found.labels.numpy(), classes)
+
+
+def draw(sample: BaseDataElement, image: np.ndarray, dataset_meta: dict, score_thr: float) -> np.ndarray:
+    """Draw a prediction on its image, as deployments do; instance masks are drawn as well.
+
+    Args:
+        sample (BaseDataElement): A data sample of :func:`predict`.
+        image (np.ndarray): uint8 BGR of shape (H, W, 3), as the pipeline has read it.
+        dataset_meta (dict): With ``classes``, and the colours of ``palette`` if they are given one by one.
+        score_thr (float): Detections below this score are left out.
+
+    Returns:
+        np.ndarray: uint8 BGR of shape (H, W, 3).
+    """
+    classes, palette = dataset_meta['classes'], dataset_meta.get('palette')
+    palette = palette if isinstance(palette, (list, tuple)) else ()
+    result = plain_result(sample, classes, score_thr)
+    if 'masks' in sample.get('pred_instances', ()):
+        found = sample.pred_instances.cpu()
+        found = found[found.scores >= score_thr]
+        image = drawing.tint(image, np.asarray(found.masks, bool), result.labels, len(classes), palette)
+    return drawing.draw(image, result, len(classes), palette)
 
 
 def describe(sample: BaseDataElement, classes: Sequence[str], score_thr: float) -> dict:
@@ -84,37 +144,4 @@ def describe(sample: BaseDataElement, classes: Sequence[str], score_thr: float) 
         pixels) or ``pixels`` (number of pixels by class).
     """
     height, width = sample.ori_shape[:2]
-    result: dict = dict(height=int(height), width=int(width))
-    if 'pred_instances' in sample:
-        found = sample.pred_instances.cpu()
-        result['detections'] = [
-            dict(
-                label=int(label),
-                **{'class': classes[int(label)]},
-                score=round(float(score), 4),
-                bbox=[round(float(v), 2) for v in box],
-            )
-            for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True)
-            if score >= score_thr
-        ]
-    else:
-        labels, counts = np.unique(sample.pred_sem_seg.cpu().data.numpy(), return_counts=True)
-        result['pixels'] = {classes[int(i)]: int(n) for i, n in zip(labels, counts, strict=True)}
-    return result
-
-
-def list_images(path: str | os.PathLike) -> list[Path]:
-    """The image file named, or all images below the folder named, sorted.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder, or no image in the folder.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f'{path} does not exist: give an image or a folder of images.')
-    images = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not images:
-        raise FileNotFoundError(f'Folder {path} holds no image ({", ".join(IMAGE_SUFFIXES)}).')
-    return images
+    return dict(height=int(height), width=int(width)) | plain_result(sample, classes, score_thr).to_dict()

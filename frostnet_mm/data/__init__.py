@@ -1,6 +1,6 @@
 """Data sets and image loading.
 
-The detection data set builds on mmdet; without mmdet (segmentation only) everything else is there.
+The detection data set builds on mmdet, those of segmentation on mmseg; without one of them everything else is there.
 """
 
 from importlib.util import find_spec
@@ -8,6 +8,14 @@ from importlib.util import find_spec
 from ..lazy import offer
 
 _DETECTION = {'.coco': ['CheckedCocoDataset'], '.cropping': ['MinIoURandomCrop']} if find_spec('mmdet') else {}
+_SEGMENTATION = (
+    {
+        '.segmentation': ['CheckedCityscapesDataset', 'CheckedSegDataset'],
+        '.segmentation_loading': ['LoadSegAnnotations'],
+    }
+    if find_spec('mmseg')
+    else {}
+)
 __all__ = offer(
     __name__,
     {
@@ -15,5 +23,6 @@ __all__ = offer(
         '.errors': ['BadImageError', 'DatasetError', 'DatasetNotFoundError'],
         '.loading': ['LoadImage'],
         **_DETECTION,
+        **_SEGMENTATION,
     },
 )

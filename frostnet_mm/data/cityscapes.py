@@ -124,4 +124,5 @@ def label_path(root, image, suffix):
     """
     root, image = Path(root), Path(image)
     folder = image.parent.relative_to(root / 'leftImg8bit')
-    return root / 'gtFine' / folder / (image.name.removesuffix(IMAGE_SUFFIX) + suffix)
+    stem = image.stem.removesuffix(Path(IMAGE_SUFFIX).stem)  # images may be of another format
+    return root / 'gtFine' / folder / (stem + suffix)

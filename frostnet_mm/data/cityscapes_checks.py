@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +12,10 @@ import numpy as np
 
 from ..files import write_bytes
 from .cityscapes import (
+    CLASSES,
     IMAGE_SUFFIX,
     LABEL_IDS_SUFFIX,
     LABELS,
-    NUM_CLASSES,
     OFFICIAL_COUNTS,
     POLYGONS_SUFFIX,
     TRAIN_IDS_SUFFIX,
@@ -23,11 +24,17 @@ from .cityscapes import (
 )
 from .download_checks import Report, compare_count, image_size, relative, run_over
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
+from .segmentation_checks import check_pairs
+from .segmentation_files import Pair as FilePair
+from .segmentation_files import find_images
+from .segmentation_labels import count_values, read_labels
+from .segmentation_values import LabelValues, looks_meaningless, wrong_values_message
 
 WHERE = (
     'Get leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from '
     'https://www.cityscapes-dataset.com/downloads/ (free registration) and unpack both into one folder'
 )
+VALUES = LabelValues.of(CLASSES)  # of train ids
 _NAMES = {label.id: label.name for label in LABELS}
 
 
@@ -54,29 +61,19 @@ class PairResult(NamedTuple):
 
     Args:
         error (str | None): What is wrong with it.
-        values (tuple[int, ...]): Label ids, or train ids where there are no label ids; empty if not read.
-        has_ids (bool): Whether ``values`` are label ids.
+        ids (tuple[int, ...]): Label ids that were found; empty without label ids, or if not read.
+        counts (np.ndarray, optional): (256, ), pixels by train id; None if not read.
+        form (str, optional): How the labels are stored, if neither as 8 bit grey nor as a palette.
         wrote (bool): Whether train ids were written.
+        unreadable (bool): Whether the image cannot be read, which training and evaluation pass over.
     """
 
     error: str | None = None
-    values: tuple = ()
-    has_ids: bool = False
+    ids: tuple = ()
+    counts: np.ndarray | None = None
+    form: str | None = None
     wrote: bool = False
-
-
-def read_labels(path: str | os.PathLike) -> np.ndarray:
-    """Label image (H, W) uint8.
-
-    Raises:
-        BadImageError: The file is missing or broken, or has colours or 16 bits.
-    """
-    image_size(path)  # whole, to the last pixel
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        found = 'OpenCV cannot read it' if labels is None else f'it is {labels.dtype} of shape {labels.shape}'
-        raise BadImageError(str(path), f'{found}, expected one channel of 8 bits')
-    return labels
+    unreadable: bool = False
 
 
 def encode_labels(labels: np.ndarray) -> bytes:
@@ -110,30 +107,52 @@ def check_pair(pair: Pair) -> PairResult:
     ids_path = label_path(pair.root, pair.image, LABEL_IDS_SUFFIX)
     train_path = label_path(pair.root, pair.image, TRAIN_IDS_SUFFIX)
     polygons_path = label_path(pair.root, pair.image, POLYGONS_SUFFIX)
+    unreadable = True  # as long as it is the image that is read
     try:
         if not ids_path.is_file() and pair.polygons and polygons_path.is_file():
             write_bytes(ids_path, encode_labels(labels_from_polygons(polygons_path)))
-        size = image_size(pair.image, pair.fast)
+        size = _size_of(pair)
+        unreadable = False
         shown = ids_path if ids_path.is_file() else train_path
         if pair.fast and train_path.is_file():
-            label_size, values, wrote = image_size(train_path, fast=True), (), False
+            result, label_size = PairResult(), image_size(train_path, fast=True)
         else:
-            labels = read_labels(shown)
-            label_size, values = labels.shape, tuple(np.unique(labels).tolist())
-            wrote = _settle_train_ids(labels, train_path, pair.overwrite) if shown == ids_path else False
+            labels, form = read_labels(shown)
+            label_size = labels.shape
+            result = (_of_label_ids if shown == ids_path else _of_train_ids)(pair, labels, form, shown, train_path)
     except (BadImageError, ValueError) as error:
-        return PairResult(error=str(error))
-    if label_size != size:
+        return PairResult(error=str(error), unreadable=unreadable and isinstance(error, BadImageError))
+    if tuple(label_size) != tuple(size):
         return PairResult(error=f"'{pair.image}' is {size} (height, width), its labels are {tuple(label_size)}")
-    return PairResult(None, values, shown == ids_path, wrote)
+    return result
 
 
-def _settle_train_ids(label_ids: np.ndarray, path: Path, overwrite: bool) -> bool:
-    """Write the train ids of label ids unless they are there; returns whether they were written."""
-    wanted = to_train_ids(label_ids)
+def _size_of(pair: Pair) -> tuple[int, int]:
+    is_png = pair.image.lower().endswith('.png')  # which Pillow would decode for its EXIF
+    return image_size(pair.image, pair.fast, oriented=not is_png)
+
+
+def _of_label_ids(pair: Pair, labels: np.ndarray, form: str | None, path: Path, train_path: Path) -> PairResult:
+    try:
+        train_ids = to_train_ids(labels)
+    except ValueError as error:
+        return PairResult(error=f"'{path}': {error}")
+    wrote = _settle_train_ids(train_ids, train_path, pair.overwrite)
+    return PairResult(None, tuple(np.unique(labels).tolist()), count_values(train_ids), form, wrote)
+
+
+def _of_train_ids(pair: Pair, labels: np.ndarray, form: str | None, path: Path, _: Path) -> PairResult:
+    counts = count_values(labels)
+    if VALUES.wrong(counts):
+        return PairResult(error=wrong_values_message(str(path), labels, counts, VALUES, pair.root))
+    return PairResult(counts=counts, form=form)
+
+
+def _settle_train_ids(wanted: np.ndarray, path: Path, overwrite: bool) -> bool:
+    """Write train ids unless they are there; returns whether they were written."""
     if path.is_file():
         try:
-            same = np.array_equal(read_labels(path), wanted)
+            same = np.array_equal(read_labels(path).values, wanted)
         except BadImageError:
             same = False
         if same:
@@ -144,8 +163,19 @@ def _settle_train_ids(label_ids: np.ndarray, path: Path, overwrite: bool) -> boo
     return True
 
 
-def _split_images(root: Path, split: str) -> list[Path]:
-    return sorted((root / 'leftImg8bit' / split).glob(f'*/*{IMAGE_SUFFIX}'))
+def _split_images(root: Path, split: str, report: Report | None = None) -> list[Path]:
+    """The images of a split; those of another format than PNG count if they have labels."""
+    folder = root / 'leftImg8bit' / split
+    if not folder.is_dir():
+        return []
+    ends = (TRAIN_IDS_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX)
+    names, others = find_images(str(folder), IMAGE_SUFFIX, str(root / 'gtFine' / split), ends)
+    if others and report is not None:
+        report.note(
+            f"{split}: {len(others)} images are no *{IMAGE_SUFFIX}, such as '{others[0]}': our configs use them as "
+            "well, mmseg's CityscapesDataset does not"
+        )
+    return sorted(folder / name for name in names + others)
 
 
 def _check_files(root: Path, split: str, images: list[Path], polygons: bool, report: Report) -> list[Path]:
@@ -156,7 +186,7 @@ def _check_files(root: Path, split: str, images: list[Path], polygons: bool, rep
     report.listed(f'images of {split} have no *{LABEL_IDS_SUFFIX} nor *{TRAIN_IDS_SUFFIX}', bare)
     if bare and any(label_path(root, root / name, POLYGONS_SUFFIX).is_file() for name in bare):
         report.note(f'{split}: there are *{POLYGONS_SUFFIX}: --from-polygons makes labels of them')
-    known = {path.name.removesuffix(IMAGE_SUFFIX) for path in images}
+    known = {path.stem.removesuffix(Path(IMAGE_SUFFIX).stem) for path in images}
     for suffix in (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX):
         labels = (root / 'gtFine' / split).glob(f'*/*{suffix}')
         orphans = [path for path in labels if path.name.removesuffix(suffix) not in known]
@@ -171,6 +201,7 @@ def check_cityscapes(
     overwrite: bool = False,
     polygons: bool = False,
     workers: int = 0,
+    strict: bool = False,
 ) -> Report:
     """Check a folder in Cityscapes' layout, and make the missing ``*_labelTrainIds.png`` from ``*_labelIds.png``.
 
@@ -183,6 +214,8 @@ def check_cityscapes(
         overwrite (bool): Make train ids that differ from their label ids again. Default: False, they are a problem.
         polygons (bool): Make label ids from polygons where there are none; needs cityscapesscripts. Default: False.
         workers (int): Processes; 0: this one. Default: 0.
+        strict (bool): Make each image a problem that cannot be read, not only more of them than training passes over.
+            Default: False.
 
     Returns:
         Report: What was found.
@@ -202,35 +235,65 @@ def check_cityscapes(
     if report.problems:
         return report
     for split in ('train', 'val'):
-        images = _split_images(root, split)
+        images = _split_images(root, split, report)
         if not images:
             report.problem(f"'{root / 'leftImg8bit' / split}' holds no <city>/*{IMAGE_SUFFIX}. {WHERE}.")
             continue
         compare_count(report, split, len(images), OFFICIAL_COUNTS[split])
         labelled = _check_files(root, split, images, polygons, report)
         pairs = [Pair(str(root), str(path), fast, overwrite, polygons) for path in labelled]
-        _summarize(report, split, list(run_over(check_pair, pairs, workers, split)))
+        _summarize(report, split, list(run_over(check_pair, pairs, workers, split)), str(root), strict)
+        if fast:
+            _check_as_training(report, split, labelled, root)
     tests = len(_split_images(root, 'test'))
     if tests:
         compare_count(report, 'test', tests, OFFICIAL_COUNTS['test'])
     return report
 
 
-def _summarize(report: Report, split: str, results: list[PairResult]) -> None:
-    report.listed(f'faulty files in {split}', [result.error for result in results if result.error])
+def _check_as_training(report: Report, split: str, images: list[Path], root: Path) -> None:
+    """Read a sample of the labels, as training does when it starts."""
+    places = [label_path(root, path, TRAIN_IDS_SUFFIX) for path in images]
+    pairs = [FilePair(str(path), str(place)) for path, place in zip(images, places, strict=True) if place.is_file()]
+    try:
+        findings = check_pairs(pairs, VALUES, True, str(root))
+    except DatasetError as error:
+        report.problem(f'{split}: {error}')
+        return
+    report.listed(
+        f'faulty labels in {split}', [f.text for f in findings.faults.values() if f.kind == 'label unreadable']
+    )
+    if findings.read:
+        report.note(f'{split}: train ids of {findings.read} labels: {VALUES.describe(findings.counts)}')
+
+
+def _summarize(report: Report, split: str, results: list[PairResult], root: str, strict: bool) -> None:
+    unread = [result.error for result in results if result.unreadable]
+    then = 'training leaves them out' if split == 'train' else 'evaluation takes grey images for them'
+    report.faulty(f'faulty images in {split}', unread, len(results), then, strict)
+    report.listed(f'faulty files in {split}', [r.error for r in results if r.error and not r.unreadable])
     wrote = sum(result.wrote for result in results)
     if wrote:
         report.note(f'{split}: {wrote} *{TRAIN_IDS_SUFFIX} written')
-    of_ids = {value for result in results if result.has_ids for value in result.values}
-    of_train_ids = {value for result in results if not result.has_ids for value in result.values}
-    if of_ids:
-        report.note(f'{split}: labels found: {", ".join(_NAMES[value] for value in sorted(of_ids))}')
-    if of_train_ids:
-        without = [result for result in results if result.values and not result.has_ids]
-        wrong = sorted(of_train_ids - set(range(NUM_CLASSES)) - {255})
+    read = [result for result in results if result.counts is not None]
+    if not read:
+        return
+    ids = {value for result in read for value in result.ids}
+    if ids:
+        report.note(f'{split}: labels found: {", ".join(_NAMES[value] for value in sorted(ids))}')
+    without = sum(not result.ids for result in read)
+    counts = sum(result.counts for result in read)
+    if without:
         report.note(
-            f'{split}: {len(without)} images have train ids only ({len(of_train_ids - {255})} classes): enough for '
+            f'{split}: {without} images have train ids only ({len(VALUES.classes_in(counts))} classes): enough for '
             "training and IoUMetric, not for mmseg's CityscapesMetric"
         )
-        if wrong:
-            report.problem(f'{split}: values {wrong[:8]} in *{TRAIN_IDS_SUFFIX} are no train ids (0 to 18, 255)')
+    for form, count in Counter(result.form for result in read if result.form).items():
+        report.note(f'{split}: {count} labels are stored as {form}: taken as class indices')
+    unlabelled = sum(not VALUES.classes_in(result.counts) for result in read)
+    if 0 < unlabelled < len(read):
+        report.note(f'{split}: {unlabelled} labels have no pixel of a class, only ignored ones')
+    report.note(f'{split}: train ids: {VALUES.describe(counts)}')
+    reason = looks_meaningless(counts, VALUES, root)
+    if reason:
+        report.problem(f'{split}: the labels cannot be used: {reason}')

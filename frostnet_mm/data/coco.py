@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -10,16 +11,14 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from ..registry import DATASETS
-from .coco_checks import Finding, check_classes, screen_boxes
-from .coco_json import load_coco_json, palette_for, read_coco_classes
-from .coco_paths import (
-    WHERE_DATA_BELONGS,
-    check_paths,
-    find_missing_images,
-    missing_images_message,
-    sample,
-)
+from .coco_checks import screen_instances, size_fault
+from .coco_json import palette_for, read_coco_classes
+from .coco_paths import WHERE_DATA_BELONGS, check_paths
+from .coco_reading import CocoReading, in_words
+from .coco_text import no_collection
+from .download_checks import MAX_BAD_FRACTION
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
+from .ground_truth import index_coco
 
 __all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palette_for', 'read_coco_classes']
 
@@ -31,7 +30,7 @@ class CheckedCocoDataset(CocoDataset):
     On sound data it is ``CocoDataset``. Before training, what is wrong with the annotation file as a whole raises one
     error. Single faults are skipped, counted in :attr:`problems` and logged, one line a cause: unusable boxes, and in
     training missing images. Boxes that overrun their image by more than 1 pixel are clipped in training; in test mode
-    they are counted but stay what the file states, as ``CocoMetric`` reads the file itself.
+    they are counted but stay what the file states. ``frostnet_mm.CocoMetric`` reads the file in the same way.
 
     While running, with ``frostnet_mm.LoadImage`` (or ``frostnet_mm.LoadImageFromFile``) in the pipeline:
 
@@ -39,7 +38,9 @@ class CheckedCocoDataset(CocoDataset):
       ``max_bad_fraction`` of the data set is unreadable.
     - test mode: an unreadable image is logged as an error, counted, and replaced by a uniform grey image of the size
       that the json states. It stays in the metric, and its objects count as missed.
-    - an image of another size than the json states is counted; the first is logged.
+    - an image of another size than the json states is an error in test mode. In training its boxes are clipped to the
+      image that was read (after EXIF orientation); turned by 90 degrees or scaled, the image counts as unreadable,
+      unless its boxes fit it and not the json's size.
 
     The counters live in shared memory, so that they hold what all data loader workers of this process met.
 
@@ -53,7 +54,7 @@ class CheckedCocoDataset(CocoDataset):
         DatasetError: If the annotation file is broken, or does not fit the config's classes.
     """
 
-    def __init__(self, *args, max_bad_fraction: float = 0.1, **kwargs) -> None:
+    def __init__(self, *args, max_bad_fraction: float = MAX_BAD_FRACTION, **kwargs) -> None:
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(f'max_bad_fraction={max_bad_fraction}, expected a fraction of the images from 0 to 1')
         self.max_bad_fraction = max_bad_fraction
@@ -61,6 +62,8 @@ class CheckedCocoDataset(CocoDataset):
         self.problems: dict[str, int] = {}
         self._bad_images: torch.Tensor | None = None
         self._other_sizes: torch.Tensor | None = None
+        # by image id, boxes as they were stated, of images whose boxes overran the stated size
+        self._stated_boxes: dict = {}
         super().__init__(*args, **kwargs)
 
     @property
@@ -126,80 +129,48 @@ class CheckedCocoDataset(CocoDataset):
         Returns:
             COCO: mmdet's pycocotools object.
         """
-        data = load_coco_json(local_path, shown_as=self.ann_file, evaluated=self.test_mode)
-        self._report_classes(data)
-        if self.test_mode and any(annotation['id'] == 0 for annotation in data['annotations']):
-            self._warn(
-                f"'{self.ann_file}': an annotation has the id 0, which pycocotools takes for 'no match': its "
-                'object counts as missed even when found. Number the annotations from 1.'
-            )
-        num_boxes = len(data['annotations'])
-        for finding in screen_boxes(data, clip=not self.test_mode):
-            self._report_boxes(finding, num_boxes)
-        if num_boxes and not data['annotations']:
-            raise DatasetError(
-                f"'{self.ann_file}': none of its {num_boxes} boxes can be used "
-                f'({self._problem_text()}). bbox is [x, y, width, height] in pixels of the '
-                'image, not fractions of it and not two corners.'
-            )
-        if self._is_local(self.data_prefix['img']):
-            self._skip_missing_images(data)
-        coco = COCO()
-        coco.dataset = data
-        coco.createIndex()
-        coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
-        return coco
+        with no_collection():
+            return index_coco(self._read(local_path))
 
-    def _warn(self, message: str, level: int = logging.WARNING) -> None:
+    def _read(self, local_path: str) -> dict:
+        reading = CocoReading(local_path, self.ann_file, self.test_mode, self._warn)
+        self.problems = reading.problems
+        reading.fit(self.metainfo['classes'])
+        img_dir = self.data_prefix['img'] if self._is_local(self.data_prefix['img']) else None
+        if img_dir is not None:
+            self._locate(reading, img_dir)
+        reading.settle_sizes(img_dir, self._is_oriented())
+        reading.check_convention()
+        reading.screen()
+        reading.check_usable(self.metainfo['classes'])
+        self._stated_boxes = reading.stated_boxes
+        return reading.data
+
+    def _is_oriented(self) -> bool:
+        """Whether the pipeline loads images with EXIF orientation."""
+        kinds = [getattr(transform, 'color_type', 'color') for transform in self.pipeline.transforms]
+        return 'color_ignore_orientation' not in kinds
+
+    def _warn(self, message: str, level: int = logging.WARNING, changed: bool = True) -> None:
         print_log(message, logger='current', level=level)
 
-    def _problem_text(self) -> str:
-        return '; '.join(f'{count} {cause}' for cause, count in self.problems.items())
-
-    def _report_classes(self, data: dict) -> None:
-        left_out, dropped = check_classes(data, self.metainfo['classes'], self.ann_file)
-        if left_out:
-            self.problems['annotations of categories that the config leaves out'] = dropped
-            self._warn(
-                f"'{self.ann_file}': the config leaves out {len(left_out)} of {len(data['categories'])} "
-                f'categories: {sample(left_out, 8)}; {dropped} of {len(data["annotations"])} annotations are '
-                'dropped. To use them, name them in metainfo=dict(classes=(...)).'
-            )
-
-    def _report_boxes(self, finding: Finding, num_boxes: int) -> None:
-        self.problems[f'boxes {finding.cause}'] = len(finding.ids)
-        done = 'skipped' if finding.skipped else 'left as they are' if self.test_mode else 'clipped'
-        hint = ''
-        if self.test_mode and finding.skipped:
-            hint = ' CocoMetric with ann_file reads them all the same: take them out of the file.'
-        elif not finding.skipped and len(finding.ids) > 0.2 * num_boxes:
-            hint = " So many: is bbox [x, y, width, height], as COCO's is, and not two corners?"
-        self._warn(
-            f"'{self.ann_file}': {len(finding.ids)} of {num_boxes} boxes are {finding.cause}: {done} "
-            f'(annotation ids {sample(finding.ids)}).{hint}'
-        )
-
-    def _skip_missing_images(self, data: dict) -> None:
-        images, img_dir = data['images'], self.data_prefix['img']
-        missing = find_missing_images(img_dir, [image['file_name'] for image in images])
-        if not missing:
+    def _locate(self, reading: CocoReading, img_dir: str) -> None:
+        total = len(reading.data['images'])
+        message = reading.locate(img_dir)
+        if message is None:
             return
-        self.problems['images missing on disk'] = len(missing)
-        message = missing_images_message(img_dir, [images[i]['file_name'] for i in missing], len(images), self.ann_file)
         if self.test_mode:
             raise DatasetNotFoundError(
                 f'{message}. An evaluation without them would give a wrong metric: complete '
                 f'the folder, or take them out of the annotation file. {WHERE_DATA_BELONGS}'
             )
-        if len(missing) > self.max_bad_fraction * len(images):
+        if total - len(reading.data['images']) > self.max_bad_fraction * total:
             raise DatasetNotFoundError(
                 f'{message}. More than max_bad_fraction={self.max_bad_fraction} of the images: '
                 'complete the folder, correct data_prefix, or set max_bad_fraction of the data '
                 f'set. {WHERE_DATA_BELONGS}'
             )
         self._warn(f'{message}. They are skipped.')
-        absent = set(missing)
-        data['images'] = [image for i, image in enumerate(images) if i not in absent]
 
     def filter_data(self) -> list[dict]:
         """Filter by ``filter_cfg`` as mmdet does, and say what it left.
@@ -215,7 +186,7 @@ class CheckedCocoDataset(CocoDataset):
         if not kept:
             raise DatasetError(
                 f"'{self.ann_file}': filter_cfg={self.filter_cfg} leaves none of its {total} images "
-                f'(found before: {self._problem_text() or "nothing wrong"}). filter_empty_gt takes out '
+                f'(found before: {in_words(self.problems) or "nothing wrong"}). filter_empty_gt takes out '
                 "images without boxes of the config's classes, min_size those with a shorter side."
             )
         if len(kept) < total:
@@ -241,7 +212,7 @@ class CheckedCocoDataset(CocoDataset):
         index = data_info['sample_idx']
         size = (int(data_info['height']), int(data_info['width']))
         try:
-            data = self.pipeline(data_info)
+            data = self._run_pipeline(data_info, index, size)
         except BadImageError as error:
             self._count_bad_image(index, error)
             if not self.test_mode:
@@ -250,10 +221,42 @@ class CheckedCocoDataset(CocoDataset):
             data_info = self.get_data_info(idx)
             data_info['img_placeholder'] = size
             return self.pipeline(data_info)
-        # loading transforms set this in the dict that they are given, whatever the later ones make of it
-        if data_info.get('ori_shape', size) != size:
-            self._count_other_size(index, data_info)
         return data
+
+    def _run_pipeline(self, data: dict, index: int, stated: tuple[int, int]) -> dict | None:
+        """The pipeline; between loading the image and the rest, its boxes are held against the size that was read."""
+        screened = False
+        for transform in self.pipeline.transforms:
+            data = transform(data)
+            if data is None:
+                return None
+            if not screened and 'ori_shape' in data:
+                screened = True
+                self._screen(data, index, stated)
+        return data
+
+    def _screen(self, data: dict, index: int, stated: tuple[int, int]) -> None:
+        found = tuple(int(side) for side in data['ori_shape'][:2])
+        if found != stated:
+            self._check_size(data, index, stated, found)
+        if not self.test_mode and 'instances' in data:
+            data['instances'], clipped, dropped = screen_instances(data['instances'], found)
+            if found != stated:
+                self._count_other_size(index, data, f'{clipped} of its boxes are clipped to it, {dropped} left out')
+
+    def _check_size(self, data: dict, index: int, stated: tuple[int, int], found: tuple[int, int]) -> None:
+        sizes = f'it is {found[1]}x{found[0]} (width x height), the json says {stated[1]}x{stated[0]}'
+        boxes = np.array([instance['bbox'] for instance in data.get('instances', [])], dtype=float).reshape(-1, 4)
+        fault = size_fault(self._stated_boxes.get(data['img_id'], boxes), stated, found)
+        if self.test_mode:
+            hint = size_fault(np.array([[0, 0, 0, 0]]), stated, found) or 'the boxes may not fit'
+            raise DatasetError(
+                f"the image '{data['img_path']}' does not fit '{self.ann_file}': {sizes}; {hint}. An evaluation would "
+                'give a wrong metric: correct width and height in the json, or put the image there that it was '
+                'made for.'
+            )
+        if fault is not None:
+            raise BadImageError(data['img_path'], f'{sizes}, so its boxes do not fit; {fault}')
 
     def _count_bad_image(self, index: int, error: BadImageError) -> None:
         is_new = not self._bad_images[index]
@@ -274,21 +277,14 @@ class CheckedCocoDataset(CocoDataset):
                 'Replace the files, or set max_bad_fraction of the data set.'
             ) from error
 
-    def _count_other_size(self, index: int, data_info: dict) -> None:
+    def _count_other_size(self, index: int, data: dict, what: str) -> None:
         is_first = self.num_size_mismatches == 0
+        is_new = not self._other_sizes[index]
         self._other_sizes[index] = 1
-        if not is_first:
-            return
-        height, width = data_info['ori_shape']
-        stated = (data_info['height'], data_info['width'])
-        hint = (
-            'Height and width are swapped, as by EXIF rotation: if the boxes were made on the stored pixels, set '
-            "color_type='color_ignore_orientation' of frostnet_mm.LoadImage"
-            if stated == (width, height)
-            else 'The boxes were made for another version of the image'
-        )
-        self._warn(
-            f"the image '{data_info['img_path']}' is {width}x{height} (width x height), the json says "
-            f'{stated[1]}x{stated[0]}, so its boxes may not fit. {hint}. Further ones are counted in '
-            'num_size_mismatches and not logged.'
-        )
+        if is_first and is_new:
+            height, width = data['ori_shape'][:2]
+            self._warn(
+                f"the image '{data['img_path']}' is {width}x{height} (width x height), the json says "
+                f'{data["width"]}x{data["height"]}: {what}. Further ones are counted in num_size_mismatches and not '
+                'logged.'
+            )

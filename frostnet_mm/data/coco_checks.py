@@ -1,17 +1,16 @@
-"""Checks of what a sound COCO json says: its classes against the config's, its boxes against its images."""
+"""Checks of what a sound COCO json says: its boxes against its images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from .coco_json import check_unique
-from .coco_paths import sample
-from .errors import DatasetError
-
 #: COCO's own boxes overrun their images by up to about a pixel, from rounding: that is no mistake to report.
 OVERRUN_TOLERANCE = 1.0
+#: Two sizes have one aspect ratio if it differs by less than this; and are one size, up to a rounding.
+SAME_RATIO, SAME_SIZE = 0.02, 0.02
+SCALED = 'the boxes were made for another version of the image'
 PARTLY_OUTSIDE = 'partly outside their image'
 
 
@@ -29,51 +28,77 @@ class Finding(NamedTuple):
     ids: list
 
 
-def check_classes(data: dict, classes: Sequence[str], path: str) -> tuple[list[str], int]:
-    """Check a config's class names against the categories of a json.
+def overrunning_boxes(data: dict) -> dict:
+    """Boxes (N, 4), x1, y1, x2, y2 of the images that they overrun by more than a rounding, by image id."""
+    limits = {image['id']: (image['width'], image['height']) for image in data['images']}
+    over = {
+        annotation['image_id']
+        for annotation in data['annotations']
+        for x, y, width, height in (annotation['bbox'],)
+        if x + width > limits[annotation['image_id']][0] + OVERRUN_TOLERANCE
+        or y + height > limits[annotation['image_id']][1] + OVERRUN_TOLERANCE
+    }
+    found: dict = {image_id: [] for image_id in over}
+    for annotation in data['annotations'] if over else ():
+        if annotation['image_id'] in over and np.isfinite(annotation['bbox']).all():
+            x, y, width, height = annotation['bbox']
+            found[annotation['image_id']].append((x, y, x + width, y + height))
+    return {image_id: np.array(boxes, dtype=float).reshape(-1, 4) for image_id, boxes in found.items()}
 
-    mmdet numbers labels in the json's order and names them in the config's: another order names every prediction
-    wrongly, and is refused.
+
+def size_fault(boxes: np.ndarray, stated: tuple[int, int], found: tuple[int, int]) -> str | None:
+    """Why the boxes of an image do not belong to the file that was read, whose size differs from the json's.
+
+    Turned by 90 degrees, or scaled, boxes were made on another frame than the one read, unless they show the contrary:
+    they fit the file's size and overrun the stated one. A difference of another kind (a few pixels, a crop) is no
+    fault: what lies outside is clipped.
 
     Args:
-        data (dict): Parsed annotation file.
-        classes (Sequence[str]): The config's class names.
-        path (str): Annotation file, for messages.
+        boxes (np.ndarray): (N, 4), x1, y1, x2, y2 in pixels as the json states them.
+        stated (tuple[int, int]): (height, width) of the json.
+        found (tuple[int, int]): (height, width) of the image as it was read.
 
     Returns:
-        tuple[list[str], int]: Categories of the json that the config leaves out, and the annotations they have.
-
-    Raises:
-        DatasetError: If names are missing in the json, repeated, in another order, or ``classes`` is a string.
+        str or None: What is wrong; None if the boxes can be used.
     """
-    if isinstance(classes, str):
-        raise DatasetError(f"metainfo classes={classes!r} is a string, expected a tuple: classes=('{classes}', ).")
-    names = [category['name'] for category in data['categories']]
-    how = (
-        "Set metainfo=dict(classes=(...)) to the file's names, or use configs/ssdlite_frostnet_custom.py, which "
-        'reads them from the json.'
-    )
-    check_unique(list(classes), 'names in metainfo classes', path)
-    lacking = [name for name in classes if name not in set(names)]
-    if lacking:
-        raise DatasetError(
-            f"'{path}' lacks {len(lacking)} of the config's {len(classes)} classes: "
-            f'{sample(lacking, 8)}. The config has {sample(list(classes), 8)}; '
-            f'the json has {sample(names, 8)}. {how}'
+    if stated == found or not len(boxes):
+        return None
+    furthest = boxes[:, 2:].max(axis=0)
+    fits_stated, fits_found = ((furthest <= np.add(size[::-1], OVERRUN_TOLERANCE)).all() for size in (stated, found))
+    if fits_found and not fits_stated:
+        return None
+    if stated == found[::-1]:
+        return (
+            'height and width are swapped, as by EXIF orientation: if the boxes were made on the stored pixels, set '
+            "color_type='color_ignore_orientation' of frostnet_mm.LoadImage"
         )
-    kept = [name for name in names if name in set(classes)]
-    if kept != list(classes):
-        raise DatasetError(
-            f"metainfo classes are in another order than the categories of '{path}', so that labels "
-            f'would be named wrongly: the config has {sample(list(classes), 8)}, the json has '
-            f'{sample(kept, 8)}. {how} Where two files differ, order the categories of one like the '
-            'other.'
-        )
-    left_out = {
-        category['id']: category['name'] for category in data['categories'] if category['name'] not in set(classes)
-    }
-    dropped = sum(annotation['category_id'] in left_out for annotation in data['annotations']) if left_out else 0
-    return list(left_out.values()), dropped
+    factors = np.divide(found, stated)
+    scaled = abs(factors[0] / factors[1] - 1) < SAME_RATIO and abs(factors - 1).max() > SAME_SIZE
+    return SCALED if scaled else None
+
+
+def screen_instances(instances: list[dict], size: tuple[int, int]) -> tuple[list[dict], int, int]:
+    """Clip boxes to the image that was read, and drop those of which less than 1 pixel is left.
+
+    Args:
+        instances (list[dict]): mmdet's, with ``bbox`` x1, y1, x2, y2.
+        size (tuple[int, int]): (height, width) of the image.
+
+    Returns:
+        tuple[list[dict], int, int]: The instances left, and how many were clipped and dropped.
+    """
+    if not instances:
+        return instances, 0, 0
+    boxes = np.array([instance['bbox'] for instance in instances], dtype=np.float64)
+    inner = np.clip(boxes, 0, np.tile(size[::-1], 2))
+    with np.errstate(invalid='ignore'):
+        kept = np.isfinite(boxes).all(axis=1) & ((inner[:, 2:] - inner[:, :2]) >= 1).all(axis=1)
+        clipped = kept & (abs(inner - boxes) > OVERRUN_TOLERANCE).any(axis=1)
+    left = []
+    for index in np.flatnonzero(kept):
+        changed = bool((inner[index] != boxes[index]).any())
+        left.append(dict(instances[index], bbox=inner[index].tolist()) if changed else instances[index])
+    return left, int(clipped.sum()), int((~kept).sum())
 
 
 def _to_array(rows: Iterable) -> np.ndarray:

@@ -81,46 +81,31 @@ def _one_level_deeper(data_root: str, path: str) -> list[str]:
     return [osp.join(folder, relative) for folder in folders if osp.exists(osp.join(folder, relative))]
 
 
-def find_missing_images(img_dir: str, file_names: Sequence[str]) -> list[int]:
-    """Find the images that are not on disk with one directory listing a folder instead of one stat an image.
-
-    Args:
-        img_dir (str): Image folder.
-        file_names (Sequence[str]): File names below ``img_dir``, sub-folders allowed.
-
-    Returns:
-        list[int]: Positions in ``file_names`` of the missing ones.
-    """
-    listings: dict[str, set] = {}
-    missing = []
-    for position, name in enumerate(file_names):
-        folder, base = osp.split(name)
-        if folder not in listings:
-            path = osp.join(img_dir, folder) or '.'
-            listings[folder] = set(os.listdir(path)) if osp.isdir(path) else set()
-        if base not in listings[folder]:
-            missing.append(position)
-    return missing
-
-
-def missing_images_message(img_dir: str, missing: Sequence[str], total: int, ann_file: str) -> str:
-    """One sentence on missing images with the likely cause: an extra nested folder or another extension.
+def missing_images_message(
+    img_dir: str, missing: Sequence[str], total: int, ann_file: str, candidates: Sequence[tuple[str, list[str]]] = ()
+) -> str:
+    """One sentence on missing images with the likely cause.
 
     Args:
         img_dir (str): Image folder.
         missing (Sequence[str]): File names that are missing.
         total (int): Number of images in the annotation file.
         ann_file (str): Annotation file, for the message.
+        candidates (Sequence[tuple[str, list[str]]]): Of those that may be one of several files, name and files.
     """
-    folder = osp.dirname(osp.join(img_dir, missing[0])) or '.'
     message = (
         f"{len(missing)} of {total} images ({len(missing) / total:.1%}) of '{ann_file}' are missing below "
         f"'{img_dir or '.'}': {sample(missing)}"
     )
+    if candidates:
+        name, paths = candidates[0]
+        claimed = f'{len(candidates)} of them cannot be told from others'
+        if len(paths) == 1:
+            return f"{message}; {claimed}: '{paths[0]}' may be {name!r} or another image of the json"
+        return f'{message}; {claimed}: {name!r} may be {sample(paths)}'
+    folder = osp.dirname(osp.join(img_dir, missing[0])) or '.'
+    if osp.normpath(missing[0]).split(os.sep)[0] == os.pardir:
+        return f'{message}; these lead out of the folder, where no image is looked for; {list_folder(img_dir or ".")}'
     if not osp.isdir(folder):
         return f"{message}; '{folder}' does not exist, {list_folder(img_dir or '.')}"
-    stem = osp.splitext(osp.basename(missing[0]))[0].lower()
-    with os.scandir(folder) as entries:
-        near = [entry.path for entry in entries if osp.splitext(entry.name)[0].lower() == stem]
-    near = near or _one_level_deeper(img_dir or '.', osp.join(img_dir, missing[0]))
-    return message + (f"; similar: '{near[0]}'" if near else f'; {list_folder(folder)}')
+    return f'{message}; {list_folder(folder)}'

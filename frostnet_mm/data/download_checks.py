@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..device.orientation import orientation_of_file
 from .coco_paths import sample
-from .errors import DECODE_ERRORS, BadImageError
+from .errors import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from .loading import LoadImage
+
+
+#: Share of the images that may be unreadable before training stops, as data sets have it by default.
+MAX_BAD_FRACTION = 0.1
 
 
 @dataclass
@@ -24,10 +29,12 @@ class Report:
     Args:
         notes (list[str]): What the user may want to know.
         problems (list[str]): What keeps the data from being used as they are.
+        changes (list[str]): What was changed in a mended copy.
     """
 
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         """Add something worth knowing."""
@@ -37,31 +44,52 @@ class Report:
         """Add something that keeps the data from being used."""
         self.problems.append(text)
 
+    def change(self, text: str) -> None:
+        """Add something that a mended copy has otherwise."""
+        self.changes.append(text)
+
     def listed(self, what: str, names: Sequence[str]) -> None:
         """Add a problem of some files, with the first of their names; none without names."""
         if names:
             self.problem(f'{len(names)} {what}: {sample(names)}')
 
+    def faulty(self, what: str, names: Sequence[str], total: int, then: str, strict: bool) -> None:
+        """Add files that cannot be read: a problem if there are more than training passes over, else a note.
+
+        Args:
+            what (str): What they are.
+            names (Sequence[str]): Their faults.
+            total (int): Number of files of their kind.
+            then (str): What training or evaluation does about them.
+            strict (bool): Make each a problem.
+        """
+        if strict or len(names) > MAX_BAD_FRACTION * total:
+            self.listed(what, names)
+        elif names:
+            self.note(f'{len(names)} {what}: {sample(names)}; {then}')
+
     def text(self) -> str:
         """The findings, one a line, and a verdict."""
-        lines = [f'  {note}' for note in self.notes] + [f'  PROBLEM: {problem}' for problem in self.problems]
+        marks = (('', self.notes), ('changed: ', self.changes), ('PROBLEM: ', self.problems))
+        lines = [f'  {mark}{text}' for mark, texts in marks for text in texts]
         verdict = f'not usable as it is: {len(self.problems)} problems' if self.problems else 'usable'
         return '\n'.join([*lines, verdict])
 
 
 @cache
-def _loader() -> 'LoadImage':
+def _loader(oriented: bool) -> 'LoadImage':
     from .loading import LoadImage  # with mmcv and torch, which reading headers does without
 
-    return LoadImage(color_type='color_ignore_orientation')  # annotations are made on the stored pixels
+    return LoadImage(color_type='color' if oriented else 'color_ignore_orientation')
 
 
-def image_size(path: str | os.PathLike, fast: bool = False) -> tuple[int, int]:
+def image_size(path: str | os.PathLike, fast: bool = False, oriented: bool = False) -> tuple[int, int]:
     """Size of an image that is sound.
 
     Args:
         path (str | PathLike): The file.
-        fast (bool): Read its header only. Default: False, decode it to the last pixel.
+        fast (bool): Read its header only, where that is enough. Default: False, decode it to the last pixel.
+        oriented (bool): As displayed, and as training reads it: with EXIF orientation. Default: False.
 
     Returns:
         tuple[int, int]: (height, width).
@@ -70,12 +98,14 @@ def image_size(path: str | os.PathLike, fast: bool = False) -> tuple[int, int]:
         BadImageError: The file is missing, or no whole image.
     """
     if not fast:
-        return _loader().transform(dict(img_path=str(path)))['ori_shape']
+        return _loader(oriented).transform(dict(img_path=str(path)))['ori_shape']
     try:
         with Image.open(path) as image:
-            return image.size[::-1]
-    except DECODE_ERRORS as error:
-        raise BadImageError(str(path), str(error)) from error
+            lying = orientation_of_file(path) in (5, 6, 7, 8)
+            shown = image.format == 'TIFF'  # whose size is that of the picture as displayed
+            return image.size if lying and oriented != shown else image.size[::-1]
+    except DECODE_ERRORS:  # OpenCV reads some files that Pillow does not, and says better what is wrong
+        return image_size(path, fast=False, oriented=oriented)
 
 
 def run_over(work: Callable, items: Sequence, workers: int, name: str) -> Iterable:

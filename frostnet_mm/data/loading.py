@@ -1,36 +1,38 @@
 """Image loading that names what is wrong with a file, and refuses half-decoded images."""
 
-import io
-import struct
+from typing import Any
 
-import cv2
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
-from PIL import Image, UnidentifiedImageError
+from mmengine.logging import print_log
 
+from ..device.errors import ImageError
+from ..device.image_files import as_bgr, decode_image, lacks_end, pillow_error
 from ..registry import TRANSFORMS
-from .errors import DECODE_ERRORS, BadImageError
+from .errors import BadImageError
+
+__all__ = ['COLOR_TYPES', 'MEAN_GREY', 'LoadImage', 'inner_datasets', 'lacks_end', 'loaded_image', 'pillow_error']
 
 #: BGR of ImageNet's mean, which the data preprocessor of our configs maps to about 0.
 MEAN_GREY = (104, 116, 124)
-#: End markers lie in the last bytes; a file that carries more behind them is decoded by Pillow to decide.
-TAIL = 1024
 COLOR_TYPES = ('color', 'color_ignore_orientation')
+_SAID: set[str] = set()  # notes on how images were read that this process has logged
 
 
 @TRANSFORMS.register_module(name=['LoadImage', 'LoadImageFromFile'])
 class LoadImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` with a clear error for every file that is not a whole image.
 
-    Whatever OpenCV decodes is bitwise what mmcv yields. What it cannot read goes to Pillow. Some versions of OpenCV
-    fill the missing rest of a truncated JPEG with grey and report success: files without the end marker of their format
-    are decoded by Pillow first, which refuses them if pixels are missing. Damage in the middle of a file is not
-    detected.
+    It reads as deployments do, by :func:`frostnet_mm.device.image_files.decode_image`. Whatever OpenCV decodes is
+    bitwise what mmcv yields, but that the orientation of WebP and AVIF is applied, and floats are not cut off. What it
+    cannot read goes to Pillow. Some versions of OpenCV fill the missing rest of a truncated JPEG with grey and report
+    success: files without the end marker of their format are decoded by Pillow first, which refuses them if pixels are
+    missing. Damage in the middle of a file is not detected.
 
     Every image becomes (H, W, 3) BGR: grey is repeated, alpha is dropped, palettes and CMYK are converted, 16 bit
-    values keep their upper 8 bits, EXIF orientation is applied.
+    values keep their upper 8 bits, floats from 0 to 1 become 0 to 255 (other floats are refused), of several frames the
+    first is read, the orientation that the file states is applied.
 
     Registered as ``frostnet_mm.LoadImage`` and as ``frostnet_mm.LoadImageFromFile``: mmdet's ``DetInferencer`` looks
     for a transform with the latter name, so test pipelines need it.
@@ -113,88 +115,45 @@ class LoadImage(LoadImageFromFile):
             raise BadImageError(path, 'the file does not exist') from error
         except OSError as error:
             raise BadImageError(path, f'the file cannot be read ({error})') from error
-        if not content:
-            raise BadImageError(path, 'the file is empty (0 bytes)')
-        if lacks_end(content):
-            reason = pillow_error(content)
-            if reason is not None:
-                raise BadImageError(
-                    path,
-                    f'the file is truncated or damaged: {len(content):,} bytes without the end '
-                    f'of its format, and {reason}',
-                )
-        return self._decode(path, content)
-
-    def _decode(self, path: str, content: bytes) -> np.ndarray:
         try:
-            img = mmcv.imfrombytes(content, flag=self.color_type, backend='cv2')
-        except cv2.error as error:
-            raise BadImageError(path, f'OpenCV refuses it: {error.err or error}') from error
-        if img is None:
-            img = self._decode_with_pillow(path, content)
-        if img.size == 0 or img.dtype != np.uint8 or img.shape[2:] != (3,):
-            raise BadImageError(
-                path,
-                f'it decodes to {img.dtype} of shape {img.shape}, expected uint8 of shape '
-                '(height, width, 3) with at least one pixel',
-            )
-        return img
-
-    def _decode_with_pillow(self, path: str, content: bytes) -> np.ndarray:
-        reason = pillow_error(content)
-        if reason is not None:
-            raise BadImageError(
-                path,
-                f'it is no image that OpenCV or Pillow can read: {len(content):,} bytes that '
-                f'start with {content[:12]!r}; {reason}',
-            )
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode[0] in 'IF':  # 16 and 32 bit: Pillow would clip instead of scale
-                raise BadImageError(
-                    path, f'only Pillow reads it, in mode {image.mode}, expected 8 bits a channel: convert the file'
-                )
-        img = mmcv.imfrombytes(content, flag=self.color_type, backend='pillow')
-        return np.ascontiguousarray(img)
+            image, note = decode_image(content, self.color_type == 'color_ignore_orientation')
+        except ImageError as error:
+            raise BadImageError(path, str(error)) from error
+        if note and note not in _SAID:
+            _SAID.add(note)
+            print_log(f"'{path}' {note}. Others like it are not named.", logger='current')
+        return image
 
 
-def lacks_end(content: bytes) -> bool:
-    """Tell from the bytes whether a file of a known format stops before its end; cheap, and only a suspicion.
+def inner_datasets(dataset: Any) -> list[Any]:
+    """The data sets inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return [dataset] if inner[0] is None else [each for one in inner for each in inner_datasets(one)]
+
+
+def loaded_image(dataset: Any, path: str) -> np.ndarray:
+    """An image as the pipeline of a data set loads it, to be drawn on.
 
     Args:
-        content (bytes): The whole file.
+        dataset: One of mm's data sets, or a wrapper around some.
+        path (str): The image file.
 
     Returns:
-        bool: True for JPEG, PNG, GIF without end marker and WebP, BMP shorter than their header says. Always False for
-        other formats.
+        np.ndarray: uint8 BGR of shape (H, W, 3).
+
+    Raises:
+        BadImageError: The file cannot be read as an image.
     """
-    tail = content[-TAIL:]
-    if content.startswith(b'\xff\xd8'):
-        return b'\xff\xd9' not in tail
-    if content.startswith(b'\x89PNG\r\n\x1a\n'):
-        return b'IEND\xaeB`\x82' not in tail
-    if content.startswith(b'GIF8'):
-        return b';' not in tail[-16:]
-    if content.startswith(b'RIFF') and content[8:12] == b'WEBP':
-        return struct.unpack('<I', content[4:8])[0] + 8 > len(content)
-    if content.startswith(b'BM') and len(content) >= 6:
-        return struct.unpack('<I', content[2:6])[0] > len(content)
-    return False
-
-
-def pillow_error(content: bytes) -> str | None:
-    """Decode an image with Pillow to the last pixel.
-
-    Args:
-        content (bytes): The whole file.
-
-    Returns:
-        str or None: Why it cannot be decoded, None if it can.
-    """
+    pipeline = getattr(inner_datasets(dataset)[0], 'pipeline', None)
+    loaders = [step for step in getattr(pipeline, 'transforms', ()) if isinstance(step, LoadImageFromFile)]
+    from_file = [step for step in loaders if type(step).__name__ != 'LoadImageFromNDArray']
+    results = (from_file[0] if from_file else LoadImage())(dict(img_path=path))
+    if results is None:
+        raise BadImageError(path, 'the loader of the data set leaves it out')
+    image = results['img']
+    if np.issubdtype(image.dtype, np.floating):  # to_float32
+        image = image.clip(0, 255).astype(np.uint8)
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return 'Pillow does not know its format'
-    except DECODE_ERRORS as error:
-        return f'Pillow says: {error}'
-    return None
+        return as_bgr(image)
+    except ImageError as error:
+        raise BadImageError(path, str(error)) from error

@@ -35,7 +35,7 @@ from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
 from .engines import Engine, LayerTime, count_operators, engine_names, engine_of
 from .flat_network import Normalization, traceable
-from .heads.describe import describe_model
+from .heads.describe import describe_model, resize_and_pad
 from .heads.onnx_decoding import NAMES, OUTPUTS, with_decoding
 from .loaded_model import LoadedModel, load_for_deployment
 from .verification import verify
@@ -44,6 +44,11 @@ from .verification.images import verification_images
 DEVICE = Path(device.__file__).parent
 DEVICE_FOLDER = 'frostnet_device'  # in a deployment; predictor.py knows the name
 _PACKAGES = ('torch', 'torchao', 'onnx', 'numpy')  # and those of the engines
+NOISE = (
+    'WARNING: verification on random noise, not on images, which says little of the ranges that photographs fill: no '
+    'test images of the config were found. Give some with --images FILE..., or say where the data are with '
+    '--cfg-options data_root=PATH.'
+)
 DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
 
 
@@ -64,6 +69,8 @@ class DeployOptions:
         check (bool): Verify the deployment. Default: True.
         cfg_options (dict): Values that replace those of the config.
         weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
+        classes (Sequence[str], optional): Names of the classes of a checkpoint that notes none.
+        example_shape (tuple[int, int], optional): Height and width that random weights are captured with.
     """
 
     precision: str = 'int8'
@@ -77,6 +84,8 @@ class DeployOptions:
     check: bool = True
     cfg_options: dict = field(default_factory=dict)
     weight_bits: int | None = None
+    classes: Sequence[str] | None = None
+    example_shape: tuple[int, int] | None = None
 
 
 def deploy(
@@ -109,11 +118,18 @@ def deploy(
     runner.require()
     out = Path(out)
     _check_target(out)
-    opened = None if checkpoint is None else Checkpoint.open(checkpoint)
+    if options.shape is None and not options.dynamic:  # said now, not after loading and calibrating the model
+        _require_size(*resize_and_pad(load_config(config, options.cfg_options, classes=()))[:2])
+    opened = None if checkpoint is None else Checkpoint.open(checkpoint, options.classes)
+    if options.example_shape is not None and opened is not None:
+        raise DeploymentError(
+            f"--example-shape goes with 'random': the network of {opened.source} is captured with the shape that it "
+            'was trained or calibrated with. Give it to QATHook (example_shape) or to tools/calibrate.py.'
+        )
     if options.precision == 'int8' and opened is not None and opened.quantized:
         runner.check_preset(opened.scheme.name, opened.source)  # before the network is captured
     how = (options.precision, options.cfg_options, options.shape, runner.preset, options.weight_bits)
-    description = deploy_model(load_for_deployment(config, opened, *how), runner, out, options)
+    description = deploy_model(load_for_deployment(config, opened, *how, options.example_shape), runner, out, options)
     warn_of_saturation(description)
     return description
 
@@ -142,6 +158,8 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
         description |= _facts(source, engine, folder, files, example, dynamic)
         _save(description, folder)
         paths = list(options.images) or source.test_paths(options.num_images)
+        if options.check and not paths and not source.facts['random_weights']:
+            print(f'{NOISE} {source.lacking}'.rstrip(), flush=True)
         pairs = verification_images(source, paths, example, dynamic)
         description |= _measure(source, engine, folder, [raw if baked else image for raw, image in pairs])
         if options.check:
@@ -207,15 +225,25 @@ def _save(description: dict, folder: Path) -> None:
     write_text(folder / DESCRIPTION, json.dumps(description, indent=1) + '\n')
 
 
+def _require_size(resize: dict | None, pad: dict | None) -> None:
+    """Refuse a test pipeline that leaves the size of the images open."""
+    if pad is not None or (resize is not None and not resize['keep_ratio']):
+        return
+    hint = ''
+    if resize is not None:
+        height, width = resize['height'], resize['width']
+        hint = f' Images of the same ratio as its scale, {width}x{height}, need --shape {height} {width}.'
+    raise DeploymentError(
+        'The test pipeline keeps the ratio of an image, so its size differs from image to image. Give the size of '
+        f'all your images after resizing (--shape HEIGHT WIDTH), or leave it open (--dynamic).{hint}'
+    )
+
+
 def _example(settings: dict, options: DeployOptions) -> tuple[Tensor, bool]:
     """Images of the shape that the network is written for, and whether the shape stays open."""
     resize, pad = settings['resize'], settings['pad']
-    fixed = pad is not None or (resize is not None and not resize['keep_ratio'])
-    if options.shape is None and not fixed and not options.dynamic:
-        raise DeploymentError(
-            'The test pipeline keeps the ratio of an image, so its size differs from image to image. Give the size of '
-            'all your images after resizing (--shape HEIGHT WIDTH), or leave it open (--dynamic).'
-        )
+    if options.shape is None and not options.dynamic:
+        _require_size(resize, pad)
     place = pad or resize or dict(height=320, width=320)
     height, width = options.shape or (place['height'], place['width'])
     divisor = settings['size_divisor']

@@ -20,11 +20,12 @@ from .check import (
 from .command import CHECK_RUNS, PICTURES
 from .decoding import MARGIN, decode
 from .description import AGAIN, DECODINGS, DESCRIPTION, FORMAT, KEYS, deployed_weight_bits, read_deployment
-from .drawing import write_image
 from .engines.onnxruntime import SATURATION_FREE, saturation_free_session
 from .errors import DeploymentError, ImageError, SaturationWarning, UserError
-from .images import as_bgr, normalize_pixels, preprocess, read_image, resize_plane, resized
+from .image_files import as_bgr, read_image
+from .images import normalize_pixels, preprocess, resize_plane, resized
 from .network import Network, may_saturate, open_network, warn_of_saturation
+from .pictures import write_image
 from .pipeline import Predictor
 from .results import Detections, Geometry, LabelMap
 from .saturation import SATURATION, cpu_saturates

@@ -1,108 +1,14 @@
-"""Images on their way to a network: reading files, resizing, padding, normalization.
+"""Images on their way to a network: resizing, padding, normalization.
 
 With OpenCV the network gets the pixels that the test pipeline gives it, bit by bit. Without it Pillow reads the files
 and NumPy resizes them: a resized pixel differs by at most 1 of 255, a JPEG's decoder may add some more.
 """
 
-import importlib
-import io
-import os
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from .errors import DeploymentError, ImageError
+from .image_files import optional
 from .results import Geometry
-
-
-def optional(name: str) -> Any:
-    """A module, or None where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file; EXIF orientation is applied, alpha dropped, 16 bit values keep their upper 8 bits.
-
-    Args:
-        path (str | PathLike): The file.
-
-    Returns:
-        np.ndarray: uint8 of shape (H, W, 3), BGR.
-
-    Raises:
-        ImageError: It is missing, empty, truncated or no image.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot use the image '{path}': {error.strerror or error}") from error
-    if not content:
-        raise ImageError(f"cannot use the image '{path}': the file is empty (0 bytes)")
-    cv2, pillow = optional('cv2'), optional('PIL.Image')
-    if cv2 is None and pillow is None:
-        raise ImageError('Reading images needs OpenCV or Pillow: pip install opencv-python-headless')
-    image, reason = None, 'OpenCV cannot decode it'
-    # OpenCV fills what a truncated file lacks with grey: Pillow, which refuses it, decides
-    if cv2 is not None and not (_lacks_end(content) and (pillow is None or _with_pillow(content)[0] is None)):
-        try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error as error:
-            reason = f'OpenCV says: {error}'
-    if image is None and pillow is not None:
-        image, reason = _with_pillow(content)
-    if image is None:
-        raise ImageError(f"cannot use the image '{path}': it is truncated, damaged or no image; {reason}")
-    return as_bgr(image)
-
-
-def _lacks_end(content: bytes) -> bool:
-    if content.startswith(b'\xff\xd8'):
-        return b'\xff\xd9' not in content[-1024:]
-    return content.startswith(b'\x89PNG\r\n\x1a\n') and b'IEND\xaeB`\x82' not in content[-1024:]
-
-
-def _with_pillow(content: bytes) -> tuple[np.ndarray | None, str]:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(content)) as source:
-            image = ImageOps.exif_transpose(source)
-            if image.mode.startswith('I;16'):  # Pillow would clip to 255 instead of scaling
-                return np.asarray(image).astype(np.uint16), ''
-            if image.mode in 'IF':
-                return None, f'its mode {image.mode} has no known range, expected 8 or 16 bits a channel'
-            return np.asarray(image.convert('RGB'))[..., ::-1], ''
-    except (OSError, EOFError, IndexError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return None, f'Pillow says: {error}'  # what its decoders raise differs by format
-
-
-def as_bgr(image: np.ndarray) -> np.ndarray:
-    """Bring an image array to uint8 BGR.
-
-    Args:
-        image (np.ndarray): uint8 or uint16 (of which the upper 8 bits are kept) of shape (H, W), (H, W, 1), (H, W, 3)
-            as BGR, or (H, W, 4) as BGRA, of which alpha is dropped.
-
-    Returns:
-        np.ndarray: uint8 of shape (H, W, 3).
-
-    Raises:
-        ImageError: It is of another kind, or has no pixel.
-    """
-    kind, shape = getattr(image, 'dtype', type(image).__name__), getattr(image, 'shape', ())
-    channels = shape[2] if len(shape) == 3 else 1
-    if kind not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
-        raise ImageError(
-            f'The image is {kind} of shape {shape}, expected uint8 or uint16 of shape (height, width), '
-            '(height, width, 3) in BGR order or (height, width, 4), with at least one pixel.'
-        )
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    return np.repeat(image.reshape(*shape[:2], 1), 3, 2) if channels == 1 else np.ascontiguousarray(image[..., :3])
 
 
 def _neighbours(given: int, wanted: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ from .decoding import decode
 from .description import read_deployment
 from .drawing import draw
 from .errors import DeploymentError
-from .images import as_bgr, preprocess, read_image
+from .image_files import as_bgr, read_image
+from .images import preprocess
 from .network import open_network
 from .results import Detections, LabelMap
 
@@ -49,11 +50,16 @@ class Predictor:
         self.score_threshold = score_threshold
         self.network = network or open_network(folder, self.description, threads, **engine_options)
 
+    @property
+    def ignore_orientation(self) -> bool:
+        """Whether images are taken as they are stored, without EXIF orientation, as the model was trained."""
+        return self.description['preprocessing'].get('ignore_orientation', False)
+
     def predict(self, image: str | os.PathLike | np.ndarray) -> Detections | LabelMap:
         """Predict an image.
 
         Args:
-            image (str | PathLike | np.ndarray): A file, or an array as :func:`~.images.as_bgr` takes it.
+            image (str | PathLike | np.ndarray): A file, or an array as :func:`~.image_files.as_bgr` takes it.
 
         Returns:
             Detections | LabelMap: In pixels of the image.
@@ -62,11 +68,16 @@ class Predictor:
             ImageError: The image cannot be used.
             DeploymentError: It does not fit the network.
         """
-        image = read_image(image) if isinstance(image, (str, os.PathLike)) else as_bgr(image)
+        image = self._read(image)
         images, geometry = preprocess(image, self.description)
         return decode(self.network(images), self.description, geometry, self.score_threshold)
 
+    def _read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
+        if not isinstance(image, (str, os.PathLike)):
+            return as_bgr(image)
+        return read_image(image, self.ignore_orientation)
+
     def draw(self, image: str | os.PathLike | np.ndarray, result: Detections | LabelMap) -> np.ndarray:
         """Draw a prediction on a copy of its image; uint8 BGR of shape (H, W, 3)."""
-        image = read_image(image) if isinstance(image, (str, os.PathLike)) else as_bgr(image)
+        image = self._read(image)
         return draw(image, result, len(self.description['classes']), self.description['palette'])

@@ -1,17 +1,36 @@
-"""mmengine's Runner, which reads checkpoints as everything else here does: without running code, and each once."""
+"""mmengine's Runner: checkpoints are read without running code, each once, and written whole or not at all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import nn
+from torch.utils.data import DataLoader
 
-from ..models.checkpoints import read_checkpoint
+from ..data.errors import DatasetNotFoundError
+from ..errors import CheckpointWriteError
+from ..models.checkpoints import classes_of, read_checkpoint
 from ..models.dense import unwrap
+from .build_errors import building
+from .config_datasets import require_parts
+from .console import quiet_console, summed_up
+from .errors import ConfigError
+from .late_removal import keep_until_saved, remove_kept
+from .step_errors import step_errors
 
 
 class CheckpointRunner(Runner):
-    """A Runner whose checkpoints are read by :func:`frostnet_mm.models.read_checkpoint`.
+    """A Runner whose checkpoints are read by :func:`frostnet_mm.models.read_checkpoint`, and written atomically.
+
+    What goes wrong while it builds something of the config is a :class:`ConfigError` that names the key. The console
+    gets what a user follows; the whole config, the environment and the order of the hooks are in the log file.
 
     Attributes:
         opened (dict[str, dict]): By path what has been read already; taken from there once.
@@ -20,6 +39,131 @@ class CheckpointRunner(Runner):
     def __init__(self, *args, **kwargs) -> None:
         self.opened: dict[str, dict] = {}
         super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        """See mmengine's Runner.
+
+        Raises:
+            DatasetNotFoundError: The data set has no image, of which mmengine says "need at least one array".
+        """
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except ValueError as error:
+            if 'need at least one array to concatenate' not in str(error):
+                raise
+            raise DatasetNotFoundError(empty_message(dataloader['dataset'])) from error
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """See mmengine's Runner."""
+        logger = super().build_logger(*args, **kwargs)
+        quiet_console(logger)
+        return logger
+
+    def build_optim_wrapper(self, *args, **kwargs) -> Any:
+        """See mmengine's Runner; the options of each parameter are one line in the log, not one for each."""
+        with summed_up(self.logger):
+            return super().build_optim_wrapper(*args, **kwargs)
+
+    def train(self) -> nn.Module:
+        """See mmengine's Runner.
+
+        Raises:
+            ConfigError: The config cannot be trained.
+        """
+        require_parts(self.cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
+        with self._explained():
+            return super().train()
+
+    def val(self) -> dict:
+        """See mmengine's Runner."""
+        with self._explained():
+            return super().val()
+
+    def test(self) -> dict:
+        """See mmengine's Runner.
+
+        Raises:
+            ConfigError: The config has no test data.
+        """
+        require_parts(self.cfg, 'test_dataloader', 'test_evaluator')
+        with self._explained():
+            return super().test()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            with building(self.cfg), step_errors(self):
+                yield
+        finally:
+            for hook in self.hooks:  # after_train is not called where training fails
+                if hasattr(hook, 'restore_signals'):
+                    hook.restore_signals()
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """See mmengine's Runner."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train':
+            keep_until_saved(self.hooks)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        """See mmengine's Runner; a local file is written under another name first, so that none is cut off.
+
+        Raises:
+            CheckpointWriteError: It cannot be written, such as on a full disk. Nothing of it is left, and the
+                checkpoints before it are.
+        """
+        if '://' in str(out_dir):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            remove_kept(self.hooks)
+            return
+        path = Path(out_dir) / filename
+        unfinished = path.with_name(f'.{filename}.unfinished')
+        try:
+            super().save_checkpoint(str(out_dir), unfinished.name, *args, **kwargs)
+            if is_main_process():
+                os.replace(unfinished, path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise CheckpointWriteError(
+                f'The checkpoint {path} cannot be written: {error.strerror or error}. Training stopped; nothing of '
+                'this file is left, and the checkpoints before it are. Make room and go on with --resume.'
+            ) from error
+        remove_kept(self.hooks)
+
+    def resume(self, filename: str | os.PathLike, *args, **kwargs) -> None:
+        """See mmengine's Runner.
+
+        Raises:
+            ConfigError: The checkpoint was trained on other classes than those of the training data, or with another
+                network or optimizer.
+        """
+        content = self.opened.get(str(filename))
+        if content is None:
+            content = self.opened[str(filename)] = read_checkpoint(filename)
+        instead = f'To start from its weights, leave out --resume: --cfg-options load_from={filename}.'
+        saved = classes_of(content)
+        own = (getattr(self.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+        if saved and own and tuple(saved) != tuple(own):
+            raise ConfigError(
+                f'{filename} was trained on {len(saved)} classes ({_sample(saved)}), the training data have {len(own)} '
+                f'({_sample(own)}): it cannot be resumed. {instead}'
+            )
+        other = _other_shapes(unwrap(self.model), content.get('state_dict', {}))
+        if other:
+            raise ConfigError(
+                f'{filename} is of another network: {len(other)} weights have other shapes, such as {other[0]}: it '
+                f'cannot be resumed. {instead}'
+            )
+        try:
+            super().resume(filename, *args, **kwargs)
+        except ValueError as error:
+            if 'parameter group' not in str(error):
+                raise
+            raise ConfigError(
+                f'{filename} was trained with another optimizer or paramwise_cfg ({error}): it cannot be resumed. '
+                f'{instead}'
+            ) from error
 
     def load_checkpoint(
         self,
@@ -37,3 +181,30 @@ class CheckpointRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+
+def empty_message(dataset: dict) -> str:
+    """Say which data set is empty; of one of mmseg, how its images are named.
+
+    Args:
+        dataset (dict): Its config.
+    """
+    if 'dataset' not in dataset and 'datasets' not in dataset:
+        built = DATASETS.build(dict(dataset, lazy_init=True))
+        if hasattr(built, 'img_suffix'):
+            from ..data.segmentation_files import no_images_message
+
+            return no_images_message(built.data_prefix.get('img_path') or '.', built.img_suffix)
+    return f'The data set has no image: {dataset}. Check its data_root, ann_file, data_prefix and filter_cfg.'
+
+
+def _other_shapes(model: nn.Module, state: dict) -> list[str]:
+    return [
+        f'{name} ({tuple(state[name].shape)}, here {tuple(value.shape)})'
+        for name, value in model.named_parameters()
+        if name in state and state[name].shape != value.shape
+    ]
+
+
+def _sample(names: Sequence[str]) -> str:
+    return ', '.join(map(str, names[:4])) + (', ...' if len(names) > 4 else '')

@@ -1,20 +1,31 @@
 """Reading configs: clear errors, one data root for all of a config, classes taken from the annotations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
 from ..files import require_config
-from ..registry import type_name
-from .config_variables import like, read_config
+from ..registry import is_type, type_name
+from .config_checks import check_keys, check_optimizer
+from .config_datasets import all_datasets, dataset_for_testing, inner_dataset, leaf_datasets, require_parts
+from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config, reading_error
+from .errors import ConfigError
+from .evaluators import follow_datasets
+
+__all__ = [
+    'CLASSES_FROM_ANNOTATIONS',
+    'ConfigError',
+    'dataset_for_testing',
+    'fill_classes',
+    'inner_dataset',
+    'load_config',
+    'move_data_root',
+    'named_classes',
+]
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
-
-
-class ConfigError(UserError, ValueError):
-    """A config cannot be used; the message says why and what to do."""
 
 
 def load_config(
@@ -27,7 +38,9 @@ def load_config(
     - ``data_root`` given in ``cfg_options`` moves every path of the config that lies under the config's own
       ``data_root``, so that one option is enough.
     - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
-      and their number into data sets and heads.
+      and their number into data sets and heads. Classes that the config names itself, as ``classes`` or in a data set's
+      ``metainfo``, are taken in their place: a subset leaves out the others' objects.
+    - COCO evaluators whose ``ann_file`` was forgotten get that of their data set.
 
     Args:
         path (str | PathLike): The config file, or the name of one of an installed package such as
@@ -41,17 +54,31 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ConfigError: The config cannot be parsed, or an option does not fit it.
+        ConfigError: The config cannot be parsed; or an option does not fit it; or nothing would read an option or a
+            top-level name.
     """
     path = require_config(path)
     options = dict(cfg_options or {})
     data_root = options.pop('data_root', None)
     try:
         cfg = read_config(str(path), options)
-    except (SyntaxError, KeyError, TypeError, NameError, AttributeError, ImportError) as error:
-        raise ConfigError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
+    except UnicodeDecodeError as error:
+        byte, line = error.object[error.start], error.object[: error.start].count(b'\n') + 1
+        raise ConfigError(
+            f'Config {path}, or a base file of it, is not UTF-8: byte 0x{byte:02x} in line {line}. '
+            'Save it as UTF-8 (editors call the other encoding ANSI, cp1252 or Latin-1).'
+        ) from error
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        if str(error.filename).endswith(('.py', '.json', '.yaml', '.yml')):
+            require_config(error.filename)  # a base file: this names those that are there
+        raise
+    except Exception as error:  # a config is a program: it may fail in any way
+        raise ConfigError(f'Config {path} cannot be read: {reading_error(error)}') from error
     if data_root is not None:
         move_data_root(cfg, str(data_root))
+    _settle_options(options, cfg, str(path))
     try:
         cfg.merge_from_dict({key: like(value, cfg.get(key)) for key, value in options.items()})
     except (KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
@@ -59,9 +86,28 @@ def load_config(
             f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
             'config, for example train_dataloader.batch_size=8.'
         ) from error
+    if isinstance(cfg.get('classes'), str) and cfg.classes != CLASSES_FROM_ANNOTATIONS and _reads_classes(cfg):
+        raise ConfigError(
+            f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
+            "as ('cat', 'dog'); of one class ('cat',), with the comma."
+        )
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
-        fill_classes(cfg, classes)
+        fill_classes(cfg, classes if classes is not None else named_classes(cfg))
+    elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
+        fill_classes(cfg, cfg.classes)  # instead of those of the annotations, in a config that inherits that
+    follow_datasets(cfg)
     return cfg
+
+
+def _settle_options(options: dict, cfg: Config, path: str) -> None:
+    """Refuse options that would have no effect, and have those for ``qat_hook`` reach the hook, in place."""
+    check_keys(options, cfg._cfg_dict, path)
+    prefix = 'optim_wrapper.optimizer.'
+    own = {key[len(prefix) :]: value for key, value in options.items() if key.startswith(prefix)}
+    check_optimizer(own, (cfg.get('optim_wrapper') or {}).get('optimizer'), COMMAND_LINE)
+    if (cfg.get('default_hooks') or {}).get('qat'):
+        for key in [key for key in options if key.startswith(f'{QAT_HOOK}.')]:
+            options.setdefault(f'default_hooks.qat{key[len(QAT_HOOK) :]}', options[key])
 
 
 def move_data_root(cfg: Config, new_root: str) -> None:
@@ -87,18 +133,11 @@ def move_data_root(cfg: Config, new_root: str) -> None:
     moved(cfg._cfg_dict)
 
 
-def inner_dataset(dataset: ConfigDict) -> ConfigDict:
-    """The data set config inside wrappers such as RepeatDataset."""
-    while 'ann_file' not in dataset and 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
 def without_pretrained(node: object) -> None:
     """Remove initializations from checkpoints, which need not be reachable, from a model config in place."""
     if isinstance(node, dict):
         init = node.get('init_cfg')
-        if isinstance(init, dict) and type_name(init) in ('Pretrained', 'PretrainedInit'):
+        if isinstance(init, dict) and (type_name(init) in ('Pretrained', 'PretrainedInit') or 'checkpoint' in init):
             node['init_cfg'] = None
         if node.get('pretrained') is not None:
             node['pretrained'] = None
@@ -109,21 +148,74 @@ def without_pretrained(node: object) -> None:
             without_pretrained(value)
 
 
+def _are_names(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _reads_classes(cfg: Config) -> bool:
+    datasets = all_datasets(cfg)
+    return bool(datasets) and all(is_type(dataset, 'frostnet_mm.CheckedCocoDataset') for dataset in datasets)
+
+
+def named_classes(cfg: Config) -> tuple[str, ...] | None:
+    """The classes that the data sets of a config name themselves (``metainfo=dict(classes=...)``), or None.
+
+    Raises:
+        ConfigError: Two data sets name others, or a text stands in the place of names.
+    """
+    named = [(dataset.get('metainfo') or {}).get('classes') for dataset in all_datasets(cfg)]
+    named = [classes for classes in named if classes is not None]
+    for classes in named:
+        if not _are_names(classes):
+            raise ConfigError(f"metainfo=dict(classes={classes!r}): expected a tuple of names, such as ('cat', 'dog').")
+        if tuple(classes) != tuple(named[0]):
+            raise ConfigError(
+                f'The data sets of the config name different classes: {tuple(named[0])} and {tuple(classes)}. Name the '
+                'same ones in all, or in the training data set alone.'
+            )
+    return tuple(named[0]) if named else None
+
+
 def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
     """Put class names, those of the training annotations by default, into data sets and heads, in place."""
     from ..data import palette_for, read_coco_classes
 
     if classes is None:
-        train = inner_dataset(cfg.train_dataloader.dataset)
-        classes = read_coco_classes(os.path.join(train.get('data_root', ''), train.ann_file))
+        classes = _annotated_classes(cfg, read_coco_classes)
     classes = tuple(classes)
     cfg.classes = classes
-    metainfo = dict(classes=classes, palette=palette_for(len(classes)))
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if cfg.get(name):
-            inner_dataset(cfg[name].dataset)['metainfo'] = metainfo
+    for dataset in all_datasets(cfg):
+        own = dataset.get('metainfo') or {}
+        palette = own.get('palette')
+        if palette is None or len(palette) != len(classes):
+            palette = palette_for(len(classes))
+        dataset['metainfo'] = {**own, 'classes': classes, 'palette': palette}
     if not _set_num_classes(cfg.model, len(classes)):
         raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
+
+
+def _annotated_classes(cfg: Config, read: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
+    """The classes of the training annotations, which must be the same in all files of a ConcatDataset."""
+    require_parts(cfg, 'train_dataloader')
+    files = [
+        os.path.join(leaf.get('data_root') or '', leaf['ann_file'])
+        for leaf in leaf_datasets(cfg.train_dataloader.get('dataset') or ConfigDict())
+        if isinstance(leaf.get('ann_file'), str)
+    ]
+    if not files:
+        raise ConfigError(
+            "classes = 'from_annotations' needs train_dataloader.dataset.ann_file, one file in COCO format for each "
+            'data set of a ConcatDataset.'
+        )
+    found = {path: tuple(read(path)) for path in dict.fromkeys(files)}
+    first = found[files[0]]
+    for path, classes in found.items():
+        if set(classes) != set(first):
+            raise ConfigError(
+                f'The training annotations name different classes: {", ".join(first)} in {files[0]}; '
+                f'{", ".join(classes)} in {path}. Say which are meant: classes = ({", ".join(map(repr, first))}).'
+            )
+    return first
 
 
 def _set_num_classes(node, num_classes: int) -> int:

@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from traceback import walk_tb
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -23,9 +24,13 @@ from mmengine.config.utils import RemoveAssignFromAST
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
+from .config_checks import check_optimizer
+from .config_names import Unread, base_names_read, names_read
+
 UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages: their configs stay mm's own
 COMMAND_LINE = '--cfg-options'
 BASE, DEPRECATION, GIVE = '_base_', '_deprecation_', '__given__'
+QAT_HOOK = 'qat_hook'  # what configs/_base_/qat.py offers for default_hooks.qat
 _MISSING = object()
 _PURE = {name: getattr(builtins, name) for name in 'abs float int len list max min round str sum tuple'.split()}
 _EXPRESSIONS = (
@@ -51,6 +56,8 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     - It replaces the value in each base file, direct or not, that assigns the name a plain value too. Names that hold
       other things, dicts above all, are merged as always. The command line goes before the child, the child before the
       base. Each replacement is one line in the log.
+    - A name that nothing reads is refused if a key of the config may be meant, and logged otherwise.
+    - A dict ``qat_hook`` that changes the one of a base file changes ``default_hooks.qat`` too, which is made of it.
     - Configs of installed packages, JSON, YAML and pure-Python (lazy) configs are read by mmengine alone.
 
     Args:
@@ -64,10 +71,21 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
     if not _takes_part(path):
         return Config.fromfile(path)
     given = {k: Given(v, COMMAND_LINE) for k, v in (options or {}).items() if '.' not in k and is_plain(v)}
-    cfg_dict, text, env_variables = _read(path, given)
+    unread = Unread()
+    cfg_dict, text, env_variables = _read(path, given, unread)
+    unread.check(cfg_dict)
     if cfg_dict.get('custom_imports'):
         import_modules_from_strings(**cfg_dict['custom_imports'])
     return Config(cfg_dict, cfg_text=text, filename=path, env_variables=env_variables)
+
+
+def reading_error(error: Exception) -> str:
+    """What went wrong in reading a config, with the line of the config."""
+    said = f'{type(error).__name__}: {error}'
+    lines = [
+        (frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__) if GIVE in frame.f_globals
+    ]
+    return f'{said} ({_short(lines[-1][0])}, line {lines[-1][1]})' if lines else said
 
 
 def is_plain(value: Any) -> bool:
@@ -86,41 +104,72 @@ def _takes_part(path: str) -> bool:
     path = os.path.abspath(os.path.expanduser(path))
     if not path.endswith('.py') or UPSTREAM & set(Path(path).parts):
         return False
-    ast.parse(Path(path).read_text(encoding='utf-8'), path)  # a syntax error names this file; mmengine's does not
-    return not Config._is_lazy_import(path)
+    ast.parse(_source(path), path)  # a syntax error names this file; mmengine's does not
+    return not _is_lazy(path)
 
 
-def _read(path: str, given: Mapping[str, Given]) -> tuple[dict, str, dict]:
-    """The content of a file merged into its bases, their texts, and environment variables: ``Config._file2dict``."""
+def _is_lazy(path: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        return Config._is_lazy_import(_without_mark(path, os.path.join(folder, 'config.py')))
+
+
+def _source(path: str) -> str:
+    """The text of a config, without the byte order mark that some editors write."""
+    return Path(path).read_text(encoding='utf-8-sig')
+
+
+def _without_mark(path: str, copy_path: str) -> str:
+    Path(copy_path).write_text(_source(path), encoding='utf-8')
+    return copy_path
+
+
+def _read(
+    path: str, given: Mapping[str, Given], unread: Unread, used: frozenset[str] = frozenset()
+) -> tuple[dict, str, dict]:
+    """The content of a file merged into its bases, their texts, and environment variables: ``Config._file2dict``.
+
+    Args:
+        path (str): The file.
+        given (Mapping[str, Given]): Variables that configs which inherit it, or the command line, give.
+        unread (Unread): Takes down the names that nothing reads.
+        used (frozenset[str]): The names that configs which inherit it read of it.
+    """
     if not _takes_part(path):
         return Config._file2dict(path)
     path = os.path.abspath(os.path.expanduser(path))
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, 'config.py')
         Config._substitute_predefined_vars(path, file)
+        _without_mark(file, file)
         env_variables = Config._substitute_env_variables(file, file)
         base_names = Config._pre_substitute_base_vars(file, file)  # by the strings that stand for {{_base_.name}}
         tree = ast.parse(Path(file).read_text(encoding='utf-8'), path)
         base_files = Config._get_base_files(file)
     own = {name: Given(value, path) for name, value in _values(tree, given, base_names).items()}
     bases, texts = ConfigDict(), []
+    used_of_bases = used | base_names_read(tree, base_names)
     for base_file in base_files:
         base_path, scope = Config._get_cfg_path(base_file, path)
-        base, base_text, base_env = _read(base_path, {**own, **given})
+        base, base_text, base_env = _read(base_path, {**own, **given}, unread, used_of_bases)
         if repeated := bases.keys() & base.keys():
             raise KeyError(f'Duplicate key is not allowed among bases. Duplicate keys: {repeated}')
         bases.update(Config._dict_to_config_dict(base, scope))
         texts.append(base_text)
         env_variables.update(base_env)
-    cfg_dict = _execute(tree, path, bases, base_names, given)
+    cfg_dict = _execute(tree, path, bases, base_names, given, unread)
     _warn_deprecated(cfg_dict, path)
+    check_optimizer(*(_optimizer(content) for content in (cfg_dict, bases)), _short(path))
+    bases = _change_hook(cfg_dict, bases)
     cfg_dict = Config._substitute_base_vars(cfg_dict, base_names, bases)
+    unread.note(_short(path), cfg_dict, bases, names_read(tree) | used | given.keys() | {QAT_HOOK})
     cfg_dict = Config._merge_a_into_b(cfg_dict, bases)
-    texts.append(f'{path}\n{Path(path).read_text(encoding="utf-8")}')
+    texts.append(f'{path}\n{_source(path)}')
     return {k: v for k, v in cfg_dict.items() if not k.startswith('__')}, '\n'.join(texts), env_variables
 
 
-def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, given: Mapping[str, Given]) -> dict:
+def _execute(
+    tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, given: Mapping[str, Given], unread: Unread
+) -> dict:
     """The top-level names of a file, those in ``given`` with the values from there."""
 
     def give(name: str, own: Any) -> Any:
@@ -128,6 +177,7 @@ def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, g
         value = functools.reduce(dict.__getitem__, base_names[own].split('.'), bases) if is_reference else own
         if not is_plain(value):
             return own
+        unread.taken.add(name)
         new = like(given[name].value, value)
         if new != value:
             _log(name, new, value, given[name].source, path)
@@ -141,6 +191,31 @@ def _execute(tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, g
         for name, value in names.items()
         if name != BASE and not name.startswith('__') and not isinstance(value, (FunctionType, ModuleType))
     }
+
+
+def _optimizer(cfg_dict: Mapping) -> Any:
+    wrapper = cfg_dict.get('optim_wrapper')
+    return wrapper.get('optimizer') if isinstance(wrapper, dict) else None
+
+
+def _change_hook(own: dict, bases: ConfigDict) -> ConfigDict:
+    """``bases`` with a file's changes of ``qat_hook``, also where it was used: in ``{{_base_.qat_hook}}`` and below."""
+    change, hook = own.get(QAT_HOOK), bases.get(QAT_HOOK)
+    if not isinstance(change, dict) or not isinstance(hook, dict):
+        return bases
+
+    def changed(options: dict) -> dict:
+        return Config._merge_a_into_b(dict(hook=copy.deepcopy(change)), dict(hook=options))['hook']
+
+    bases = copy.deepcopy(bases)
+    bases[QAT_HOOK] = changed(hook)
+    hooks = own.get('default_hooks')
+    if isinstance(hooks, dict) and hooks.get('qat') is hook:  # _base_.qat_hook, without braces
+        hooks['qat'] = bases[QAT_HOOK]
+    used = bases.get('default_hooks')
+    if isinstance(used, dict) and isinstance(used.get('qat'), dict):
+        used['qat'] = changed(used['qat'])
+    return bases
 
 
 def _log(name: str, new: Any, old: Any, source: str, path: str) -> None:

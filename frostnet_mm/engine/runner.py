@@ -1,22 +1,41 @@
 """From a config to mmengine's Runner, on GPU and CPU, for detectors and segmenters alike."""
 
 import ctypes
+import difflib
+import inspect
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
+from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner
 
 from ..compat import check_operators
-from ..registry import is_type, type_name
+from ..models.dense import unwrap
+from ..registry import is_type, type_message, type_name
+from .build_errors import building
 from .checkpoint_runner import CheckpointRunner
 from .config import ConfigError
+from .config_datasets import require_parts, settle_splits
+from .config_values import check_values
+from .evaluators import refuse_undefined_best, settle_evaluators
+from .segmentation_settings import check_segmentation
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
+ADDED_HOOKS = (
+    'frostnet_mm.DegenerateBoxesHook',
+    'frostnet_mm.SegmentationDataHook',
+    'frostnet_mm.FiniteLossHook',
+    'frostnet_mm.FiniteCheckpointHook',
+    'frostnet_mm.InterruptHook',
+    'frostnet_mm.DataLogHook',
+    'frostnet_mm.SharedImagesHook',
+)
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 
 
@@ -24,8 +43,10 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
     """Build the Runner of a config.
 
     Beyond ``Runner.from_cfg``: plain epoch-based loops become resumable in mid-epoch, Ctrl-C saves a checkpoint in
-    upstream configs too, hooks set to None are left out, launchers work without a GPU (gloo), and ``channels_last =
-    True`` in the config stores weights and activations as NHWC. On a CPU, freed memory is kept for the next step.
+    upstream configs too, the log says which data are used, a loss or weights that are not finite stop training, hooks
+    set to None are left out, launchers work without a GPU (gloo), and ``channels_last = True`` in the config stores
+    weights and activations as NHWC. COCO evaluators read the annotations as the data set does, and pictures are drawn
+    on the images as the pipeline loads them. On a CPU, freed memory is kept for the next step.
 
     Args:
         cfg (Config): A config with ``work_dir`` set.
@@ -34,23 +55,43 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
 
     Returns:
         Runner: Ready to train or test.
+
+    Raises:
+        ConfigError: Something cannot be built from the config, or a value is not what it must be.
+        DatasetError: An evaluator names another annotation file than its data set.
+        ConfigError: Classes, heads and class weights of a segmenter do not fit each other.
     """
     check_operators()  # before mm's packages are imported, which would fail deep inside
+    from .hooks.visualization_hook import settle_drawing
+
     cfg.launcher = launcher
+    require_parts(cfg, 'model', 'work_dir')
+    settle_splits(cfg)
+    check_values(cfg)
+    settle_evaluators(cfg)
+    check_segmentation(cfg)
     train_cfg = cfg.get('train_cfg')
     if train_cfg and (type_name(train_cfg) == 'EpochBasedTrainLoop' or train_cfg.get('by_epoch')):
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
     hooks = _leave_out_hooks(cfg)
-    if not any(is_type(hook, 'frostnet_mm.InterruptHook') for hook in hooks):
-        hooks.append(ConfigDict(type='frostnet_mm.InterruptHook'))
+    settle_drawing([*(cfg.get('default_hooks') or {}).values(), *hooks])
+    for name in ADDED_HOOKS:
+        if not any(is_type(hook, name) for hook in hooks):
+            hooks.append(ConfigDict(type=name))
     if launcher == 'pytorch' and not torch.cuda.is_available():
         _init_cpu_group(cfg)
     if not torch.cuda.is_available():
         _limit_workers(cfg)
         keep_freed_memory()
+    _settle_workers(cfg)
+    _check_optimizer_type(cfg)
     runner_type = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else CheckpointRunner
-    runner = runner_type.from_cfg(cfg)
+    with building(cfg, everything=True):
+        runner = runner_type.from_cfg(cfg)
+    _check_checkpoint_hooks(runner)
+    _allow_shared_parameters(runner)
+    refuse_undefined_best(runner)
     if isinstance(runner, CheckpointRunner):
         runner.opened.update(opened or {})
     if cfg.get('channels_last'):
@@ -103,6 +144,59 @@ def _limit_workers(cfg: Config) -> None:
             loader.num_workers = cores
 
 
+def _check_optimizer_type(cfg: Config) -> None:
+    """Refuse an unknown optimizer, of which mmengine says "None is not a callable object"."""
+    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    if isinstance(kind, str):
+        with OPTIMIZERS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+            if registry.get(kind) is None:
+                raise ConfigError(type_message(kind, 'optimizer'))
+
+
+def _check_checkpoint_hooks(runner: Runner) -> None:
+    """Refuse arguments that ``CheckpointHook`` passes on to whom does not know them, when the first epoch is over."""
+    known = inspect.signature(Runner.save_checkpoint).parameters
+    own = inspect.signature(CheckpointHook.__init__).parameters
+    for hook in runner.hooks:
+        for name in getattr(hook, 'args', ()) if isinstance(hook, CheckpointHook) else ():
+            if name not in known:
+                near = difflib.get_close_matches(name, {*known, *own} - {'self', 'kwargs'}, n=3)
+                raise ConfigError(
+                    f'default_hooks.checkpoint: CheckpointHook has no argument {name!r}.'
+                    + (f' Did you mean {", ".join(near)}?' if near else '')
+                )
+
+
+def _allow_shared_parameters(runner: Runner) -> None:
+    """Have ``paramwise_cfg`` take each parameter once, also where two modules share it, as some heads' convolutions."""
+    options = runner.cfg.get('optim_wrapper', {}).get('paramwise_cfg')
+    if not options or 'bypass_duplicate' in options or not isinstance(runner.optim_wrapper, dict):
+        return
+    model = unwrap(runner.model)
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    shared = sorted(names - {name for name, _ in model.named_parameters()})
+    if shared:
+        for wrapper in (runner.optim_wrapper, runner.cfg.optim_wrapper):
+            wrapper['paramwise_cfg']['bypass_duplicate'] = True
+        print_log(
+            f'optim_wrapper.paramwise_cfg.bypass_duplicate=True: modules share {len(shared)} parameters, such as '
+            f'{shared[0]}; each is trained once, with the options of its first place.',
+            logger='current',
+        )
+
+
+def _settle_workers(cfg: Config) -> None:
+    """Without workers nothing can persist: torch refuses the combination that ``num_workers=0`` alone makes."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if not loader or loader.get('num_workers', 0):
+            continue
+        for key in ('persistent_workers', 'prefetch_factor'):
+            if loader.get(key):
+                print_log(f'{name}.{key} is left out: num_workers is 0.', logger='current')
+                loader.pop(key)
+
+
 def keep_freed_memory() -> bool:
     """Have glibc keep the memory that tensors free, in place of returning it to the system at once.
 
@@ -121,11 +215,27 @@ def keep_freed_memory() -> bool:
 
 
 def settle_work_dir(cfg: Config, config_path: str, work_dir: str | None) -> None:
-    """Set ``cfg.work_dir``: the argument, else the config's own, else ``work_dirs/<config name>``."""
+    """Set ``cfg.work_dir``: the argument, else the config's own, else ``work_dirs/<config name>``.
+
+    Raises:
+        ConfigError: It is a file, or lies below one, or cannot be written to.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
+    path = Path(cfg.work_dir).expanduser()
+    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    if file is not None:
+        raise ConfigError(f'The work dir {path} cannot be made: {file} is a file. Give another with --work-dir.')
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f'The work dir {path} cannot be written to: {error.strerror}. Give another with --work-dir.'
+        ) from error
 
 
 def enable_amp(cfg: Config) -> None:

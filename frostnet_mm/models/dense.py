@@ -47,7 +47,15 @@ def _nothing_refused(model: nn.Module) -> None:
 
 
 def _without_rpn(model: nn.Module) -> str | None:
-    return None if model.with_rpn else 'has no RPN (precomputed proposals): expected rpn_head in the config.'
+    if not model.with_rpn:
+        return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
+    rpn = getattr(model, 'rpn_head', None)
+    if rpn is not None and type(rpn).forward is nn.Module.forward:
+        return (
+            f'has the RPN {type(rpn).__name__}, whose proposals are learned and not computed from the image '
+            '(as in Sparse R-CNN): expected one with convolutions.'
+        )
+    return None
 
 
 def _cascade(model: nn.Module) -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -13,14 +14,22 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
 from .capture import set_mode
+from .constants import fold_constants
+from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
 from .network import QuantizedNetwork
-from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, is_convolution, is_quantized_norm
+from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
 
 aten = torch.ops.aten
 #: Operators that pass everything on in evaluation, with its memory layout.
-IDENTITIES = (aten.dropout.default, aten.feature_dropout.default, aten.alias.default, aten.detach.default)
+IDENTITIES = (
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    drop_path,
+    aten.alias.default,
+    aten.detach.default,
+)
 LARGEST_WINDOW = 49  # of an average pool that becomes a convolution: larger ones have no fast kernel there either
 
 
@@ -84,6 +93,8 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         GraphModule: With the quantizers still in it.
     """
     graph = network.program.copy_graph()
+    (output,) = (node for node in graph.nodes if node.op == 'output')
+    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
@@ -93,16 +104,20 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
     _erase_identities(module)
+    _merge_twins(module.graph)
+    fold_constants(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
     for node in list(module.graph.nodes):
-        if node.target in BATCH_NORM:
+        if node.target in BATCH_NORM and has_statistics(node):
             inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if is_quantized_norm(node) and inputs is not None:
                 _convolve(module, node, inputs)
             else:
                 _scale_and_shift(module, node)
+        elif node.target in BATCH_NORM:
+            _without_statistics(module.graph, node)
         elif node.target is aten.avg_pool2d.default and _averages_evenly(node):
             inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if inputs is not None:
@@ -123,7 +138,8 @@ def _erase_identities(module: GraphModule) -> None:
     """
     graph = module.graph
     for node in list(graph.nodes):
-        if node.target in IDENTITIES and not _is_changed(node) and not _is_changed(node.args[0]):
+        passes = node.target in IDENTITIES or _is_whole(node)
+        if passes and not _is_changed(node) and not _is_changed(node.args[0]):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     for node in list(graph.nodes):
@@ -133,6 +149,35 @@ def _erase_identities(module: GraphModule) -> None:
         if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+
+
+def _merge_twins(graph: Graph) -> None:
+    """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
+    known: dict[tuple, Node] = {}
+    for node in list(graph.nodes):
+        tags = getattr(node.target, 'tags', ())
+        changes = getattr(getattr(node.target, '_schema', None), 'is_mutable', False) or _is_changed(node)
+        if node.op not in ('call_function', 'call_module') or changes or torch.Tag.nondeterministic_seeded in tags:
+            continue
+        twin = known.setdefault((node.op, node.target, _hashable(node.args), _hashable(node.kwargs)), node)
+        if twin is not node:
+            node.replace_all_uses_with(twin)
+            graph.erase_node(node)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple((key, _hashable(item)) for key, item in value.items())
+    # 1, 1.0 and True are equal, and other arguments
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else (type(value), value)
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a node takes a part of a map that is all of it, as ``x[..., ::2]`` does in its first dimensions."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    _, _, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+    return start in (0, None) and end in (None, sys.maxsize) and step == 1
 
 
 def _is_changed(node: Node) -> bool:
@@ -154,10 +199,10 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
     norm = batch_norm_of(conv)
     quantizer = _quantizer_of(module, conv.args[1], WeightFakeQuantize)
     weight_node = conv.args[1].args[0] if quantizer is not None else conv.args[1]
-    if weight_node.op != 'get_attr':
-        return
-    weight = _value(module, weight_node)
-    bias = _value(module, conv.args[2]) if len(conv.args) > 2 else None
+    bias_node = conv.args[2] if len(conv.args) > 2 else None
+    if weight_node.op != 'get_attr' or (bias_node is not None and bias_node.op != 'get_attr'):
+        return  # computed from the images
+    weight, bias = _value(module, weight_node), _value(module, bias_node)
     if norm is not None:
         factor, shift = _affine(module, norm)
         weight, scale = folded_weight(weight, factor, 1 if conv.target in TRANSPOSED else 0, quantizer)
@@ -165,11 +210,14 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
     elif quantizer is not None:
-        scale, weight = quantizer.scale(weight).clone(), quantizer(weight)
+        scale = quantizer.scale(weight).clone()
     inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
     if quantizer is not None and inputs is not None:
         scale = quantizer.joined(scale_with_room(scale, bias, inputs))
         bias = rounded_bias(bias, inputs, scale)
+    if quantizer is not None:
+        # as the simulation rounds it: torch's own operator multiplies by 1 / scale, and ties fall elsewhere
+        weight = quantizer.with_scale(weight, scale)
     if bias is not None and (quantizer is not None or norm is not None):
         _set_argument(module, conv, 2, bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
     name = f'{_plain(weight_node)}_folded_{conv.name}'
@@ -265,6 +313,17 @@ def _scale_and_shift(module: GraphModule, norm: Node) -> None:
         result.meta = dict(norm.meta)
     norm.replace_all_uses_with(result)
     module.graph.erase_node(norm)
+
+
+def _without_statistics(graph: Graph, norm: Node) -> None:
+    """Write a batch norm that keeps no statistics as an operator that torchao does not search the graph for."""
+    with graph.inserting_before(norm):
+        results = graph.call_function(aten._native_batch_norm_legit.no_stats, (*norm.args[:3], True, *norm.args[6:8]))
+        results.meta = {key: value for key, value in norm.meta.items() if key != KEY}
+        result = graph.call_function(operator.getitem, (results, 0))
+    result.meta = dict(norm.meta)
+    norm.replace_all_uses_with(result)
+    graph.erase_node(norm)
 
 
 def _erase_unread(graph: Graph) -> None:

@@ -21,6 +21,7 @@ from .errors import RangeError
 from .scheme import Scheme
 
 SMALLEST_SCALE = 1e-12
+_GO_BACK = 'Check the loss and the learning rate, or go back to an earlier checkpoint.'
 
 
 class _FakeQuantizeTensor(torch.autograd.Function):
@@ -184,22 +185,22 @@ class ActivationFakeQuantize(FakeQuantizeBase):
 
     def _observed_scale(self) -> Tensor:
         """The step with which the integers hold the observed range, of shape (1,)."""
+        steps = self.quant_max - self.quant_min
         if self.scheme.activation_symmetric:
-            return torch.maximum(-self.min_val, self.max_val) / ((self.quant_max - self.quant_min) // 2)
-        return (self.max_val - self.min_val) / (self.quant_max - self.quant_min)
+            scale = torch.maximum(-self.min_val, self.max_val) / (steps // 2)
+        else:
+            scale = (self.max_val - self.min_val) / steps
+        return torch.where(scale == 0, 1 / steps, scale)  # nothing but zeros, which any step holds
 
     def check_range(self) -> None:
         """Raise an error that names the layer if the range is not one to quantize with.
 
         Raises:
-            RangeError: No range was observed, it is empty or constant, or not finite.
+            RangeError: No range was observed, it is empty, or not finite.
         """
         low, high = float(self.min_val), float(self.max_val)
         if math.isnan(low) or math.isnan(high):
-            raise RangeError(
-                f'The range of {self.name} is not a number: its values were NaN. Check the loss and the learning rate, '
-                'or go back to an earlier checkpoint.'
-            )
+            raise RangeError(f'The range of {self.name} is not a number: its values were NaN. {_GO_BACK}')
         if low == math.inf and high == -math.inf:
             raise RangeError(
                 f'{self.name} has no range: no image has passed through it. Train at least one iteration of warm-up, '
@@ -207,15 +208,15 @@ class ActivationFakeQuantize(FakeQuantizeBase):
             )
         if math.isinf(low) or math.isinf(high):
             raise RangeError(
-                f'The range of {self.name} is infinite ({low:g} to {high:g}): its values overflowed. Check the loss '
-                'and the learning rate, or go back to an earlier checkpoint.'
+                f'The range of {self.name} is infinite ({low:g} to {high:g}): its values overflowed. {_GO_BACK}'
             )
-        if not low < high:
-            raise RangeError(
-                f'The range of {self.name} is {"constant" if low == high else "empty"} ({low:g} to {high:g}): the '
-                'layer puts out nothing but zeros. Its weights or its batch norm died; lower the learning rate, or '
-                'leave the layer in float with float_modules.'
-            )
+        if low > high:
+            raise RangeError(f'The range of {self.name} is empty ({low:g} to {high:g}): the checkpoint is damaged.')
+
+    @property
+    def dead(self) -> bool:
+        """Whether all values observed are 0, as behind a batch norm that begins with a weight of 0."""
+        return bool((self.min_val == self.max_val).all())
 
     @property
     def learning(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 
 from .fake_quantize import SMALLEST_SCALE, ActivationFakeQuantize, WeightFakeQuantize
-from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, is_convolution, is_quantized_norm
+from .quantizer import BATCH_NORM, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
 
 
 def affine_of(
@@ -159,6 +159,11 @@ def norm_in_passing(
     return nn.functional.conv2d(x, quantizer(weight), bias, groups=len(factor))
 
 
+def _joins(root: nn.Module, quantizer: Node) -> bool:
+    """Whether a weight is stored with other scales than it has in training: one that several convolutions share."""
+    return root.get_submodule(str(quantizer.target)).scheme.weight_granularity == 'tensor'
+
+
 def fold_norms(graph: Graph, root: nn.Module) -> None:
     """Change a graph in evaluation mode so that it folds its batch norms, and rounds its biases, in passing.
 
@@ -181,7 +186,7 @@ def fold_norms(graph: Graph, root: nn.Module) -> None:
             quantizer = quantizer_at(weight, WeightFakeQuantize)
             weight = weight if quantizer is None else weight.args[0]
             bias = conv.args[2] if len(conv.args) > 2 else None
-            if norm is None and (quantizer is None or bias is None):
+            if norm is None and (quantizer is None or (bias is None and not _joins(root, quantizer))):
                 continue
             arguments = (
                 weight,
@@ -199,7 +204,7 @@ def fold_norms(graph: Graph, root: nn.Module) -> None:
         graph.erase_node(last)
         if norm is not None:
             graph.erase_node(conv)
-    for norm in [node for node in graph.nodes if node.target in BATCH_NORM]:
+    for norm in [node for node in graph.nodes if node.target in BATCH_NORM and has_statistics(node)]:
         with graph.inserting_before(norm):
             inputs = quantizer_at(norm.args[0], ActivationFakeQuantize) if is_quantized_norm(norm) else None
             result = graph.call_function(norm_in_passing, (*norm.args[:5], norm.args[7], inputs))

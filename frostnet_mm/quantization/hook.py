@@ -17,6 +17,7 @@ from ..registry import HOOKS
 from .checkpoint import Checkpoint
 from .convert import convert
 from .errors import QuantizationError
+from .gradient_check import GradientCheck
 from .network import QuantizedNetwork
 from .prepare import prepare_model, quantized_network
 from .report import describe_report
@@ -109,6 +110,7 @@ class QATHook(Hook):
         self.phase: Phase | None = None
         self._saved_phase = Phase(False)
         self._aside = False
+        self._gradient_check: GradientCheck | None = None
 
     # -- into the model
 
@@ -183,8 +185,23 @@ class QATHook(Hook):
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         if isinstance(optimizer, GradBoostMixin):
             optimizer.boost(phase.simulating)
+        if self.phase is None or self.phase.simulating != phase.simulating:
+            self._watch_gradients(runner)
         self.phase = phase
         print_log(f'Iteration {runner.iter + 1}: {phase}.', logger='current')
+
+    def _watch_gradients(self, runner) -> None:
+        """Have the gradients of the next step looked at: at the start, and when rounding begins."""
+        self.after_train(runner)
+        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            self._gradient_check = GradientCheck(unwrap(runner.model), optimizer)
+
+    def after_train(self, runner) -> None:
+        """Look at no more gradients."""
+        if self._gradient_check is not None:
+            self._gradient_check.close()
+            self._gradient_check = None
 
     def _start_learning(self, runner) -> None:
         """Begin to train the scales, and the averages of them: until now the parameters have held no scale."""

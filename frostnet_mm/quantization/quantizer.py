@@ -19,6 +19,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .scheme import Scheme
 
@@ -53,6 +54,7 @@ SAME_SCALE = {
     aten.pixel_shuffle.default,
     aten.dropout.default,
     aten.feature_dropout.default,
+    drop_path,
 }
 # The result has a range of its own.
 AVERAGES = {aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim}
@@ -64,6 +66,19 @@ def weight_of(node: Node) -> str | None:
     """The parameter name of a convolution's weight, or None where it is computed."""
     weight = node.args[1]
     return str(weight.target) if isinstance(weight, Node) and weight.op == 'get_attr' else None
+
+
+def depends_on_images(node: Node) -> bool:
+    """Whether a value is computed from the images, and not from parameters alone."""
+    seen, waiting = set(), [node]
+    while waiting:
+        node = waiting.pop()
+        if node.op == 'placeholder':
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting.extend(node.all_input_nodes)
+    return False
 
 
 def is_convolution(node: Node) -> bool:
@@ -88,12 +103,27 @@ def _single_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
+def groups_of_transposed(conv: Node) -> int:
+    """The groups of a transposed convolution."""
+    return conv.args[6] if len(conv.args) > 6 else 1
+
+
 def batch_norm_of(conv: Node) -> Node | None:
-    """The batch norm that alone reads a convolution, which then folds into it."""
+    """The batch norm that alone reads a convolution, which then folds into it.
+
+    A transposed convolution with groups, whose output channels lie in two dimensions of the weight, folds none.
+    """
+    if conv.target in TRANSPOSED and groups_of_transposed(conv) != 1:
+        return None
     user = _single_user(conv)
-    if user is not None and user.target in BATCH_NORM and user.args[0] is conv:
+    if user is not None and user.target in BATCH_NORM and user.args[0] is conv and has_statistics(user):
         return user
     return None
+
+
+def has_statistics(norm: Node) -> bool:
+    """Whether a batch norm keeps running statistics; one without normalizes by the batch in evaluation too."""
+    return norm.args[3] is not None
 
 
 def is_standalone_norm(node: Node) -> bool:
@@ -103,6 +133,8 @@ def is_standalone_norm(node: Node) -> bool:
     scale a channel makes the integers ±127, so that nothing is lost.
     """
     if node.op != 'call_function' or node.target not in BATCH_NORM or node.meta['val'].dim() != 4:
+        return False
+    if not has_statistics(node):
         return False
     source = node.args[0]
     return not (is_convolution(source) and batch_norm_of(source) is node)
@@ -211,11 +243,14 @@ class DenseQuantizer(Quantizer):
 
     def _annotate_convolution(self, node: Node, skip_output: set[Node]) -> None:
         weight, axis = node.args[1], 0
+        bias = node.args[2] if len(node.args) > 2 else None
+        if depends_on_images(weight) or (bias is not None and depends_on_images(bias)):
+            return  # no integers can be stored for it
         if node.target in TRANSPOSED:
-            groups = node.args[6] if len(node.args) > 6 else 1
-            if groups != 1:
+            user = _single_user(node)
+            if groups_of_transposed(node) != 1 and (user is None or user.target not in BATCH_NORM):
                 return  # its output channels lie in two dimensions of the weight
-            axis = 1
+            axis = 1  # with groups, the channels of the same place in each share a scale
         inputs = {node.args[0]: self.activation, weight: self._weight(node, axis)}
         node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         last = batch_norm_of(node) or node

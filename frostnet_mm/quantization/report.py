@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
 
+from .constants import varying
 from .network import QuantizedNetwork
 from .quantizer import (
     ADDS,
@@ -14,7 +18,6 @@ from .quantizer import (
     INTEGER,
     MULTIPLICATIONS,
     SAME_SCALE,
-    TRANSPOSED,
     is_convolution,
     is_quantized_norm,
     module_paths,
@@ -40,7 +43,7 @@ class FloatOperators:
 def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
     """List the operators that compute in float, each of which costs a dequantization and a quantization.
 
-    Computations on sizes, and views of an output that leaves the network, are not listed.
+    Computations on sizes or on parameters alone, and views of an output that leaves the network, are not listed.
 
     Args:
         network (QuantizedNetwork): The network.
@@ -49,15 +52,18 @@ def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
         list[FloatOperators]: By kind, the most frequent first.
     """
     found: dict[str, list[str]] = {}
+    changing = varying(network.program.graph)
     for node in network.program.graph.nodes:
-        if _is_computation(node) and not _computes_in_integers(network, node):
+        if node in changing and _is_computation(node) and not _computes_in_integers(network, node):
             found.setdefault(node.target._schema.name.split('::')[1].rstrip('_'), []).append(_module_name(node))
     groups = [FloatOperators(kind, len(names), tuple(dict.fromkeys(names))) for kind, names in found.items()]
     return sorted(groups, key=lambda group: -group.count)
 
 
 def int8_share(network: QuantizedNetwork) -> float:
-    """The share of multiply-accumulates of convolutions and linear layers whose input and weight are quantized.
+    """The share of multiply-accumulates that convolutions and linear layers with quantized input and weight do.
+
+    All that multiplies is counted: convolutions and linear layers of any kind, and products of feature maps.
 
     Args:
         network (QuantizedNetwork): The network.
@@ -69,13 +75,14 @@ def int8_share(network: QuantizedNetwork) -> float:
         ValueError: The network has no convolution.
     """
     quantized = total = 0
+    changing = varying(network.program.graph)
     for node in network.program.graph.nodes:
-        if is_convolution(node):
-            macs = _macs(node)
-            total += macs
+        macs = _macs(node) if node in changing else 0
+        total += macs
+        if macs and is_convolution(node):
             quantized += macs * _reads_integers(network, node)
     if not total:
-        raise ValueError('The network has no convolution and no linear layer, so no share of them is in INT8.')
+        raise ValueError('The network has no convolution and no matrix product, so no share of them is in INT8.')
     return quantized / total
 
 
@@ -155,27 +162,32 @@ def _has_values(node: Node) -> bool:
     return node.op == 'call_module' or isinstance(node.meta.get('val'), Tensor)
 
 
-def _macs(conv: Node) -> int:
-    """Multiply-accumulates of a convolution, transposed convolution or linear layer, for the captured size."""
-    weight = conv.args[1]
-    while weight.op == 'call_module':
-        weight = weight.args[0]
-    shape = weight.meta['val'].shape
-    if conv.target in TRANSPOSED:  # every value of the input meets the whole kernel of its channel
-        source = conv.args[0]
-        while source.op == 'call_module':
-            source = source.args[0]
-        positions, per_position = source.meta['val'], shape[1:]
-        return _size(positions) * int(torch.Size(per_position).numel())
-    return _size(conv.meta['val']) * int(torch.Size(shape[1:]).numel())
+def _macs(node: Node) -> int:
+    """Multiply-accumulates of an operator for the captured size, as torch counts them; 0 without products."""
+    if node.op != 'call_function' or not isinstance(node.target, torch._ops.OpOverload):
+        return 0
+    if not _is_computation(node):
+        return 0
+    arguments, options = tree_map(_without_values, (node.args, node.kwargs))
+    with FlopCounterMode(display=False) as counter:
+        node.target(*arguments, **options)
+    return counter.get_total_flops() // 2
 
 
-def _size(value: Tensor) -> int:
-    """Number of elements of one image, with the sizes that the network was captured with."""
-    total = 1
-    for size in value.shape[1:]:
-        total *= int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
-    return total
+def _without_values(argument: Any) -> Any:
+    """What an argument is on the meta device: a tensor of the captured size without values."""
+    if not isinstance(argument, Node):
+        return argument
+    while argument.op == 'call_module':  # a quantizer
+        argument = argument.args[0]
+    value = argument.meta.get('val')
+    if isinstance(value, Tensor):
+        return torch.empty([_hint(size) for size in value.shape], dtype=value.dtype, device='meta')
+    return tree_map(_hint, value)
+
+
+def _hint(size: Any) -> Any:
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
 
 def _module_name(node: Node) -> str:

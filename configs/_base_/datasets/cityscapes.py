@@ -19,7 +19,7 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='frostnet_mm.LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='frostnet_mm.LoadSegAnnotations'),
     dict(type='RandomResize', scale=scale, ratio_range=ratio_range, keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -29,7 +29,8 @@ train_pipeline = [
 test_pipeline = [
     dict(type='frostnet_mm.LoadImageFromFile'),
     dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations'),  # after Resize: predictions are compared at the size of the annotations
+    # after Resize: predictions are compared at the size of the annotations
+    dict(type='frostnet_mm.LoadSegAnnotations'),
     dict(type='PackSegInputs'),
 ]
 
@@ -39,7 +40,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='CityscapesDataset',
+        type='frostnet_mm.CheckedCityscapesDataset',
         data_root=data_root,
         data_prefix=dict(img_path='leftImg8bit/train', seg_map_path='gtFine/train'),
         pipeline=train_pipeline,
@@ -52,7 +53,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CityscapesDataset',
+        type='frostnet_mm.CheckedCityscapesDataset',
         data_root=data_root,
         data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
         test_mode=True,

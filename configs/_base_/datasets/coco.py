@@ -58,7 +58,10 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type='CocoMetric', ann_file=f'{data_root}/annotations/instances_val2017.json', metric='bbox', format_only=False
+val_evaluator = dict(  # follows ann_file of the data set where that is another one
+    type='frostnet_mm.CocoMetric',
+    ann_file=f'{data_root}/annotations/instances_val2017.json',
+    metric='bbox',
+    format_only=False,
 )
 test_evaluator = val_evaluator

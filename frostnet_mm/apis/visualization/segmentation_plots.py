@@ -11,6 +11,7 @@ import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from torch import nn
 
+from ...data.loading import loaded_image
 from ...files import write_bytes
 from ..iou_metric import scores_by_class
 
@@ -46,7 +47,7 @@ def predict_labels(model: nn.Module, dataset: BaseDataset, index: int) -> tuple[
     found = sample.pred_sem_seg.data[0].numpy().astype(np.uint8)
     if found.shape != truth.shape:
         found = mmcv.imresize(found, truth.shape[::-1], interpolation='nearest')
-    return mmcv.imread(sample.img_path, channel_order='rgb'), truth, found
+    return loaded_image(dataset, sample.img_path)[..., ::-1], truth, found
 
 
 def draw_segmentation_sheet(

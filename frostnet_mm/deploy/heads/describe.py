@@ -12,12 +12,12 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ...engine.config import ConfigError, inner_dataset
+from ...engine.config import ConfigError, dataset_for_testing
 from ...models.dense import family_of
 from ...registry import type_name
 
 BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
-IGNORED = ('LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs', 'PackSegInputs')
+IGNORED = ('LoadAnnotations', 'LoadPanopticAnnotations', 'LoadSegAnnotations', 'PackDetInputs', 'PackSegInputs')
 EXPRESSED = (*BEFORE, *IGNORED, 'Resize', 'Pad')
 PREPROCESSORS = ('ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor')
 #: Of mmdet's BaseDenseHead: a head that has another one of these decodes in a way of its own.
@@ -90,8 +90,26 @@ def _palette(palette: Any, count: int) -> list[list[int]]:
 
 
 def _preprocessing(model: nn.Module, cfg: Config) -> dict:
+    resize, pad, options = resize_and_pad(cfg)
+    return dict(resize=resize, pad=pad, **_data_preprocessor(model.data_preprocessor), baked=False, **options)
+
+
+def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
+    """What the test pipeline of a config makes of an image's size.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        tuple[dict | None, dict | None, dict]: ``resize`` and ``pad`` as deploy.json has them, None without such a step;
+        and options of the loader.
+
+    Raises:
+        ConfigError: It does something that cannot be expressed.
+    """
     resize = pad = None
-    for step in inner_dataset(cfg.test_dataloader.dataset).pipeline:
+    options = {}
+    for step in dataset_for_testing(cfg).pipeline:
         name = type_name(step)
         if name not in EXPRESSED:
             raise _inexpressible(f'the transform {name}', f'expected only {", ".join(EXPRESSED)}')
@@ -101,7 +119,9 @@ def _preprocessing(model: nn.Module, cfg: Config) -> dict:
             resize = _resize(step)
         elif name == 'Pad':
             pad = _pad(step, resize)
-    return dict(resize=resize, pad=pad, **_data_preprocessor(model.data_preprocessor), baked=False)
+        elif step.get('color_type') == 'color_ignore_orientation':
+            options = dict(ignore_orientation=True)  # of the loader; absent otherwise, as in earlier deployments
+    return resize, pad, options
 
 
 def _inexpressible(what: str, expected: str) -> ConfigError:

@@ -1,5 +1,6 @@
 """Ctrl-C leaves a checkpoint that resumes."""
 
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -40,15 +41,19 @@ class InterruptHook(Hook):
         self.signals = [signal.Signals[name] for name in signals]
         self._previous: dict[int, object] = {}
         self._received: int | None = None
+        self._process = os.getpid()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        # Data loading workers inherit this handler with the process image and thereby survive a Ctrl-C in the terminal
+        if os.getpid() != self._process:
+            _handle_in_child(signum)
+            return
         if self._received is not None:
-            self._restore()
+            self.restore_signals()
             raise KeyboardInterrupt
         self._received = signum
 
-    def _restore(self) -> None:
+    def restore_signals(self) -> None:
+        """Put the earlier handlers back; a Runner calls it however training ends."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous.clear()
@@ -56,12 +61,13 @@ class InterruptHook(Hook):
     def before_train(self, runner) -> None:
         """Install the handlers; Python allows that in the main thread only."""
         if threading.current_thread() is threading.main_thread():
-            self._received = None
+            self._received, self._process = None, os.getpid()
+            self.restore_signals()
             self._previous = {signum: signal.signal(signum, self._handle) for signum in self.signals}
 
     def after_train(self, runner) -> None:
         """Put the earlier handlers back."""
-        self._restore()
+        self.restore_signals()
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
@@ -91,7 +97,7 @@ class InterruptHook(Hook):
             loop.saved_epoch_length = epoch_length_of(checkpoint)
 
     def _save_and_stop(self, runner, epoch: int, iteration: int) -> None:
-        self._restore()
+        self.restore_signals()
         name = f'interrupted_iter_{iteration}.pth'
         runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=epoch, iter=iteration), by_epoch=False)
         if is_main_process():
@@ -102,3 +108,14 @@ class InterruptHook(Hook):
             logger='current',
         )
         raise TrainingInterrupted
+
+
+def _handle_in_child(signum: int) -> None:
+    """In a process that was forked during training and has inherited the handler.
+
+    A Ctrl-C in the terminal reaches data loading workers too, which are needed until the iteration is done: ignored.
+    Other signals, such as the one by which a pool ends its workers, do what they do by default.
+    """
+    if signum != signal.SIGINT:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)

@@ -7,12 +7,7 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class SSDLiteHead(SSDHead):
-    """mmdet's SSD head with depthwise separable convolutions by default, and a ``predict`` that works.
-
-    Upstream, ``SSDHead.predict`` raises ``AttributeError: 'SSDHead' object has no attribute 'loss_cls'`` (mmdetection
-    issues 11063, 11305 and 11780): ``BaseDenseHead`` asks the classification loss whether it brings channels of its
-    own, and ``SSDHead``, whose softmax cross entropy with hard negative mining is written out in its loss function,
-    never sets one.
+    """mmdet's SSD head with depthwise separable convolutions by default (``predict``: see ``models/upstream.py``).
 
     Args:
         num_classes (int): Number of classes without the background. Default: 80.
@@ -23,8 +18,6 @@ class SSDLiteHead(SSDHead):
     Raises:
         ValueError: The numbers of feature maps and of prior levels differ.
     """
-
-    loss_cls = None  # "no channels of its own"; the loss itself is in SSDHead.loss_by_feat_single
 
     def __init__(
         self, num_classes: int = 80, in_channels=(96, 320, 512, 256, 256, 128), use_depthwise: bool = True, **kwargs

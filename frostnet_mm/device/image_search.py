@@ -1,0 +1,187 @@
+"""Finding the images that a command line names: files, folders, patterns."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import ImageError
+from .image_files import optional
+
+#: Suffixes of image files that are taken from folders, in training's tools and on devices alike.
+IMAGE_SUFFIXES = (
+    '.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.bmp', '.dib', '.webp', '.tif', '.tiff', '.gif',
+    '.avif', '.jp2', '.j2k', '.pbm', '.pgm', '.ppm', '.pnm',
+)  # fmt: skip
+_IF_PILLOW_DOES = ('.heic', '.heif')  # with a plugin such as pillow-heif registered
+_OTHER_IMAGES = (
+    '.jxl', '.jxr', '.svg', '.psd', '.xcf', '.ico', '.tga', '.exr', '.hdr', '.pfm', '.dcm', '.nii', '.pcx', '.eps',
+    '.raw', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.rw2', '.raf',
+)  # fmt: skip
+_VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.mts', '.3gp')
+RESULTS = 'results.json'  # marks a folder of results
+RESULTS_START = b'{\n "config":'
+
+
+class Found(NamedTuple):
+    """Images that were found.
+
+    Args:
+        images (list[Path]): The files, in the order given, those of a folder sorted.
+        names (list[str]): What each is called in results: its path below the folder given, or below the folder that all
+            that was given has in common.
+        notes (list[str]): What was left out and why, one line each.
+    """
+
+    images: list[Path]
+    names: list[str]
+    notes: list[str]
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that are taken from folders; those of HEIC too where Pillow can read it."""
+    pillow = optional('PIL.Image')
+    known = pillow.registered_extensions() if pillow is not None else {}
+    return IMAGE_SUFFIXES + tuple(suffix for suffix in _IF_PILLOW_DOES if suffix in known)
+
+
+def find_images(given: Sequence[str | os.PathLike], *out: str | os.PathLike) -> Found:
+    """Find images.
+
+    Args:
+        given (Sequence[str | PathLike]): Image files of any name; folders, which are searched with their sub-folders
+            for :data:`IMAGE_SUFFIXES`; patterns (``photos/*.jpg``).
+        *out (str | PathLike): Folders of the results: left out, as are other folders with a ``results.json`` of ours.
+
+    Returns:
+        Found: At least one image.
+
+    Raises:
+        ImageError: Something given does not exist, is no file or folder, or there is no image; or one of ``out`` is
+            a folder given.
+    """
+    search = _Search({os.path.realpath(folder) for folder in out})
+    places = [place for text in map(os.fspath, given) for place in _expanded(text)]
+    for place in places:
+        search.add(place)
+    if not search.images:
+        what = ' '.join(map(str, places))
+        raise ImageError('\n'.join([f'{what} holds no image ({", ".join(image_suffixes())}).', *search.notes()]))
+    roots = [place if place.is_dir() else place.parent for place in map(_absolute, places)]
+    root = os.path.commonpath(roots)
+    return Found(search.images, [os.path.relpath(_absolute(image), root) for image in search.images], search.notes())
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _expanded(text: str) -> list[Path]:
+    """The paths that something given stands for.
+
+    Raises:
+        ImageError: It does not exist.
+    """
+    if os.path.lexists(text):
+        return [Path(text)]
+    if '://' in text:
+        raise ImageError(f'{text} is an address: download the file, and give its path.')
+    matches = sorted(glob.glob(text, recursive=True))
+    if not matches:
+        what = 'matches no file' if glob.has_magic(text) else 'does not exist'
+        raise ImageError(f'{text} {what}: give an image, a folder of images, or a pattern such as "photos/*.jpg".')
+    return [Path(match) for match in matches]
+
+
+class _Search:
+    def __init__(self, out: set[str]) -> None:
+        self.out = out
+        self.images: list[Path] = []
+        self.seen: set[Path] = set()
+        self.folders: set[str] = set()
+        self.twice = 0
+        self.left_out: Counter[str] = Counter()
+        self.results: list[str] = []
+        self.closed: list[str] = []
+
+    def add(self, path: Path) -> None:
+        """Take a file that was given, or those of a folder.
+
+        Raises:
+            ImageError: It is neither, a video, or the folder of the results.
+        """
+        if path.is_dir():
+            if os.path.realpath(path) in self.out:
+                raise ImageError(
+                    f'{path} is the folder of the images and of the results: give another folder with --out.'
+                )
+            self.folders.clear()
+            for image in self._walk(path):
+                self._take(image)
+        elif path.suffix.lower() in _VIDEOS:
+            raise ImageError(f'{path} is a video: cut it into images, such as ffmpeg -i {path.name} frames/%06d.png')
+        elif path.is_file() or path.is_symlink():
+            self._take(path)
+        else:
+            raise ImageError(f'{path} is neither a file nor a folder.')
+
+    def _take(self, path: Path) -> None:
+        place = _absolute(path)
+        self.twice += place in self.seen
+        if place not in self.seen:
+            self.seen.add(place)
+            self.images.append(path)
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        """Images below a folder, sorted; links are followed, circles of them are not."""
+        place = os.path.realpath(folder)
+        if place in self.folders:
+            return
+        self.folders.add(place)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            self.closed.append(f'{folder} ({error.strerror})')
+            return
+        if place in self.out or (len(self.folders) > 1 and holds_results(folder)):
+            self.results.append(str(folder))
+            return
+        suffixes = image_suffixes()
+        for entry in entries:
+            suffix = entry.suffix.lower()
+            if entry.is_dir():
+                continue
+            if entry.name.startswith('._'):  # what macOS keeps beside a file of the same name
+                self.left_out['._*'] += 1
+            elif suffix in suffixes and (entry.is_file() or entry.is_symlink()):
+                yield entry
+            elif suffix in (*_IF_PILLOW_DOES, *_OTHER_IMAGES, *_VIDEOS):
+                self.left_out[suffix] += 1
+        for entry in entries:
+            if entry.is_dir():
+                yield from self._walk(entry)
+
+    def notes(self) -> list[str]:
+        """What was left out."""
+        notes = []
+        if self.left_out:
+            kinds = ', '.join(f'{count} {suffix}' for suffix, count in sorted(self.left_out.items()))
+            notes.append(f'Left out: {kinds}; these formats are not read: convert the files to JPEG or PNG.')
+        if self.results:
+            notes.append(f'Left out: folders of results: {", ".join(self.results)}.')
+        if self.closed:
+            notes.append(f'Left out: folders that cannot be read: {", ".join(self.closed)}.')
+        if self.twice:
+            notes.append(f'Given twice, taken once: {self.twice} images.')
+        return notes
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether pictures of an earlier run lie in a folder."""
+    try:
+        with open(folder / RESULTS, 'rb') as file:
+            return file.read(len(RESULTS_START)) == RESULTS_START
+    except OSError:
+        return False

@@ -1,0 +1,94 @@
+"""What is mended in mm's own models, so that upstream configs train, validate and predict.
+
+``import frostnet_mm`` calls :func:`mend_upstream`, so that a config for mmdet's own tools needs no more than
+``custom_imports=dict(imports=['frostnet_mm'])``. Nothing of mm is imported for it: a module is mended when it is.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
+DATASETS = ('mmdet.datasets', 'mmdet.datasets.transforms')
+ONEDL = 'Could not import OneDL. Skipping OneDL datasets.'  # a service's data sets, that nobody has asked for
+
+
+class _LossModule:
+    """``head.loss_cls``: the module of this name if the head has one, else None."""
+
+    def __get__(self, head: Any, owner: type) -> Any:
+        return None if head is None else head._modules.get('loss_cls')
+
+
+def mend_ssd_head(module: ModuleType) -> None:
+    """Give mmdet's ``SSDHead`` the ``loss_cls`` that its ``predict`` asks for.
+
+    ``BaseDenseHead`` asks the classification loss whether it brings channels of its own; ``SSDHead``, whose softmax
+    cross entropy with hard negative mining is written out in its loss function, never sets one, so that the first
+    validation ends in ``AttributeError: 'SSDHead' object has no attribute 'loss_cls'`` (mmdetection issues 11063, 11305
+    and 11780). A head that sets one, in a later mmdet or in a subclass, keeps it.
+
+    Args:
+        module (ModuleType): ``mmdet.models.dense_heads.ssd_head``.
+    """
+    head = module.SSDHead
+    if not hasattr(head, 'loss_cls') and 'loss_cls' not in head.__init__.__code__.co_names:
+        head.loss_cls = _LossModule()
+
+
+def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """Import mmdet's data sets without their two lines about a package that they can do without.
+
+    mmdet writes them at the level of debugging to a log that is none, whereby mmengine prints them in every command.
+
+    Args:
+        execute (Callable): Runs the module.
+        module (ModuleType): One of :data:`DATASETS`.
+    """
+    from mmengine import logging
+
+    write = logging.print_log
+
+    def print_log(message: Any, logger: Any = None, level: int = 20) -> None:
+        if message != ONEDL or logger is not None:
+            write(message, logger, level)
+
+    logging.print_log = print_log
+    try:
+        execute(module)
+    finally:
+        logging.print_log = write
+
+
+def _execute_and_mend(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    execute(module)
+    mend_ssd_head(module)
+
+
+_ON_IMPORT = {SSD_HEAD: _execute_and_mend, **dict.fromkeys(DATASETS, import_quietly)}
+
+
+class _MendOnImport(MetaPathFinder):
+    """Finds a few modules as Python does, and has something done around their execution; it knows no others."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        around = _ON_IMPORT.get(name)
+        if around is None:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: around(execute, module)
+        return spec
+
+
+def mend_upstream() -> None:
+    """Mend what is imported already, and the rest when it is imported. Calling it again changes nothing."""
+    module = sys.modules.get(SSD_HEAD)
+    if module is not None:
+        mend_ssd_head(module)
+    if not any(isinstance(finder, _MendOnImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _MendOnImport())
