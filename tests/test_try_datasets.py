@@ -59,7 +59,7 @@ def test_good_and_broken_data_sets_are_taken_through(study, tmp_path, capfd):
     for split in ('train', 'val'):
         path = tmp_path / f'sets/cut_off/data/annotations/instances_{split}2017.json'
         path.write_text(path.read_text()[:500])
-    assert run_tool('studies/try_datasets', tmp_path / 'sets', '--out', tmp_path / 'out') == 0
+    assert run_tool('studies/try_datasets', tmp_path / 'sets', '--out', tmp_path / 'out', '--limit', 1200) == 0
     rows = json.loads((tmp_path / 'out/results.json').read_text())
     assert list(rows) == ['cut_off', 'good']
     assert [rows['good'][step] for step in study.STEPS] == ['ok'] * 4

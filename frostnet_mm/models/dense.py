@@ -52,8 +52,8 @@ def _without_rpn(model: nn.Module) -> str | None:
     rpn = getattr(model, 'rpn_head', None)
     if rpn is not None and type(rpn).forward is nn.Module.forward:
         return (
-            f'has the RPN {type(rpn).__name__}, whose proposals are learned and not computed from the image '
-            '(as in Sparse R-CNN): expected one with convolutions.'
+            f'has the RPN {type(rpn).__name__}, which has no forward pass of its own: its proposals are learned (as in '
+            'Sparse R-CNN) or made in stages (as in Cascade RPN). Expected one with convolutions.'
         )
     return None
 
