@@ -294,8 +294,6 @@ class EmbeddingRPNHead(nn.Module):
 
 
 def test_learned_proposals_are_refused_with_the_reason():
-    with pytest.raises(
-        UnsupportedModelError, match='has the RPN EmbeddingRPNHead, which has no forward pass'
-    ):
+    with pytest.raises(UnsupportedModelError, match='has the RPN EmbeddingRPNHead, which has no forward pass'):
         family_of(TwoStageDetector(EmbeddingRPNHead()))
     assert family_of(TwoStageDetector(nn.Conv2d(3, 1, 1))).head == 'rpn_head'
