@@ -27,7 +27,7 @@ def study():
         (0, 'all is well', 'ok', ''),
         (2, 'log\n\nerror: no class\nhas objects', 'refused', 'no class has objects'),
         (1, 'root\n  PROBLEM: one\n  PROBLEM: two\n', 'refused', 'one; two'),
-        (1, '3 of 4 images done\n  not read: a.jpg: it is empty\n', 'refused', 'a.jpg: it is empty'),
+        (1, '3 of 4 images done\n  failed: a.jpg: it is empty\n', 'refused', 'a.jpg: it is empty'),
         (1, 'log', 'NO MESSAGE', 'exit status 1'),
         (-9, 'error: cut', 'NO MESSAGE', 'exit status -9'),
         (2, 'Traceback (most recent call last):\n  x\nKeyError: 1', 'TRACEBACK', 'KeyError: 1'),

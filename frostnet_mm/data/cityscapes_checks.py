@@ -22,7 +22,7 @@ from .cityscapes import (
     label_path,
     to_train_ids,
 )
-from .download_checks import Report, compare_count, image_size, relative, run_over
+from .download_checks import MAX_BAD_FRACTION, Report, compare_count, image_size, relative, run_over
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .segmentation_checks import check_pairs
 from .segmentation_files import Pair as FilePair
@@ -269,8 +269,10 @@ def _check_as_training(report: Report, split: str, images: list[Path], root: Pat
 
 def _summarize(report: Report, split: str, results: list[PairResult], root: str, strict: bool) -> None:
     unread = [result.error for result in results if result.unreadable]
-    then = 'training leaves them out' if split == 'train' else 'evaluation takes grey images for them'
-    report.faulty(f'faulty images in {split}', unread, len(results), then, strict)
+    limit, then = len(results), 'evaluation takes grey images for them'
+    if split == 'train':
+        limit, then = MAX_BAD_FRACTION * len(results), 'training leaves them out'
+    report.faulty(f'faulty images in {split}', unread, limit, then, strict)
     report.listed(f'faulty files in {split}', [r.error for r in results if r.error and not r.unreadable])
     wrote = sum(result.wrote for result in results)
     if wrote:

@@ -293,10 +293,11 @@ class _SplitCheck:
         unread = [result.fault for result in checked if result.fault and result.size is None]
         if self.split.evaluated:  # another size than the json's is an error there, see CheckedCocoDataset
             self.report.listed(f'images of another size in {self.split.name}', unfit)
-            then = 'evaluation takes grey images for them, so that their objects count as missed'
+            limit, then = len(images), 'evaluation takes grey images for them, so that their objects count as missed'
         else:
             unread, then = unfit + unread, 'training leaves them out'
-        self.report.faulty(f'faulty images in {self.split.name}', unread, len(images), then, self.strict)
+            limit = MAX_BAD_FRACTION * len(images)
+        self.report.faulty(f'faulty images in {self.split.name}', unread, limit, then, self.strict)
 
     def _mend_images(self, images: list[dict], entries: list[Entry], checked: list[Checked]) -> None:
         out, resized = {}, []

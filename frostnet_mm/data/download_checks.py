@@ -53,17 +53,17 @@ class Report:
         if names:
             self.problem(f'{len(names)} {what}: {sample(names)}')
 
-    def faulty(self, what: str, names: Sequence[str], total: int, then: str, strict: bool) -> None:
-        """Add files that cannot be read: a problem if there are more than training passes over, else a note.
+    def faulty(self, what: str, names: Sequence[str], limit: float, then: str, strict: bool) -> None:
+        """Add files that cannot be read: a problem if there are more than a limit, else a note.
 
         Args:
             what (str): What they are.
             names (Sequence[str]): Their faults.
-            total (int): Number of files of their kind.
+            limit (float): How many training or evaluation passes over.
             then (str): What training or evaluation does about them.
             strict (bool): Make each a problem.
         """
-        if strict or len(names) > MAX_BAD_FRACTION * total:
+        if strict or len(names) > limit:
             self.listed(what, names)
         elif names:
             self.note(f'{len(names)} {what}: {sample(names)}; {then}')
