@@ -22,20 +22,22 @@ def varying(graph: Graph) -> set[Node]:
     for node in graph.nodes:
         if (
             node.op in ('placeholder', 'output')
-            or (node.op == 'get_attr' and any(map(_changes, node.users)))
-            or (node.op == 'call_function' and (_changes(node) or _is_random(node)))
+            or (node.op == 'get_attr' and any(map(changes_operand, node.users)))
+            or (node.op == 'call_function' and (changes_operand(node) or is_random(node)))
             or any(source in found for source in node.all_input_nodes)
         ):
             found.add(node)
     return found
 
 
-def _changes(node: Node) -> bool:
+def changes_operand(node: Node) -> bool:
+    """Whether a node writes into a tensor that it is given."""
     schema = getattr(node.target, '_schema', None)
     return schema is not None and schema.is_mutable
 
 
-def _is_random(node: Node) -> bool:
+def is_random(node: Node) -> bool:
+    """Whether a node draws random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, 'tags', ())
 
 

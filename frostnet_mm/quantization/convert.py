@@ -14,7 +14,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
 from .capture import set_mode
-from .constants import fold_constants
+from .constants import changes_operand, fold_constants, is_random
 from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
@@ -155,9 +155,9 @@ def _merge_twins(graph: Graph) -> None:
     """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
     known: dict[tuple, Node] = {}
     for node in list(graph.nodes):
-        tags = getattr(node.target, 'tags', ())
-        changes = getattr(getattr(node.target, '_schema', None), 'is_mutable', False) or _is_changed(node)
-        if node.op not in ('call_function', 'call_module') or changes or torch.Tag.nondeterministic_seeded in tags:
+        if node.op not in ('call_function', 'call_module'):
+            continue
+        if changes_operand(node) or is_random(node) or _is_changed(node):
             continue
         twin = known.setdefault((node.op, node.target, _hashable(node.args), _hashable(node.kwargs)), node)
         if twin is not node:
@@ -182,8 +182,7 @@ def _is_whole(node: Node) -> bool:
 
 def _is_changed(node: Node) -> bool:
     """Whether an operator writes into a tensor."""
-    schemas = (getattr(user.target, '_schema', None) for user in node.users)
-    return any(schema is not None and schema.is_mutable for schema in schemas)
+    return any(map(changes_operand, node.users))
 
 
 def _attributes(module: GraphModule) -> nn.Module:
