@@ -135,9 +135,8 @@ class SearchSpace:
             self.stages.append(runs)
         if self.size < 2:
             raise SearchError(
-                f'space={given | dict(kinds=kinds[0])} holds one network, so there is nothing to search: give kernels, '
-                'expansions, reductions, kinds or depths of at least two values. Blocks of expansion 1 stay as they '
-                'are.'
+                f'The space of {given} holds one network, so there is nothing to search: expected at least two values '
+                'of kernels, expansions, reductions, kinds or depths. Blocks of expansion 1 stay as they are.'
             )
 
     @property
@@ -327,8 +326,8 @@ def _kinds_by_stage(kinds: Any, fields: dict[str, list[tuple]], stages: int) -> 
         for index, names in enumerate(_by_stage('kinds', kinds, stages)):
             for kind in names:
                 own = {name: values[index] for name, values in fields.items()}
-                if kind in SMALLEST_KERNEL_ONLY:
-                    own['kernels'] = own['kernels'] and (min(own['kernels'], key=str),)
+                if kind in SMALLEST_KERNEL_ONLY and all(isinstance(kernel, int) for kernel in own['kernels']):
+                    own['kernels'] = (min(own['kernels']),)
                 found[index][kind] = own
         return found
     for kind, own in kinds.items():

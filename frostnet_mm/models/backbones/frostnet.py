@@ -77,13 +77,7 @@ class FrostNet(StagedBackbone):
         output_stride = spec.strides[-1] if output_stride is None else output_stride
         check_kinds(spec)
         _check_arguments(spec, widen_factor, out_indices, output_stride, frozen_stages)
-        super().__init__(
-            init_cfg
-            or [
-                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
-                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
-            ]
-        )
+        super().__init__(init_cfg or initialization())
         self.arch = arch if isinstance(arch, str) else spec
         self.widen_factor = widen_factor
         self.out_indices = tuple(out_indices)
@@ -125,6 +119,14 @@ class FrostNet(StagedBackbone):
             self._is_init = True
         else:
             super().init_weights()
+
+
+def initialization() -> list[ConfigDict]:
+    """How weights begin: Kaiming normal (fan out) for convolutions, 1 and 0 for normalization."""
+    return [
+        dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
+        dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+    ]
 
 
 def _check_arguments(
