@@ -242,7 +242,9 @@ def test_released_variants_are_tables():
         assert FrostNetArch.from_config(name) is arch and FrostNetArch.from_config(arch) is arch
         assert FrostNetArch.from_config(arch.to_config()) == arch
         assert arch.strides == (4, 8, 16, 32, 32) and arch.output_strides == (32, 16, 8)
-    assert ARCHS['large'].stages[2][1] == BlockSpec(kernel=5, channels=80, expansion=3, reduction=4, stride=1, kind='frost')
+    assert ARCHS['large'].stages[2][1] == BlockSpec(
+        kernel=5, channels=80, expansion=3, reduction=4, stride=1, kind='frost'
+    )
     with pytest.raises(AttributeError):
         ARCHS['small'].stem = 16
 

@@ -156,9 +156,7 @@ def _row(place: str, row: Any) -> BlockSpec:
     if not most - 1 <= len(row) <= most:
         lacking = BlockSpec._fields[len(row) : -1]
         missing = f'; {", ".join(lacking)} missing' if lacking else ''
-        raise ValueError(
-            f'{place}={row!r} has {len(row)} fields: expected {most - 1} or {most}, ({FIELDS}){missing}.'
-        )
+        raise ValueError(f'{place}={row!r} has {len(row)} fields: expected {most - 1} or {most}, ({FIELDS}){missing}.')
     kernel, channels, expansion, reduction, stride, kind = (*row, DEFAULT_KIND)[:most]
     kernel = _whole(f'{place}.kernel', kernel, 1, 'an odd whole number')
     if kernel % 2 == 0:

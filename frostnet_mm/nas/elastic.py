@@ -14,9 +14,11 @@ from torch.func import functional_call
 from ..models.backbones.frost_blocks import Bottleneck, block_class, build_block, placed_rows
 from ..models.backbones.frostnet import FrostNet, initialization
 from ..models.backbones.staged import StagedBackbone
-from ..models.frostnet_arch import STEM_STRIDE, BlockSpec, FrostNetArch
+from ..models.frostnet_arch import STEM_STRIDE, BlockSpec
 from ..registry import MODELS
-from .space import Arch, Position, SearchSpace, canonical, count_weights
+from .architectures import Arch, canonical, count_weights
+from .positions import Position
+from .space import SearchSpace
 
 ConfigDict = dict
 

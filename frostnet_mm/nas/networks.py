@@ -8,9 +8,10 @@ from torch import nn
 
 from ..models.dense import unwrap
 from ..registry import is_type
+from .architectures import Arch, canonical
 from .elastic import ElasticFrostNet
 from .errors import SearchError
-from .space import Arch, SearchSpace, canonical
+from .space import SearchSpace
 
 PLAIN, ELASTIC = 'frostnet_mm.FrostNet', 'frostnet_mm.ElasticFrostNet'
 Backbone = Mapping[str, Any]

@@ -57,7 +57,9 @@ def _gathering(norms: list[_BatchNorm], network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None) -> int:
+def recalibrate(
+    network: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None
+) -> int:
     """Replace the running statistics of all batch norms by those of some images.
 
     They are the statistics of the batches joined into one. Up to 32 images of one size go through the network together,

@@ -1,72 +1,17 @@
 """The networks that a search chooses from: what each block may be, and how many blocks a stage may have."""
 
-import hashlib
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import torch
-
-from ..models.backbones.frost_blocks import block_class, build_block, check_kinds
+from ..models.backbones.frost_blocks import check_kinds
 from ..models.frostnet_arch import BlockSpec, FrostNetArch
+from .architectures import Arch, canonical, count_weights, key
 from .errors import SearchError
+from .positions import Position, Run, by_stage, describe, kinds_by_stage, make_position, read_depths, rows_of, runs_of
 
-Arch = str | Mapping | FrostNetArch
-FIELDS = ('kernels', 'expansions', 'reductions')
-SMALLEST_KERNEL_ONLY = ('fused',)  # a dense 5x5 has 2.8 times the weights of a 3x3: only where it is asked for
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place for a block.
-
-    Args:
-        name (str): Such as 's2.b1', the second place of the third stage.
-        in_channels (int): Channels of its input.
-        rows (tuple[BlockSpec]): What it may be, each network once.
-        options (dict): By field ('kind', 'kernel', 'expansion', 'reduction') the values that it has in ``rows``; empty
-            where there is one row.
-    """
-
-    name: str
-    in_channels: int
-    rows: tuple[BlockSpec, ...]
-    options: Mapping[str, tuple]
-
-    def row(self, **values: Any) -> BlockSpec:
-        """The row with these values as far as there is one; a field that its kind does not have counts for nothing.
-
-        Args:
-            values: Of the fields in ``options``.
-        """
-        fitting = [row for row in self.rows if row.kind == values.get('kind', row.kind)]
-        for name in ('kernel', 'expansion', 'reduction'):
-            fitting = [row for row in fitting if getattr(row, name) == values.get(name, getattr(row, name))] or fitting
-        return fitting[0]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Blocks of one width behind each other: the first leads there, the others may be left out from the end.
-
-    Args:
-        name (str): Such as 's2.r0'.
-        least (int): Smallest number of blocks.
-        positions (tuple[Position]): The places of all blocks.
-    """
-
-    name: str
-    least: int
-    positions: tuple[Position, ...]
-
-    @property
-    def depths(self) -> range:
-        """The numbers of blocks that it may have."""
-        return range(self.least, len(self.positions) + 1)
+__all__ = ['Arch', 'SearchSpace', 'canonical', 'key']
 
 
 class SearchSpace:
@@ -116,20 +61,20 @@ class SearchSpace:
         check_kinds(self.base)
         stages = len(self.base.stages)
         given = dict(kernels=kernels, expansions=expansions, reductions=reductions)
-        fields = {name: _by_stage(name, value, stages) for name, value in given.items()}
-        kinds = _kinds_by_stage(kinds, fields, stages)
-        depths = [None] * stages if depths is None else _by_stage('depths', depths, stages)
+        fields = {name: by_stage(name, value, stages) for name, value in given.items()}
+        kinds = kinds_by_stage(kinds, fields, stages)
+        depths = [None] * stages if depths is None else by_stage('depths', depths, stages)
         self.stages: list[list[Run]] = []
         channels = self.base.stem
         for index, rows in enumerate(self.base.stages):
             own, runs, place = kinds[index], [], 0
-            for number, group in enumerate(_runs(rows)):
+            for number, group in enumerate(runs_of(rows)):
                 fixed = group[0].expansion == 1
-                least, most = (len(group),) * 2 if fixed else _depths(index, depths[index], len(group))
+                least, most = (len(group),) * 2 if fixed else read_depths(index, depths[index], len(group))
                 positions = []
                 for row in [*group, *[group[-1]._replace(stride=1)] * most][:most]:
-                    possible = [row] if fixed else _rows(row, own)
-                    positions.append(_position(f's{index}.b{place}', channels, possible))
+                    possible = [row] if fixed else rows_of(row, own)
+                    positions.append(make_position(f's{index}.b{place}', channels, possible))
                     channels, place = row.channels, place + 1
                 runs.append(Run(f's{index}.r{number}', least, tuple(positions)))
             self.stages.append(runs)
@@ -229,7 +174,7 @@ class SearchSpace:
         return [self._locate(index, rows) for index, rows in enumerate(arch.stages)]
 
     def _locate(self, index: int, rows: Sequence[BlockSpec]) -> list[tuple[int, BlockSpec]]:
-        groups, runs, place, found = _runs(rows), self.stages[index], 0, []
+        groups, runs, place, found = runs_of(rows), self.stages[index], 0, []
         if len(groups) != len(runs):
             raise SearchError(
                 f'arch.stages[{index}] has {len(groups)} groups of blocks of one width; expected {len(runs)}.'
@@ -245,7 +190,7 @@ class SearchSpace:
                 if row not in position.rows:
                     raise SearchError(
                         f'arch.stages[{index}][{len(found)}]={tuple(row)} is not in the space; expected '
-                        f'{_describe(position)}.'
+                        f'{describe(position)}.'
                     )
                 found.append((place + number, row))
             place += len(run.positions)
@@ -268,166 +213,9 @@ class SearchSpace:
         return key(arch)
 
 
-def canonical(arch: Arch) -> FrostNetArch:
-    """The one table by which a network is known that several tables make.
-
-    Args:
-        arch (str | dict): An architecture. An inverted block is a Frost block without squeeze; a reduction that leaves
-            out the squeeze is None; channels are those that are built.
-
-    Raises:
-        ValueError: It is no architecture.
-    """
-    arch = FrostNetArch.from_config(arch).widened(1.0)
-    check_kinds(arch)
-    channels, stages = arch.stem, []
-    for rows in arch.stages:
-        stage = []
-        for row in rows:
-            stage.append(block_class(row).canonical(channels, row))
-            channels = row.channels
-        stages.append(tuple(stage))
-    return FrostNetArch(arch.stem, tuple(stages))
-
-
-def key(arch: Arch) -> str:
-    """A short name of a network: the same for all tables that make it, in every process and version.
-
-    Args:
-        arch (str | dict): An architecture.
-    """
-    return hashlib.sha256(json.dumps(canonical(arch).to_config()).encode()).hexdigest()[:16]
-
-
-# -- from options to rows
-
-
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _by_stage(name: str, value: Any, stages: int) -> list[tuple]:
-    """An option for each stage."""
-    if not _is_sequence(value) or not value:
-        raise SearchError(f'space.{name}={value!r}: expected a list of at least one value.')
-    if not any(map(_is_sequence, value)):
-        return [tuple(value)] * stages
-    if len(value) != stages or not all(_is_sequence(own) and own for own in value):
-        raise SearchError(
-            f'space.{name}={value!r}: expected one list of values, or {stages} of them, one for each stage.'
-        )
-    return [tuple(own) for own in value]
-
-
-def _kinds_by_stage(kinds: Any, fields: dict[str, list[tuple]], stages: int) -> list[dict[str, dict[str, tuple]]]:
-    """By stage and kind the values of each field."""
-    found: list[dict] = [{} for _ in range(stages)]
-    if not isinstance(kinds, Mapping):
-        for index, names in enumerate(_by_stage('kinds', kinds, stages)):
-            for kind in names:
-                own = {name: values[index] for name, values in fields.items()}
-                if kind in SMALLEST_KERNEL_ONLY and all(isinstance(kernel, int) for kernel in own['kernels']):
-                    own['kernels'] = (min(own['kernels']),)
-                found[index][kind] = own
-        return found
-    for kind, own in kinds.items():
-        unknown = [] if isinstance(own, Mapping) else [own]
-        unknown = unknown or [name for name in own if name not in (*FIELDS, 'stages')]
-        if unknown:
-            raise SearchError(f'space.kinds[{kind!r}] has {unknown[0]!r}: expected {", ".join((*FIELDS, "stages"))}.')
-        wanted = own.get('stages', range(stages))
-        if not isinstance(wanted, (Sequence, range)) or any(index not in range(stages) for index in wanted):
-            raise SearchError(f'space.kinds[{kind!r}].stages={wanted!r}: expected indices from 0 to {stages - 1}.')
-        for name in FIELDS:
-            values = _by_stage(f'kinds[{kind!r}].{name}', own[name], stages) if name in own else fields[name]
-            for index in wanted:
-                found[index].setdefault(kind, {})[name] = values[index]
-    bare = [index for index, own in enumerate(found) if not own]
-    if bare:
-        raise SearchError(f'space.kinds={dict(kinds)!r} leaves stage {bare[0]} without any kind: name one for it.')
-    return found
-
-
-def _runs(rows: Sequence[BlockSpec]) -> list[list[BlockSpec]]:
-    """Rows of one width behind each other; one of stride 2 begins a new run, as blocks of expansion 1 do."""
-    groups: list[list[BlockSpec]] = []
-    for row in rows:
-        last = groups[-1][-1] if groups else None
-        if (
-            last is None
-            or row.stride != 1
-            or (row.channels, row.expansion == 1) != (last.channels, last.expansion == 1)
-        ):
-            groups.append([])
-        groups[-1].append(row)
-    return groups
-
-
-def _depths(stage: int, depths: tuple | None, own: int) -> tuple[int, int]:
-    if depths is None:
-        return 1, own
-    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in depths)
-    if len(depths) != 2 or not whole or not 1 <= depths[0] <= depths[1]:
-        raise SearchError(f'space.depths={depths!r} of stage {stage}: expected least and most blocks, such as (1, 4).')
-    return depths
-
-
-def _rows(row: BlockSpec, kinds: dict[str, dict[str, tuple]]) -> list[BlockSpec]:
-    """All that a block may be."""
-    return [
-        _checked(name, BlockSpec(kernel, row.channels, expansion, reduction, row.stride, name))
-        for name, own in kinds.items()
-        for kernel in own['kernels']
-        for expansion in own['expansions']
-        for reduction in (own['reductions'] if _squeezes(name) else (None,))
-    ]
-
-
-def _squeezes(kind: Any) -> bool:
-    try:
-        return block_class(BlockSpec(3, 8, 2, None, 1, kind), 'space').squeezes
-    except ValueError as error:
-        raise SearchError(str(error).replace('space.kind=', 'space.kinds: ')) from None
-
-
-def _checked(kind: str, row: BlockSpec) -> BlockSpec:
-    try:
-        FrostNetArch.from_config(dict(stem=8, stages=[[tuple(row)]]))
-    except ValueError as error:
-        raise SearchError(str(error).replace('arch.stages[0][0].', f'space, of blocks of kind {kind!r}: ')) from None
-    if row.expansion == 1:
-        raise SearchError('space.expansions has 1, which is a block without expansion: expected values from 2.')
-    return row
-
-
-def _position(name: str, in_channels: int, rows: Sequence[BlockSpec]) -> Position:
-    rows = tuple(dict.fromkeys(block_class(row).canonical(in_channels, row) for row in rows))
-    options = {}
-    for field in ('kind', 'kernel', 'expansion', 'reduction'):
-        values = tuple(dict.fromkeys(getattr(row, field) for row in rows))
-        if len(values) > 1:
-            options[field] = values
-    return Position(name, in_channels, rows, options)
-
-
 def _of_kind(rows: Sequence[BlockSpec], kind: str) -> list[BlockSpec]:
     return [row for row in rows if row.kind == kind]
 
 
-def _describe(position: Position) -> str:
-    fields = ('kind', 'kernel', 'expansion', 'reduction')
-    values = {name: list(dict.fromkeys(getattr(row, name) for row in position.rows)) for name in fields}
-    stride, channels = position.rows[0].stride, position.rows[0].channels
-    shown = ', '.join(f'{name} of {found}' for name, found in values.items())
-    return f'{shown}, channels {channels} and stride {stride}'
-
-
 def _weights_of(position: Position) -> Any:
     return lambda row: count_weights(position.in_channels, row)
-
-
-@lru_cache(maxsize=None)
-def count_weights(in_channels: int, row: BlockSpec) -> int:
-    """Parameters of a block."""
-    with torch.device('meta'):
-        return sum(parameter.numel() for parameter in build_block(in_channels, row).parameters())

@@ -2,7 +2,6 @@
 
 import random
 from collections import deque
-from collections.abc import Mapping
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -55,8 +54,10 @@ class SupernetHook(Hook):
         quantize (bool): Simulate INT8 in the backbone, with ranges of each batch, after a float warm-up (StatAssist);
             GradBoost optimizers begin to boost then. Neck and head stay in float. Default: False.
         warmup (str | int): Length of the float warm-up: '1 epoch', '500 iterations', '5 %', or 0. Default: '1 epoch'.
-        scheme (Mapping, optional): The arithmetic, as :meth:`Scheme.to_dict` writes it: ``dict(numerics='executorch')``,
-            ``dict(weight_granularity='tensor')``. Default: the preset 'onnx'.
+        numerics (str): The preset of the arithmetic: 'onnx' or 'executorch'. Default: 'onnx'.
+        weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI. Default: 8.
+        weight_granularity (str): 'channel' for a scale an output channel, 'tensor' for one scale a weight. Default:
+            'channel'.
 
     Raises:
         SearchError: The training is set up in another way than this needs. QuantizationError: An option is out of its
@@ -66,12 +67,18 @@ class SupernetHook(Hook):
     priority = 'LOW'  # validation copies the model after averages of its weights were put into it
 
     def __init__(
-        self, seed: int = 0, quantize: bool = False, warmup: str | int = '1 epoch', scheme: Mapping | None = None
+        self,
+        seed: int = 0,
+        quantize: bool = False,
+        warmup: str | int = '1 epoch',
+        numerics: str = 'onnx',
+        weight_bits: int = 8,
+        weight_granularity: str = 'channel',
     ) -> None:
         self.seed = seed
         self.quantize = quantize
         self.warmup = TrainingPoint.parse(warmup, 'warmup')
-        self.rounding = BatchRounding(Scheme.from_dict(scheme or {}))
+        self.rounding = BatchRounding(Scheme.preset(numerics).with_weights(weight_bits, weight_granularity))
         self._recent: deque = deque()
 
     def before_train(self, runner) -> None:
@@ -81,8 +88,8 @@ class SupernetHook(Hook):
         counts = getattr(wrapper, '_accumulative_counts', None)
         if not isinstance(wrapper, OptimWrapper) or counts % NETWORKS:
             raise SearchError(
-                f'SupernetHook with optim_wrapper.accumulative_counts={counts} was given: an update takes the gradients '
-                f'of {NETWORKS} networks. Expected accumulative_counts={NETWORKS}, or a multiple.'
+                f'SupernetHook with optim_wrapper.accumulative_counts={counts} was given: an update takes the '
+                f'gradients of {NETWORKS} networks. Expected accumulative_counts={NETWORKS}, or a multiple.'
             )
         if any(is_type(hook, 'frostnet_mm.QATHook') for hook in runner.hooks):
             raise SearchError(
