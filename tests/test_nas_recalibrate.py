@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from frostnet_mm.nas import recalibrate as module
 from frostnet_mm.nas.errors import SearchError
 from frostnet_mm.nas.recalibrate import recalibrate
 
@@ -43,7 +42,7 @@ def test_statistics_are_those_of_the_joined_batches(sizes):
 
 def test_several_passes_are_pooled(monkeypatch):
     """The first norm sees the same images however they are split; batches of other sizes count by their pixels."""
-    monkeypatch.setattr(module, 'PASS_IMAGES', 4)
+    monkeypatch.setattr('frostnet_mm.nas.recalibrate.PASS_IMAGES', 4)
     passes = []
     net, images = network(), torch.randn(10, 3, 9, 7) + 2
     recalibrate(net, images.split(2), lambda batch: passes.append(len(batch)) or net(batch))
