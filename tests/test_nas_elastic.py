@@ -168,6 +168,20 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
+def test_norms_that_are_synchronized_later_are_so_in_every_network():
+    net = elastic()
+    x, arch = torch.randn(2, 3, 32, 32), networks(net.space)[4]
+    net.choose(arch)
+    with torch.no_grad():
+        before = net.train()(x)
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        assert all(torch.equal(one, two) for one, two in zip(before, net(x), strict=True))
+    for stage, places in zip(net.stages, net.space.locate(arch), strict=True):
+        for place, row in places:
+            norms = [m for m in stage[place].form(row).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            assert norms and all(type(norm) is nn.SyncBatchNorm for norm in norms)
+
+
 def test_a_copy_has_its_own_weights_and_choice():
     net = elastic().eval()
     net.choose(net.space.smallest)
@@ -192,6 +206,10 @@ def test_networks_outside_of_the_space_are_refused():
             call(arch_of((7, 64, 2, None, 2)))
     with pytest.raises(SearchError, match='space.kernels='):
         ElasticFrostNet(BASE, dict(kernels=()))
+    with pytest.raises(SearchError, match="space has the unknown option 'kernel': expected kernels, expansions, red"):
+        ElasticFrostNet(BASE, dict(kernel=3))
+    with pytest.raises(SearchError, match='space=3: expected a dict of kernels'):
+        ElasticFrostNet(BASE, 3)
     with pytest.raises(ValueError, match='out_indices'):
         ElasticFrostNet(BASE, SPACE, out_indices=(7,))
 
@@ -236,6 +254,13 @@ def test_configs_to_the_supernet_and_back():
         net, plain = (MODELS.build(Config(dict(x=own)).x) for own in (supernet, found))
     assert type(net) is ElasticFrostNet and net.norm_eval and net.out_indices == (2, 4)
     assert type(plain) is FrostNet and plain.load_state_dict(net.extract(space.smallest))
+    shorter = elastic_backbone(dict(type='frostnet_mm.FrostNet', out_indices=(1, 2)))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert MODELS.build(shorter).space.size == space_of(shorter).size < space_of(backbone | dict(arch='small')).size
+    pretrained = dict(backbone, init_cfg=dict(type='Pretrained', checkpoint='small.pth'))
+    assert plain_backbone(pretrained, space.smallest) == found  # weights of the base fit no other network
+    own = dict(backbone, init_cfg=[dict(type='Normal', layer='Conv2d', std=0.1)])
+    assert plain_backbone(own, space.smallest) == found | dict(init_cfg=own['init_cfg'])
     with pytest.raises(SearchError, match="The backbone is 'ResNet', but the search chooses among FrostNets"):
         space_of(dict(type='ResNet'))
 

@@ -98,6 +98,17 @@ def test_noise_of_a_real_machine_is_borne(table):
     assert min(model.weights.values()) >= 0
 
 
+def test_each_network_is_predicted_by_those_that_are_left(table):
+    times = np.array(times_of(table)) * np.random.default_rng(1).normal(1, 0.1, len(table))
+    predicted = [
+        LatencyModel.fit(table[:i] + table[i + 1 :], np.delete(times, i)).predict(table[i]) for i in range(len(table))
+    ]
+    errors = np.abs(predicted / times - 1)
+    check = LatencyModel.fit(table, times).check
+    assert check.largest_error == pytest.approx(errors.max()) and check.median_error == pytest.approx(np.median(errors))
+    assert check.spearman == pytest.approx(spearman(predicted, times)) and 0 < check.spearman_macs < 1
+
+
 def test_what_ranks_badly_is_refused(table):
     times = times_of(table)
     shuffled = random.Random(0).sample(times, len(times))
@@ -176,6 +187,31 @@ def test_the_regression_stands_in_the_file_of_times(setting, measured, tmp_path,
     assert set(content) == {'machine', 'networks', 'regression'} and content['regression']['check']['spearman'] == 0.0
     assert content['machine']['engine'] == 'onnxruntime' and content['machine']['shape'] == [320, 320]
     assert len(timing.latency_store(tmp_path, setting).results) == 40
+    with pytest.raises(SearchError, match='ranks the 40 networks'):
+        timing.read_latency(store.path)
+
+
+def test_a_file_of_times_is_read_to_predict(setting, tmp_path, table):
+    store = timing.latency_store(tmp_path, setting)
+    with pytest.raises(SearchError, match='latency-onnxruntime.json does not exist; expected the times of networks'):
+        timing.read_latency(store.path)
+    archs = timing.choose_networks(SearchSpace('small'), setting.features, 40, seed=1)
+    for arch, own, time in zip(archs, table, times_of(table), strict=True):
+        store.add(timing.TimedNetwork(arch.to_config(), own, 'done', '', time, 0.1, 7, 0.0))
+    with pytest.raises(SearchError, match='latency-onnxruntime.json holds no regression yet: finish measuring'):
+        timing.read_latency(store.path)
+    fitted = timing.fit_latency(list(store.results.values()), store)
+    model, conditions = timing.read_latency(store.path)
+    assert model == fitted and conditions == store.machine
+    content = json.loads(store.path.read_text())
+    del content['regression']['weights']['dense']
+    store.path.write_text(json.dumps(content))
+    with pytest.raises(SearchError, match='latency-onnxruntime.json lacks dense: finish measuring'):
+        timing.read_latency(store.path)
+    for text in ('{', '[]', '{"regression": {}}'):
+        store.path.write_text(text)
+        with pytest.raises(SearchError, match='is no file of times .* remove it and measure again'):
+            timing.read_latency(store.path)
 
 
 @pytest.mark.parametrize('name', timing.CONDITIONS)

@@ -1,5 +1,7 @@
 """Statistics of batch norms against those of all images together, worked out step by step."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -42,7 +44,7 @@ def test_statistics_are_those_of_the_joined_batches(sizes):
 
 def test_several_passes_are_pooled(monkeypatch):
     """The first norm sees the same images however they are split; batches of other sizes count by their pixels."""
-    monkeypatch.setattr('frostnet_mm.nas.recalibrate.PASS_IMAGES', 4)
+    monkeypatch.setattr(sys.modules[recalibrate.__module__], 'PASS_IMAGES', 4)
     passes = []
     net, images = network(), torch.randn(10, 3, 9, 7) + 2
     recalibrate(net, images.split(2), lambda batch: passes.append(len(batch)) or net(batch))

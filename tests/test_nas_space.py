@@ -162,6 +162,17 @@ def test_options_by_stage_and_by_kind():
     assert [run.depths for run in space.runs] == [range(1, 2), range(2, 4), range(2, 4)]
 
 
+def test_stages_that_are_not_built_stay_as_they_are():
+    whole, part = SearchSpace(TINY, **OPTIONS), SearchSpace(TINY, **OPTIONS, built=1)
+    assert (whole.size, part.size) == (1100, 10)
+    for arch in (part.smallest, part.largest, part.sample(random.Random(0))):
+        assert arch.stages[1] == canonical(TINY).stages[1] and part.contains(arch)
+    assert not part.contains(whole.largest)
+    trial = Trial(lambda name, choices: choices[0])
+    part.suggest(trial)
+    assert set(trial.asked) == {f's0.b1.{field}' for field in ('kind', 'kernel', 'expansion', 'reduction')}
+
+
 @pytest.mark.parametrize(
     'options, message',
     [

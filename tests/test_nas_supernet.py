@@ -1,11 +1,13 @@
 """Training all networks at once: their order, their gradients, in one process and in two, and what is validated."""
 
 import copy
+import random
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
@@ -20,8 +22,9 @@ from frostnet_mm.nas.elastic import ElasticFrostNet
 from frostnet_mm.nas.errors import SearchError
 from frostnet_mm.nas.networks import extract_model
 from frostnet_mm.nas.recalibrate import recalibrate
+from frostnet_mm.nas.rounding import BatchRounding
 from frostnet_mm.nas.supernet_hook import SupernetHook, network_at
-from frostnet_mm.quantization import QATHook, QuantizationError
+from frostnet_mm.quantization import QATHook, QuantizationError, QuantizationSettings, Scheme, prepare_model
 
 OUT = 64  # channels of the last stage
 
@@ -256,6 +259,25 @@ def test_validation_runs_the_largest_network_with_its_own_statistics():
     assert model.backbone.chosen != space.largest
     torch.testing.assert_close(model(x), supernet)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_backbone_is_rounded_where_a_captured_network_is():
+    """Every tensor that the graph of the plain network quantizes, and no other: images, layers, concats, sums."""
+    torch.manual_seed(0)
+    model = SingleStageDetector().eval()
+    rng, rounding = random.Random(4), BatchRounding(Scheme())
+    for arch in (model.backbone.space.largest, model.backbone.space.sample(rng)):
+        model.backbone.choose(arch)
+        captured = prepare_model(extract_model(model), QuantizationSettings(example_shape=(2, 3, 64, 96)))
+        names = [module.name for module in captured.activations()]
+        model.backbone.rounding, calls = rounding, []
+        handle = rounding._activations.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        model.backbone(torch.randn(1, 3, 64, 96))
+        handle.remove()
+        assert len(calls) == sum(name == 'images' or name.startswith('backbone.') for name in names) > 15
+        weights = [module for module in captured.weights() if module.name.startswith('backbone.')]
+        layers = [layer for layer in model.backbone.plain().modules() if isinstance(layer, ConvModule)]
+        assert len(weights) == len(layers)
 
 
 # -- two processes

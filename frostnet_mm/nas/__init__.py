@@ -15,6 +15,14 @@ __all__ = offer(
         '.rounding': ['BatchRounding'],
         '.space': ['SearchSpace'],
         '.supernet_hook': ['SupernetHook', 'network_at'],
-        '.timing': ['Setting', 'TimedNetwork', 'choose_networks', 'fit_latency', 'latency_store', 'time_networks'],
+        '.timing': [
+            'Setting',
+            'TimedNetwork',
+            'choose_networks',
+            'fit_latency',
+            'latency_store',
+            'read_latency',
+            'time_networks',
+        ],
     },
 )

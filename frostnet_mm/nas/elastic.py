@@ -84,7 +84,7 @@ class ElasticBlock(BaseModule):
         for row in position.rows:
             rows.setdefault(self.family(row), []).append(row)
         self.largest = nn.ModuleDict({name: self._build(_union(position, own)) for name, own in rows.items()})
-        self._forms: dict[BlockSpec, Bottleneck] = {}  # not registered: they hold no numbers
+        self._forms: dict[tuple[BlockSpec, bool], Bottleneck] = {}  # not registered: they hold no numbers
 
     @staticmethod
     def family(row: BlockSpec) -> str:
@@ -96,14 +96,18 @@ class ElasticBlock(BaseModule):
 
     def form(self, row: BlockSpec) -> Bottleneck:
         """The plain block of a row, without numbers: only shapes and what is computed."""
-        if row not in self._forms:
+        largest = self.largest[self.family(row)]
+        synchronized = any(isinstance(module, nn.SyncBatchNorm) for module in largest.modules())
+        place = row, synchronized  # norms are converted once the model is built
+        if place not in self._forms:
             with torch.device('meta'):
                 block = self._build(row)
+                block = nn.SyncBatchNorm.convert_sync_batchnorm(block) if synchronized else block
             for layer in _layers(block).values():
                 layer.register_forward_pre_hook(_round_input)
                 layer.register_forward_hook(_round_output)
-            self._forms[row] = block
-        return self._forms[row]
+            self._forms[place] = block
+        return self._forms[place]
 
     def tensors(self, row: BlockSpec) -> dict[str, Tensor]:
         """The parameters and buffers of the plain block of a row, as slices of those here."""
@@ -251,7 +255,7 @@ class ElasticFrostNet(StagedBackbone):
         with torch.device('meta'):  # which checks the arguments
             base = FrostNet(arch, widen_factor, init_cfg=init_cfg, **options)
         super().__init__(base.init_cfg)
-        self.space = SearchSpace(arch, widen_factor=widen_factor, **dict(space or {}))
+        self.space = SearchSpace.of(arch, space, widen_factor, len(base.stages))
         self.options = options
         self.out_indices, self.out_channels = base.out_indices, base.out_channels
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval

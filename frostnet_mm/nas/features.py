@@ -15,10 +15,10 @@ from ..models.frostnet_arch import STEM_STRIDE, BlockSpec
 from .architectures import Arch, canonical
 
 aten = torch.ops.aten
-#: Millions of multiply-accumulates by kind of convolution, the number of dense and depthwise ones and of concatenations,
-#: and MB in INT8 of what all operators put out and of their weights. A dense convolution has a kernel above 1x1 and one
-#: group. In a space of Frost, inverted and fused blocks the number of 1x1 convolutions and of additions follows from
-#: those, so that a regression could not tell their costs apart.
+#: Millions of multiply-accumulates by kind of convolution, the number of dense and depthwise ones and of
+#: concatenations, and MB in INT8 of what all operators put out and of their weights. A dense convolution has a kernel
+#: above 1x1 and one group. In a space of Frost, inverted and fused blocks the number of 1x1 convolutions and of
+#: additions follows from those, so that a regression could not tell their costs apart.
 FEATURES = (
     'dense_mmacs',
     'pointwise_mmacs',

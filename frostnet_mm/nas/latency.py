@@ -119,6 +119,11 @@ class LatencyModel:
         """All as plain data."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, content: Mapping) -> 'LatencyModel':
+        """The opposite of :meth:`to_dict`."""
+        return cls(dict(content['weights']), Check(**content['check']))
+
 
 def _solve(table: np.ndarray, times: np.ndarray) -> np.ndarray:
     scale = np.maximum(np.abs(table).max(0), 1e-12)  # features differ by orders of magnitude

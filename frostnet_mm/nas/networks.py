@@ -29,9 +29,9 @@ def space_of(backbone: Backbone, space: Mapping | None = None) -> SearchSpace:
     """
     _require_frostnet(backbone)
     options = backbone.get('space') if space is None else space
-    return SearchSpace(
-        backbone.get('arch', 'small'), widen_factor=backbone.get('widen_factor', 1.0), **dict(options or {})
-    )
+    indices = backbone.get('out_indices')
+    built = None if indices is None else max(indices) + 1
+    return SearchSpace.of(backbone.get('arch', 'small'), options, backbone.get('widen_factor', 1.0), built)
 
 
 def elastic_backbone(backbone: Backbone, space: Mapping | None = None) -> dict:
@@ -56,10 +56,12 @@ def plain_backbone(backbone: Backbone, arch: Arch) -> dict:
         arch (str | dict): The architecture; its channels are final.
 
     Returns:
-        dict: A config to build, with all other options of the backbone.
+        dict: A config to build, with all other options of the backbone but a ``Pretrained`` checkpoint of the base.
     """
     _require_frostnet(backbone)
     rest = {name: value for name, value in backbone.items() if name not in ('space', 'widen_factor')}
+    if 'checkpoint' in (rest.get('init_cfg') or ()):
+        del rest['init_cfg']  # weights of the base
     return rest | dict(type=PLAIN, arch=canonical(arch).to_config())
 
 

@@ -33,6 +33,8 @@ class SearchSpace:
         depths (Sequence, optional): Least and most blocks of one width in a stage, such as (1, 4). Default: from 1 to
             as many as the base has.
         widen_factor (float): Width multiplier of the base, as FrostNet's. Default: 1.
+        built (int, optional): How many stages a backbone builds, by its ``out_indices``: later ones stay as they are.
+            Default: all.
 
     Any option but a mapping may be a list of as many of these as there are stages, such as
     ``kernels=[(3,), (3, 5), (3, 5), (5,), (5,)]``.
@@ -56,6 +58,7 @@ class SearchSpace:
         kinds: Sequence | Mapping = ('frost', 'fused'),
         depths: Sequence | None = None,
         widen_factor: float = 1.0,
+        built: int | None = None,
     ) -> None:
         self.base = FrostNetArch.from_config(base).widened(widen_factor)
         check_kinds(self.base)
@@ -69,7 +72,7 @@ class SearchSpace:
         for index, rows in enumerate(self.base.stages):
             own, runs, place = kinds[index], [], 0
             for number, group in enumerate(runs_of(rows)):
-                fixed = group[0].expansion == 1
+                fixed = group[0].expansion == 1 or (built is not None and index >= built)
                 least, most = (len(group),) * 2 if fixed else read_depths(index, depths[index], len(group))
                 positions = []
                 for row in [*group, *[group[-1]._replace(stride=1)] * most][:most]:
@@ -83,6 +86,29 @@ class SearchSpace:
                 f'The space of {given} holds one network, so there is nothing to search: expected at least two values '
                 'of kernels, expansions, reductions, kinds or depths. Blocks of expansion 1 stay as they are.'
             )
+
+    @classmethod
+    def of(
+        cls, base: Arch, options: Mapping | None = None, widen_factor: float = 1.0, built: int | None = None
+    ) -> 'SearchSpace':
+        """A space from the options of a config.
+
+        Args:
+            base (str | dict): A FrostNet.
+            options (dict, optional): Of the space. Default: none, which is the defaults.
+            widen_factor (float): Width multiplier of the base. Default: 1.
+            built (int, optional): How many stages are built. Default: all.
+
+        Raises:
+            SearchError: There is no such option, or one is wrong.
+        """
+        known = ('kernels', 'expansions', 'reductions', 'kinds', 'depths')
+        if not isinstance(options or {}, Mapping):
+            raise SearchError(f'space={options!r}: expected a dict of {", ".join(known)}.')
+        unknown = [name for name in options or {} if name not in known]
+        if unknown:
+            raise SearchError(f'space has the unknown option {unknown[0]!r}: expected {", ".join(known)}.')
+        return cls(base, widen_factor=widen_factor, built=built, **dict(options or {}))
 
     @property
     def runs(self) -> Iterator[Run]:

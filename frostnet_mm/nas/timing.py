@@ -23,8 +23,8 @@ from ..engine.config import load_config
 from ..models.frostnet_arch import FrostNetArch
 from .architectures import Arch, canonical, key
 from .errors import SearchError
-from .features import features_of, mmacs
-from .latency import LatencyModel
+from .features import FEATURES, features_of, mmacs
+from .latency import REST, LatencyModel
 from .networks import plain_backbone
 from .space import SearchSpace
 
@@ -265,3 +265,36 @@ def fit_latency(networks: Sequence[TimedNetwork], store: Store[TimedNetwork] | N
         store.write()
     model.check.require('The latency model' + ('' if store is None else f' of {store.path}'))
     return model
+
+
+def read_latency(path: str | os.PathLike) -> tuple[LatencyModel, dict]:
+    """The latency model of a file of times, for a process that predicts and does not measure, on any machine.
+
+    Args:
+        path (str | PathLike): The file, ``latency-ENGINE.json``.
+
+    Returns:
+        tuple[LatencyModel, dict]: The model, and the conditions that it was measured under (``CONDITIONS``).
+
+    Raises:
+        SearchError: There is no such file, no model in it, or one that ranks too badly to be searched with.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SearchError(
+            f'{file} does not exist; expected the times of networks on an engine, which are measured first.'
+        )
+    try:
+        content = json.loads(file.read_text())
+        model, conditions = content.get('regression'), content['machine']
+        model = None if model is None else LatencyModel.from_dict(model)
+        lacking = [] if model is None else [name for name in (*FEATURES, REST) if name not in model.weights]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SearchError(
+            f'{file} is no file of times ({type(error).__name__}: {error}): remove it and measure again.'
+        ) from error
+    if model is None or lacking:
+        what = f'lacks {", ".join(lacking)}' if lacking else 'holds no regression yet'
+        raise SearchError(f'{file} {what}: finish measuring on the machine that it is of.')
+    model.check.require(f'The latency model of {file}')
+    return model, conditions
