@@ -165,7 +165,9 @@ class CheckedSegDataset(CountingDataset, BaseSegDataset):
     def _list_pairs(self) -> list[Pair]:
         label_dir = self.data_prefix.get('seg_map_path')
         if self.ann_file and not osp.isdir(self.ann_file):
-            names = [name + self.img_suffix for name in list_names(self.ann_file, self.img_suffix)]
+            names = list_names(self.ann_file, self.img_suffix)
+            # the search lists images of other extensions by their whole name
+            names = [name if osp.isfile(osp.join(self._place, name)) else name + self.img_suffix for name in names]
         else:
             ends = (self.seg_map_suffix,)
             if self.seg_map_suffix == TRAIN_IDS_SUFFIX:  # of which the train ids are still to be made

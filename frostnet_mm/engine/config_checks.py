@@ -16,7 +16,7 @@ RUNNER_KEYS = frozenset(
     'optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from '
     'resume launcher env_cfg log_processor log_level visualizer default_scope randomness experiment_name '
     'model_wrapper_cfg sync_bn find_unused_parameters activation_checkpointing efficient_conv_bn_eval compile '
-    'runner_type custom_imports channels_last classes data_root tta_model tta_pipeline'.split()
+    'runner_type custom_imports channels_last classes data_root tta_model tta_pipeline search'.split()
 )
 # What people call things otherwise: top-level keys of mmdet 2 and mmseg 0 (until 2022), and words of other trainers.
 _EPOCHS, _SIZE = 'max_epochs, or train_cfg.max_epochs', 'input_size, or the scale of Resize in the pipelines'

@@ -1,0 +1,171 @@
+"""The training of all networks of a space at once, as a config that ``tools/train.py`` trains as well."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, init_default_scope
+
+from ..deploy.engines import engine_of
+from ..engine.config import load_config
+from ..engine.config_datasets import require_parts
+from ..engine.runner import build_runner, settle_work_dir
+from ..files import write_text
+from ..registry import is_type
+from .errors import SearchError
+from .networks import elastic_backbone
+from .settings import SearchSettings
+from .split import FOLDER, split_training_data
+from .supernet_hook import NETWORKS
+
+CONFIG, WORK_DIR = 'supernet.py', 'supernet'
+VALIDATIONS = 4  # of a training
+LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'step_size', 'milestones')  # of parameter schedulers
+
+
+def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
+    """Write the config of the supernet's training, and the lists of its images, unless they are there.
+
+    It is the config with an elastic backbone, :class:`SupernetHook`, updates from four networks, a schedule of
+    ``settings.epochs``, and the training images split in two.
+
+    Args:
+        cfg (Config): The user's, resolved. It is changed.
+        settings (SearchSettings): The search.
+        folder (Path): Of the search.
+
+    Returns:
+        Path: The config, ``supernet.py``.
+
+    Raises:
+        SearchError, ConfigError: The config cannot be searched with.
+    """
+    path = folder / CONFIG
+    if path.is_file():
+        return path
+    require_parts(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    _refuse_hook(cfg)
+    split_training_data(cfg, settings.val_fraction, settings.seed, folder / FOLDER)
+    cfg.model.backbone = ConfigDict(elastic_backbone(cfg.model.backbone, settings.space))
+    wrapper = cfg.optim_wrapper
+    wrapper['accumulative_counts'] = NETWORKS * wrapper.get('accumulative_counts', 1)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    per_epoch = _iterations(cfg.train_dataloader, len(DATASETS.build(cfg.train_dataloader.dataset)))
+    shorten(cfg, settings.epochs, per_epoch)
+    hook = ConfigDict(type='frostnet_mm.SupernetHook', seed=settings.seed)
+    if settings.quantize:
+        numerics = engine_of(settings.engine).preset
+        hook.update(quantize=True, numerics=numerics, weight_bits=settings.weight_bits or 8)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+    if cfg.get('load_from'):
+        print_log(
+            f'load_from={cfg.load_from} is left out: the weights of a whole model do not fit all networks at once. '
+            "Those of the backbone do: model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...).",
+            logger='current',
+        )
+    cfg.load_from, cfg.resume = None, True
+    cfg.work_dir = str((folder / WORK_DIR).resolve())
+    cfg.pop('search', None)
+    write_text(path, cfg.pretty_text)
+    return path
+
+
+def _refuse_hook(cfg: Config) -> None:
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
+    if any(hook and is_type(hook, 'frostnet_mm.QATHook') for hook in hooks):
+        raise SearchError(
+            'The config trains in simulated INT8 (QATHook), which captures one network. Give its float config: the '
+            'search writes a config with QATHook for each network that it finds.'
+        )
+
+
+def _iterations(loader: ConfigDict, images: int) -> int:
+    batch = loader.get('batch_size', 1)
+    return max(1, images // batch if loader.get('drop_last') else math.ceil(images / batch))
+
+
+def shorten(cfg: Config, epochs: int, per_epoch: int) -> None:
+    """Give a config's training another length, and stretch its schedule to it, in place.
+
+    What is counted as the training itself is, epochs or iterations, is stretched; a warm-up of iterations in a training
+    of epochs stays.
+
+    Args:
+        cfg (Config): The config.
+        epochs (int): How long to train.
+        per_epoch (int): Iterations of an epoch.
+
+    Raises:
+        SearchError: The config says neither ``max_epochs`` nor ``max_iters``.
+    """
+    loop = cfg.train_cfg
+    by_epoch = loop.get('max_epochs') is not None
+    name = 'max_epochs' if by_epoch else 'max_iters'
+    if not isinstance(loop.get(name), int):
+        raise SearchError(f'train_cfg={dict(loop)} of the config: expected max_epochs or max_iters.')
+    length, ratio = epochs * (1 if by_epoch else per_epoch), epochs * (1 if by_epoch else per_epoch) / loop[name]
+    loop[name] = length
+    loop.val_interval = max(1, length // VALIDATIONS)
+    loop.pop('dynamic_intervals', None)
+    loop.pop('val_begin', None)
+    for scheduler in _schedulers(cfg):
+        if scheduler.get('by_epoch', True) != by_epoch:
+            continue
+        for key in LENGTHS:
+            value = scheduler.get(key)
+            if isinstance(value, (list, tuple)):
+                scheduler[key] = [max(1, round(each * ratio)) for each in value]
+            elif value:
+                scheduler[key] = max(1, round(value * ratio))
+    hooks = cfg.get('default_hooks') or ConfigDict()
+    checkpoint = dict(hooks.get('checkpoint') or {}, type='CheckpointHook', by_epoch=by_epoch, max_keep_ckpts=1)
+    checkpoint |= dict(interval=1 if by_epoch else per_epoch, save_best=None, save_last=True)
+    cfg.default_hooks = hooks | dict(checkpoint=ConfigDict(checkpoint))
+
+
+def _schedulers(node: object) -> Iterator[dict]:
+    """All parameter schedulers of a config, those of several optimizers too."""
+    node = node.get('param_scheduler') if isinstance(node, Config) else node
+    if isinstance(node, (list, tuple)):
+        yield from (each for item in node for each in _schedulers(item))
+    elif isinstance(node, dict) and 'type' in node:
+        yield node
+    elif isinstance(node, dict):
+        yield from (each for item in node.values() for each in _schedulers(item))
+
+
+def trained_weights(folder: Path) -> Path:
+    """The checkpoint of a supernet whose training is over, whether it is there or not.
+
+    Args:
+        folder (Path): Of the search.
+
+    Raises:
+        SearchError: There is no supernet.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise SearchError(f'{path} does not exist: run --stage supernet first.')
+    cfg = Config.fromfile(path)
+    loop = cfg.train_cfg
+    name = f'epoch_{loop.max_epochs}.pth' if loop.get('max_epochs') is not None else f'iter_{loop.max_iters}.pth'
+    return Path(cfg.work_dir) / name
+
+
+def train_supernet(folder: Path) -> Path:
+    """Train the supernet, or go on with it, or leave it where it is trained.
+
+    Args:
+        folder (Path): Of the search, with ``supernet.py``.
+
+    Returns:
+        Path: The checkpoint.
+    """
+    weights, path = trained_weights(folder), str(folder / CONFIG)
+    if not weights.is_file():
+        cfg = load_config(path)
+        settle_work_dir(cfg, path, None)
+        build_runner(cfg).train()
+    return weights
