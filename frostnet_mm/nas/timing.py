@@ -30,13 +30,8 @@ from .space import SearchSpace
 
 GROUP = 10  # networks that are loaded and measured in turns
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
-SEARCHED = (
-    'arch',
-    'widen_factor',
-    'init_cfg',
-    'space',
-    'type',
-)  # of the backbone; times do not compare without the rest
+# Of the backbone: times do not compare without the rest of the model.
+SEARCHED = ('arch', 'widen_factor', 'init_cfg', 'space', 'type')
 CONDITIONS = ('cpu', 'flags', 'cores', 'engine', 'version', 'precision', 'threads', 'shape', 'model')
 
 
