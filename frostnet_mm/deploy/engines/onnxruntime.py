@@ -12,6 +12,7 @@ from ...device import read_deployment, saturation_free_session
 from ...registry import ENGINES
 from ..onnx.rewrites.float_weights import keep_float_weights
 from ..onnx.rewrites.global_pooling import use_global_pools
+from ..onnx.rewrites.integer_biases import integer_biases
 from ..onnx.rewrites.integer_matmul import integer_matmul
 from ..onnx.rewrites.pad_depthwise import pad_depthwise
 from ..onnx.rewrites.space_to_depth import space_to_depth
@@ -20,7 +21,15 @@ from .base import PRECISIONS, LayerTime
 from .onnx_engine import OnnxEngine
 
 #: Each rewrites a part of a graph so that onnxruntime computes it fast, or right, and returns the names of the nodes.
-REWRITES = (use_global_pools, untie_weights, pad_depthwise, space_to_depth, integer_matmul, keep_float_weights)
+REWRITES = (
+    use_global_pools,
+    untie_weights,
+    pad_depthwise,
+    space_to_depth,
+    integer_matmul,
+    integer_biases,
+    keep_float_weights,
+)
 
 
 @ENGINES.register_module()
