@@ -1,16 +1,18 @@
 """A model's dense network as an engine sees it: one tensor of images in, a flat tuple of tensors out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 
-from ..models.dense import DenseNetwork, OutputLayout, family_of
+from ..models.dense import DenseNetwork, OutputLayout, family_of, input_channels
 from ..quantization.convert import ConvertedNetwork
 
 aten = torch.ops.aten
-PROBE_SHAPE = (1, 3, 128, 160)
+PROBE_SIZE = (128, 160)
+MOST_CHANNELS = 16  # of images
 
 
 class FlatNetwork(nn.Module):
@@ -71,7 +73,7 @@ def float_network(model: nn.Module) -> FlatNetwork:
         UnsupportedModelError: It is of none.
     """
     dense = DenseNetwork(model).eval()
-    probe = torch.zeros(PROBE_SHAPE, device=next(dense.parameters()).device)
+    probe = torch.zeros((1, input_channels(model), *PROBE_SIZE), device=next(dense.parameters()).device)
     layout = OutputLayout.of(dense(probe), dense.head_name)
     return FlatNetwork(_FloatNetwork(dense, layout), _for_inference(layout, model)).eval()
 
@@ -98,11 +100,18 @@ class Normalization:
         mean (tuple[float, ...]): Of each channel, in the order that the network reads.
         std (tuple[float, ...]): Likewise.
         flip (bool): Whether the network reads RGB, images being BGR.
+
+    A network with it takes pixels (N, H, W, channels), see :func:`pixels_last`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
+
+
+def pixels_last(shape: Sequence[int]) -> bool:
+    """Whether the shape of a network's input is (N, H, W, channels): no image is so narrow."""
+    return shape[-1] is not None and shape[-1] <= MOST_CHANNELS
 
 
 def traceable(network: FlatNetwork, baked: Normalization | None = None) -> nn.Module:
@@ -111,7 +120,7 @@ def traceable(network: FlatNetwork, baked: Normalization | None = None) -> nn.Mo
     Args:
         network (FlatNetwork): The network.
         baked (Normalization, optional): Put the normalization in front: the input is then (N, H, W, 3), uint8, BGR, as
-            cameras and OpenCV give it.
+            cameras and OpenCV give it; or float32 where the padding is no such pixel.
 
     Returns:
         nn.Module: Images to a flat tuple of tensors.
@@ -150,10 +159,11 @@ def _normalizing_convolution(baked: Normalization) -> dict[str, Tensor]:
     As three operators they took 2.5 ms in onnxruntime at 192x192, a third of the whole network.
     """
     scale = 1 / torch.tensor(baked.std, dtype=torch.float64)
-    order = torch.eye(3, dtype=torch.float64)
-    weight = scale.view(3, 1) * (order.flip(1) if baked.flip else order)
+    count = len(baked.std)
+    order = torch.eye(count, dtype=torch.float64)
+    weight = scale.view(count, 1) * (order.flip(1) if baked.flip else order)
     bias = -torch.tensor(baked.mean, dtype=torch.float64) * scale
-    return dict(baked_weight=weight.float().view(3, 3, 1, 1), baked_bias=bias.float())
+    return dict(baked_weight=weight.float().view(count, count, 1, 1), baked_bias=bias.float())
 
 
 def _bake(module: GraphModule, baked: Normalization) -> None:
