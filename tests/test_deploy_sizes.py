@@ -23,7 +23,6 @@ SIZE = (128, 160)
 SIZES = ((128, 160), (61, 99), (37, 160), (128, 71))
 OPTIONS = {
     'model.bbox_head.num_classes': 3,
-    'model.backbone.widen_factor': 0.35,
     'model.test_cfg.score_thr': 0.3,
     'model.test_cfg.nms_pre': 40,
     'test_dataloader.dataset.pipeline.1.keep_ratio': True,

@@ -49,8 +49,8 @@ NOISE = (
     '--cfg-options data_root=PATH.'
 )
 PIXELS = (
-    'Padding is {value:g} in normalized units, which is no pixel from 0 to 255: the network takes its pixels as float32 '
-    '(N, H, W, {channels}), not as uint8.'
+    'Padding is {value:g} in normalized units, which is no pixel from 0 to 255: the network takes its pixels as '
+    'float32 (N, H, W, {channels}), not as uint8.'
 )
 
 

@@ -67,9 +67,7 @@ def verification_images(
     if dynamic:
         return images
     count = len(example)
-    return [
-        VerificationImage(i.pixels, np.repeat(i.raw, count, 0), np.repeat(i.normalized, count, 0)) for i in images
-    ]
+    return [VerificationImage(i.pixels, np.repeat(i.raw, count, 0), np.repeat(i.normalized, count, 0)) for i in images]
 
 
 def input_size(example: Tensor) -> tuple[int, int]:
@@ -135,4 +133,5 @@ def _noise(source: LoadedModel, pixels: np.ndarray, description: dict) -> Verifi
     data = source.model.data_preprocessor(dict(inputs=[inputs], data_samples=[]), False)
     normalized = data['inputs'].contiguous().numpy()
     baked = description['preprocessing']['baked']
-    return VerificationImage(pixels, pixels[None].astype(description['input']['dtype']) if baked else normalized, normalized)
+    raw = pixels[None].astype(description['input']['dtype']) if baked else normalized
+    return VerificationImage(pixels, raw, normalized)

@@ -175,7 +175,7 @@ def reference_runner(module: GraphModule) -> RunModel:
         collector = _Collector(module)
         collector.run(torch.from_numpy(images))
         found = collector.integers
-        origins = {name: name.partition(BLOCKS) for name in names}  # blocks are quantized beside, or in place of, pixels
+        origins = {name: name.partition(BLOCKS) for name in names}  # of blocks: those of the pixels
         tensors = list(dict.fromkeys(origin for origin, _, _ in origins.values()))
         if len(found) != len(tensors):
             raise ValueError(

@@ -51,7 +51,7 @@ def reference_of(network: FlatNetwork, baked: Normalization | None) -> Callable[
 
 
 def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
-    """mm's test pipeline, data preprocessor and head around the same network.
+    """The test pipeline of mm, its data preprocessor and head around the same network.
 
     Args:
         source (LoadedModel): The model.

@@ -45,9 +45,7 @@ def integer_biases(model: Any) -> list[str]:
         graph.add(parts[1], grid)
         conv.input[2] = f'{conv.name}:bias'
         axis = {} if grid.ndim == 0 else dict(axis=0)
-        graph.insert(
-            conv, helper.make_node('DequantizeLinear', parts, [conv.input[2]], name=conv.input[2], **axis)
-        )
+        graph.insert(conv, helper.make_node('DequantizeLinear', parts, [conv.input[2]], name=conv.input[2], **axis))
         changed.append(conv.name)
     if changed:
         graph.drop_unused()
