@@ -12,8 +12,8 @@ from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.benchmark.measure.machine import describe_machine
-from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
 from frostnet_mm.deploy.onnx.rewrites.integer_biases import integer_biases
+from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
 from frostnet_mm.deploy.onnx.rewrites.space_to_depth import rearranged, space_to_depth
 from frostnet_mm.deploy.onnx.rewrites.untie_weights import untie_weights
 from frostnet_mm.device import cpu_saturates, saturation_free_session
