@@ -17,8 +17,8 @@ ANCHORS = [[-12, -12, 28, 28], [-20, -4, 36, 20]]
 def head_outputs():
     generator = np.random.default_rng(0)
     return {
-        'scores': (2 * generator.normal(size=(1, 2 * CLASSES, *MAP))).astype(np.float32),
-        'boxes': (0.6 * generator.normal(size=(1, 8, *MAP))).astype(np.float32),
+        'head.0': (2 * generator.normal(size=(1, 2 * CLASSES, *MAP))).astype(np.float32),
+        'head.1': (0.6 * generator.normal(size=(1, 8, *MAP))).astype(np.float32),
     }
 
 
@@ -46,7 +46,7 @@ def test_boxes_are_clipped_at_the_image_and_suppressed_as_numpy_does(agnostic, l
         coder=dict(type='delta_xywh', means=[0] * 4, stds=[1] * 4, wh_ratio_clip=0.016, ctr_clamp=None),
         scores='sigmoid',
         num_classes=CLASSES,
-        outputs=dict(scores=['scores'], boxes=['boxes']),
+        outputs=dict(scores=['head.0'], boxes=['head.1']),
         score_threshold=0.3,
         nms_pre=150,
         iou_threshold=0.5,
