@@ -7,7 +7,7 @@ import torch
 
 from ...apis.inference import plain_result
 from ...device import DeploymentError, Detections, LabelMap, Network, decode, geometry_values, preprocess
-from ...models.dense import attached
+from ...models.dense import attached, detached
 from ..flat_network import FlatNetwork, Normalization, traceable
 from ..loaded_model import LoadedModel
 from .images import mm_batch, mm_padding
@@ -59,9 +59,13 @@ def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
     """
     layout = source.network.layout
 
+    def execute(images: torch.Tensor) -> tuple:
+        with detached(source.model):  # in float the network is the model's own modules
+            return layout.nest(list(source.network(images)))
+
     def predict(pixels: np.ndarray) -> Detections | LabelMap:
         model = source.model
-        with torch.no_grad(), mm_padding(model, size), attached(model, lambda x: layout.nest(list(source.network(x)))):
+        with torch.no_grad(), mm_padding(model, size), attached(model, execute):
             sample = model.test_step(mm_batch(source, pixels, size))[0]
         return plain_result(sample, model.dataset_meta['classes'], -np.inf)
 
