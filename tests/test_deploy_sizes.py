@@ -20,7 +20,7 @@ from frostnet_mm.models.dense import DenseNetwork, input_channels
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
 SIZE = (128, 160)
-SIZES = ((128, 160), (61, 99), (37, 160), (128, 71))
+SIZES = ((128, 160), (61, 99), (37, 160), (90, 111))
 OPTIONS = {
     'model.bbox_head.num_classes': 3,
     'model.test_cfg.score_thr': 0.3,
@@ -89,7 +89,7 @@ def test_batches_take_single_images(tmp_path):
 def test_unknown_keys_are_refused():
     source = load_for_deployment(CONFIG, None, 'float', OPTIONS, size=SIZE)
     source.model.test_cfg.rescore = 2
-    with pytest.raises(ConfigError, match=r'does not know test_cfg\.rescore=2 of SSDHead; expected only score_thr'):
+    with pytest.raises(ConfigError, match=r'does not know test_cfg\.rescore=2 of SSDLiteHead; expected only score_thr'):
         describe_model(source.model, source.cfg)
 
 
