@@ -107,6 +107,28 @@ def add_weight_bits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, for tools that read checkpoints; None without it."""
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help="the class names of a checkpoint that notes none, in their order; default the checkpoint's, else the "
+        "config's",
+    )
+
+
+def add_example_shape(parser: argparse.ArgumentParser) -> None:
+    """Add ``--example-shape``, for tools that capture a network; None without it."""
+    parser.add_argument(
+        '--example-shape',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images that the network is captured with, where its graph depends on them',
+    )
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
     for message in UNTRUE_WARNINGS:

@@ -2,6 +2,7 @@
 
 import importlib
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def run_tool(name, *args):
         sys.argv = argv
         sys.path.remove(str(script.parent))
     return 0
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A training that ends in an error leaves its handlers in place, which processes forked later would inherit."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_segmenter import images, prepared_segmenter
+from tiny_segmenter import images, prepared_segmenter, segmenter
 from torch import nn
 from torch.nn import functional
 
-from frostnet_mm.models.dense import detached
-from frostnet_mm.quantization import capture
+from frostnet_mm.models.dense import UnsupportedModelError, detached
+from frostnet_mm.quantization import QuantizationError, QuantizationSettings, capture, prepare_model
 
 
 class Parts(nn.Module):
@@ -84,3 +84,49 @@ def test_a_branch_on_odd_sizes_leaves_the_multiples_of_32(said):
     assert len(said) == 1 and 'multiples of 32 alone: ' in said[0]
     with pytest.raises(ValueError, match='multiples of 32: set pad_size_divisor=32'):
         network(torch.randn(2, 3, 64, 50))
+
+
+class LargeOnly(Parts):
+    """Takes no image of less than 256 pixels a side, as the last strides of SSD300 do."""
+
+    least = 256
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = functional.avg_pool2d(x, self.least // 2, 8)
+        return (self.last(x + functional.interpolate(y, size=x.shape[-2:])),)
+
+
+class LargeAndInteger(LargeOnly):
+    """And one of its sizes becomes a constant."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = functional.avg_pool2d(x, self.least // 2, 8)
+        return (self.last(functional.interpolate(y, size=[int(side * 2.0) for side in y.shape[-2:]])),)
+
+
+@pytest.mark.parametrize(('kind', 'bound'), [(LargeOnly, (None, None)), (LargeAndInteger, (288, 320))])
+def test_sizes_that_a_network_does_not_take_say_nothing(kind, bound, said):
+    network = prepare_model(segmenter(kind), QuantizationSettings.of(example_shape=(2, 3, 288, 320)))
+    assert network.program.fixed_size[2:] == bound and len(said) == (bound != (None, None))
+
+
+def test_the_message_of_a_bound_network_names_the_options(said):
+    _, network = prepared_segmenter(IntegerSize)
+    with pytest.raises(
+        QuantizationError, match=r'example_shape=\(2, 3, 64, 96\)\).*--example-shape 64 96 of tools/cal'
+    ):
+        network(torch.randn(2, 3, 64, 96))
+
+
+class InTrainingAlone(Parts):
+    def forward(self, x):
+        if not self.training:
+            raise AttributeError('no such thing in evaluation')
+        return (self.last(self.stem(x)),)
+
+
+def test_a_network_that_fails_in_evaluation_is_refused_with_its_own_words():
+    with pytest.raises(UnsupportedModelError, match='runs in training, but not in evaluation, on images of 32x48: ba'):
+        prepared_segmenter(InTrainingAlone)

@@ -448,8 +448,9 @@ def test_training_warns_of_validation_images_that_it_holds(mini_coco, tmp_path):
         image['file_name'] = name
     train.write_text(json.dumps(data))
     for place, count in ((mini_coco, 0), (root, 2)):
-        cfg = load_config(MINI, dict([option.split('=') for option in SHORT[3:5]], data_root=str(place)))
-        cfg.merge_from_dict({f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')})
+        cfg = load_config(MINI, dict(data_root=str(place)))
+        for split in ('train', 'val', 'test'):
+            cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
         cfg.work_dir = str(tmp_path / 'work')
         runner = build_runner(cfg)
         runner._train_loop = runner.build_train_loop(runner._train_loop)

@@ -188,8 +188,12 @@ def test_faulty_images_are_left_out_and_scaled_ones_scaled(coco, tmp_path, capsy
     with Image.open(files[2]) as image:
         image.resize((image.width // 2, image.height // 2)).save(files[2])
     edit(coco, each('annotations', lambda entry: entry.pop('segmentation', None)))
-    assert run_tool('prepare_coco', coco) == 1
-    assert_in(capsys.readouterr().out, '2 faulty images in train2017', 'another version', 'images are missing in train')
+    assert run_tool('prepare_coco', coco) == 0  # as in training: 2 of 23 and 1 of 24 are fewer than a tenth
+    out = capsys.readouterr().out
+    assert_in(out, 'train2017: 1 of 24 images', '2 faulty images in train2017', 'another version', 'usable')
+    assert out.count('training leaves them out') == 2 and 'PROBLEM' not in out
+    assert run_tool('prepare_coco', coco, '--strict') == 1
+    assert_in(capsys.readouterr().out, 'PROBLEM: 2 faulty images in train2017', 'PROBLEM: images are missing in train')
     assert run_tool('prepare_coco', coco, '--out', tmp_path / 'out') == 0
     out = capsys.readouterr().out
     assert_in(out, '1 faulty images are left out', 'truncated', 'files of 1 images are scaled versions', 'left out')
@@ -247,3 +251,14 @@ def test_json_files_beside_an_image_folder(coco, tmp_path, capsys):
     shutil.copy(ann_file(coco, 'train'), root / 'train.json')
     assert run_tool('prepare_coco', root, '--fast') == 0
     assert_in(capsys.readouterr().out, 'train: 24 images', 'usable')
+
+
+def test_more_faulty_images_than_training_passes_over_are_a_problem(coco, capsys):
+    for path in sorted((coco / 'train2017').glob('*.jpg'))[:3]:
+        path.write_bytes(b'')
+    (path,) = sorted((coco / 'val2017').glob('*.jpg'))[:1]
+    path.write_bytes(path.read_bytes()[:1500])
+    assert run_tool('prepare_coco', coco) == 1  # 3 of 24, 1 of 8
+    out = capsys.readouterr().out
+    assert_in(out, 'PROBLEM: 3 faulty images in train2017', '  1 faulty images in val2017', 'count as missed')
+    assert out.count('PROBLEM') == 1

@@ -1,20 +1,24 @@
 """What networks are written like: one habit each, through capture, training, conversion and engines."""
 
+from contextlib import nullcontext
+
 import onnx
 import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
+from mmcv.ops import ModulatedDeformConv2dPack
 from segmenter_parts import settled
 from tiny_segmenter import images, prepared_segmenter, segmenter
 from torch import nn
+from torch.fx import Graph
 from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
-from frostnet_mm.deploy.flat_network import converted_network, traceable
+from frostnet_mm.deploy.flat_network import converted_network, float_network, traceable
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
 from frostnet_mm.models.dense import UnsupportedModelError, detached
-from frostnet_mm.quantization import convert, int8_share
+from frostnet_mm.quantization import convert, graph_forms, int8_share
 
 
 class Habit(nn.Module):
@@ -81,6 +85,22 @@ class NoStatistics(Habit):
         return self.block(x)
 
 
+class Focus(Habit):
+    """YOLOX's stem: patches of every second row and column, which begin with the same rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(12, 16, 3, 1, 1, bias=False)
+
+    def forward(self, x):
+        rows = [x[..., start::2, :] for start in (0, 0, 1, 1)]
+        patches = [row[..., start::2] for row, start in zip(rows, (0, 1, 0, 1), strict=True)]
+        return super().forward(torch.cat(patches, 1))
+
+    def middle(self, x):
+        return self.block(x)
+
+
 class ToFloat(Habit):
     def middle(self, x):
         return self.block(x * (x > 0.1).to(torch.float32)) + (x > 0.2).float()
@@ -124,6 +144,7 @@ HABITS = (
     GroupedTransposed,
     DepthwiseTransposed,
     NoStatistics,
+    Focus,
     ToFloat,
     WeightOfImage,
     ZeroResidual,
@@ -205,6 +226,15 @@ class Spectral(Habit):
         return self.block(x)
 
 
+class Deformable(Habit):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = ModulatedDeformConv2dPack(16, 16, 3, padding=1)
+
+    def middle(self, x):
+        return self.block(x)
+
+
 class NoisyInTraining(Habit):
     def middle(self, x):
         return self.block(x) + (torch.ones_like(x) if self.training else 0)
@@ -213,6 +243,10 @@ class NoisyInTraining(Habit):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
+        (
+            Deformable,
+            r'backbone\.conv \(Mod.*one of mmcv.s compiled operators \(modulated_deform_conv\).*dcn=None',
+        ),
         (Spectral, r'backbone\.conv\.parametrizations.* as spectral_norm does'),
         (NoisyInTraining, 'computes its output decode_head in another way in evaluation than in training'),
     ],
@@ -222,17 +256,81 @@ def test_what_no_graph_can_stand_for_is_refused_with_the_reason(kind, message):
         prepared_segmenter(kind)
 
 
-def test_a_head_with_an_auxiliary_output_in_training_is_refused_with_the_reason(monkeypatch):
+def with_head(monkeypatch, training, evaluation):
+    """A segmenter whose head puts out what two functions make of its logits, and its quantized network."""
     from mmseg.models.decode_heads import FCNHead
 
     from frostnet_mm.quantization import QuantizationSettings, prepare_model
 
     forward = FCNHead.forward
 
-    def with_auxiliary(head, inputs):
-        out = forward(head, inputs)
-        return (out, out * 2) if head.training else out
+    def changed(head, inputs):
+        return (training if head.training else evaluation)(forward(head, inputs))
 
-    monkeypatch.setattr(FCNHead, 'forward', with_auxiliary)
+    monkeypatch.setattr(FCNHead, 'forward', changed)
+    model = segmenter(CalledThrice)
+    return model, prepare_model(model, QuantizationSettings.of(example_shape=(2, 3, 32, 48)))
+
+
+def test_evaluation_takes_its_outputs_out_of_those_of_training(monkeypatch):
+    """As the heads of DDRNet and PIDNet, which have auxiliary outputs in training."""
+    model, network = with_head(monkeypatch, lambda out: (out * 2, (out, out.sigmoid())), lambda out: out)
+    assert network.program.names == ('decode_head.1.0',)
+    model.train()
+    network.simulate(False)
+    outputs, kept = network(images())
+    assert len(outputs) == 2 and len(outputs[1]) == 2 and kept == [] and len(network.flat(images())) == 3
+    assert torch.equal(outputs[0], outputs[1][0] * 2)
+    network.simulate(True)
+    network.observe(False)
+    model.eval()
+    with torch.no_grad():
+        (simulated,), nested = network.flat(images()), network(images())[0]
+        converted = convert(network)
+        assert torch.equal(nested, simulated) and torch.equal(converted(images())[0], converted.flat(images())[0])
+        step = (simulated.max() - simulated.min()) / 255
+        assert float((abs(simulated - converted.flat(images())[0]) > 0.01 * step).float().mean()) <= 0.001
+        network.simulate(False)
+        with detached(model):
+            assert torch.allclose(network(images())[0], model.decode_head.forward(model.backbone(images())), atol=1e-4)
+    assert not [node for node in converted.module.graph.nodes if 'sigmoid' in str(node.target)]
+
+
+def test_ranges_of_what_training_alone_puts_out_are_calibrated_too(monkeypatch):
+    from frostnet_mm.quantization.calibration import calibrate
+
+    model, network = with_head(monkeypatch, lambda out: (out, out.relu() + out.sigmoid()), lambda out: out)
+    model.eval()
+    assert calibrate(network, [images()], 'minmax') == 2
+    assert len(network.flat(images())) == 1
+
+
+def test_a_head_whose_evaluation_is_no_part_of_its_training_is_refused_with_the_reason(monkeypatch):
     with pytest.raises(UnsupportedModelError, match=r'decode_head \(FCNHead\) puts out 2 tensors in training and 1 in'):
-        prepare_model(segmenter(CalledThrice), QuantizationSettings.of(example_shape=(2, 3, 32, 48)))
+        with_head(monkeypatch, lambda out: (out, out * 2), lambda out: out * 3)
+
+
+@pytest.mark.parametrize(('operator', 'refused'), [('div.out', True), ('to.dtype_layout', False)])
+def test_only_operators_that_write_into_a_tensor_given_are_refused(operator, refused):
+    packet, overload = operator.split('.')
+    graph = Graph()
+    x = graph.placeholder('x')
+    graph.output(graph.call_function(getattr(getattr(torch.ops.aten, packet), overload), (x, x)))
+    with pytest.raises(UnsupportedModelError) if refused else nullcontext():
+        graph_forms._refuse_out(graph)
+
+
+class ManyStrides(Habit):
+    """Halves maps without padding, as SSD300 does: small images vanish."""
+
+    def middle(self, x):
+        for _ in range(5):
+            x = functional.max_pool2d(self.block(x), 2)
+        return functional.relu(functional.conv2d(x, self.conv.weight))
+
+
+def test_a_network_that_takes_no_small_images_is_deployed_in_float():
+    flat = float_network(segmenter(ManyStrides).eval())
+    assert flat.names == ('decode_head',)
+    with torch.no_grad():
+        assert flat(torch.zeros(1, 3, 320, 384))[0].shape == (1, 5, 3, 4)

@@ -68,7 +68,7 @@ def test_faulty_files_of_cityscapes_are_named(city, capsys):
     files(city / 'leftImg8bit/val', '.png')[1].unlink()
     assert run_tool('prepare_cityscapes', city) == 1
     out = capsys.readouterr().out
-    assert '3 faulty files in train' in out
+    assert 'PROBLEM: 1 faulty images in train' in out and 'PROBLEM: 2 faulty files in train' in out
     assert 'truncated' in out and '(64, 80) (height, width), its labels are (64, 96)' in out and '[77]' in out
     assert '1 images of val have no *_gtFine_labelIds.png nor' in out and '--from-polygons' in out
     assert 'val: 1 *_gtFine_labelIds.png without an image' in out and 'not usable' in out

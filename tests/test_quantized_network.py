@@ -395,3 +395,24 @@ def test_calibration_methods_by_hand():
         calibrate(network, [])
     with pytest.raises(QuantizationError, match="method='max' was given; expected one of 'minmax', 'average'"):
         calibrate(network, batches, 'max')
+
+
+@pytest.mark.parametrize('method', ['minmax', 'average', 'percentile', 'histogram'])
+@pytest.mark.parametrize(('bad', 'index'), [(float('nan'), 0), (float('inf'), 1)])
+def test_an_image_that_is_not_a_number_is_named(method, bad, index):
+    _, network = make()
+    network.eval()
+    batches = [images(seed, (1, 3, 40, 56)) for seed in range(3)]
+    batches[index][0, 0, 0, 0] = bad
+    names = ['a.png', 'b.png', 'c.png']
+    with pytest.raises(RangeError, match=f'^{names[index]}: its values are NaN or infinite after preprocessing'):
+        calibrate(network, batches, method, names=names)
+
+
+def test_a_layer_that_is_not_a_number_is_named():
+    dense, network = make()
+    network.eval()
+    with torch.no_grad():
+        dense.get_parameter('head.stem.weight')[0, 0, 0, 0] = float('nan')
+    with pytest.raises(RangeError, match=r'^Batch 1: the values of head\.stem\.output are NaN or infinite on it'):
+        calibrate(network, [images(0, (1, 3, 40, 56))])

@@ -276,3 +276,24 @@ def test_a_wrapped_model(model, tmp_path):
             assert computes(model) is None
     finally:
         torch.distributed.destroy_process_group()
+
+
+class TwoStageDetector(nn.Module):
+    """Stands in for mmdet's: what is asked of it to find its family."""
+
+    __module__ = 'mmdet.models.detectors.two_stage'
+    with_rpn = True
+
+    def __init__(self, rpn_head):
+        super().__init__()
+        self.rpn_head = rpn_head
+
+
+class EmbeddingRPNHead(nn.Module):
+    """As in Sparse R-CNN: proposals that are parameters; no forward."""
+
+
+def test_learned_proposals_are_refused_with_the_reason():
+    with pytest.raises(UnsupportedModelError, match='has the RPN EmbeddingRPNHead, which has no forward pass'):
+        family_of(TwoStageDetector(EmbeddingRPNHead()))
+    assert family_of(TwoStageDetector(nn.Conv2d(3, 1, 1))).head == 'rpn_head'

@@ -161,7 +161,7 @@ class Pools(nn.Module):
     def forward(self, x):
         x = self.stem(x)
         pool = functional.avg_pool2d
-        even = pool(x, 3, 2, 1) + pool(x, 2) + pool(x, (1, 2), (2, 2)) + pool(x, 3, 2, 1, False, True, None)
+        even = pool(x, 3, 2, 1) + pool(x, 2) + pool(x, (1, 2), (2, 2)) + pool(x, 5, 2, 2, False, True, None)
         uneven = pool(x, 3, 2, 1, count_include_pad=False) + pool(x, 2, divisor_override=3) + pool(x, 2, ceil_mode=True)
         return (self.last(even + uneven + functional.avg_pool2d(x, 9, 2, 4)),)
 
@@ -172,7 +172,7 @@ def test_average_pools_that_are_convolutions():
     folded = fold(network)
     assert len(called(folded, 'avg_pool2d')) == 4
     weights = [value for value in folded.buffers() if value.dim() == 4 and value.shape[:2] == (8, 1)]
-    assert sorted(tuple(weight.shape[2:]) for weight in weights) == [(1, 2), (2, 2), (3, 3), (3, 3)]
+    assert sorted(tuple(weight.shape[2:]) for weight in weights) == [(1, 2), (2, 2), (3, 3), (5, 5)]
     for weight in weights:
         assert torch.allclose(weight.sum((1, 2, 3)), torch.ones(8))
     for quantizer in (module for module in folded.modules() if isinstance(module, WeightFakeQuantize)):

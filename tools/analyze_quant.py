@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_weight_bits, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_weight_bits, run_tool
 from frostnet_mm.files import require_checkpoint, require_config, write_text
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder of the files; default quantization, beside the checkpoint')
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
     add_weight_bits(parser)
+    add_classes(parser)
     add_config_options(parser)
     args = parser.parse_args()
     if args.num_images < 1:
@@ -110,10 +111,12 @@ def main() -> None:
     from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.layer_plots import draw_layers
     from frostnet_mm.quantization.analysis import analyze
+    from frostnet_mm.quantization.checkpoint import Checkpoint
     from frostnet_mm.quantization.prepare import quantized_network
 
     how = ('simulated', args.weight_bits)
-    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, *how)
+    checkpoint = Checkpoint.open(args.checkpoint, args.classes)
+    model, cfg = load_model(args.config, checkpoint, args.device, args.cfg_options, *how)
     paths = spread_paths(cfg, args.num_images, args.split)
     analysis = analyze(quantized_network(model), preprocessed(model, cfg, paths, 'analyzing'))
     about = dict(config=args.config, checkpoint=args.checkpoint, split=args.split)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_weight_bits, command, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, add_weight_bits, command, run_tool
 from frostnet_mm.files import require_checkpoint, require_config, write_bytes
 from frostnet_mm.quantization.methods import METHODS, PERCENTILE
 from frostnet_mm.quantization.scheme import PRESETS
@@ -31,7 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--numerics', choices=list(PRESETS), default='onnx', help='family of engines; default onnx')
     parser.add_argument('--quantize-outputs', action='store_true', help="round the network's outputs to 8 bits too")
     parser.add_argument('--float-modules', nargs='+', default=[], metavar='NAME', help='modules that stay in float')
+    add_example_shape(parser)
     add_weight_bits(parser)
+    add_classes(parser)
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
     add_config_options(parser)
     args = parser.parse_args()
@@ -51,17 +53,24 @@ def main() -> None:
     from frostnet_mm.quantization.prepare import prepare_model
     from frostnet_mm.quantization.settings import QuantizationSettings
 
-    checkpoint = Checkpoint.open(args.checkpoint)
+    checkpoint = Checkpoint.open(args.checkpoint, args.classes)
     model, cfg = load_model(args.config, checkpoint, args.device, args.cfg_options, execution='float')
     settings = QuantizationSettings.of(
-        args.numerics, args.quantize_outputs, args.float_modules, weight_bits=args.weight_bits or 8
+        args.numerics,
+        args.quantize_outputs,
+        args.float_modules,
+        example_shape=(2, 3, *args.example_shape) if args.example_shape else None,
+        weight_bits=args.weight_bits or 8,
     )
     network = prepare_model(model, settings)
-    images = preprocessed(model, cfg, spread_paths(cfg, args.num_images), 'calibrating')  # never validation images
-    count = calibrate(network, images, args.method, args.percentile)
+    paths, read = spread_paths(cfg, args.num_images), []  # never validation images
+    images = preprocessed(model, cfg, paths, 'calibrating', read)
+    count = calibrate(network, images, args.method, args.percentile, read)
     source = Path(args.checkpoint)
     out = Path(args.out or source.with_name(f'{source.stem}_int8.pth'))
-    result = Checkpoint(dict(meta=checkpoint.meta, state_dict=model.cpu().state_dict()), str(out))
+    result = Checkpoint(
+        dict(meta=dict(checkpoint.meta, dataset_meta=model.dataset_meta), state_dict=model.cpu().state_dict()), str(out)
+    )
     about = dict(images=count, method=args.method, percentile=args.percentile)
     result.quantize(network, settings, CALIBRATED, calibration=about)
     write_bytes(out, _serialized(result.content))

@@ -9,7 +9,7 @@ import argparse
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_weight_bits, command, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, add_weight_bits, command, run_tool
 from frostnet_mm.files import require_checkpoint, require_config
 
 
@@ -36,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-images', type=int, default=4, help='test images to verify with; default 4')
     parser.add_argument('--no-verify', action='store_true', help='do not compare with the model')
     add_weight_bits(parser)
+    add_example_shape(parser)
+    add_classes(parser)
     add_config_options(parser)
     args = parser.parse_args()
     if args.batch < 1 or (args.shape and min(args.shape) < 1):
@@ -62,6 +64,8 @@ def main() -> None:
         check=not args.no_verify,
         cfg_options=args.cfg_options or {},
         weight_bits=args.weight_bits,
+        classes=args.classes,
+        example_shape=tuple(args.example_shape) if args.example_shape else None,
     )
     checkpoint = None if args.checkpoint == 'random' else args.checkpoint
     description = deploy(args.config, checkpoint, args.engine, args.out, options)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_execution_options, add_weight_bits, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_execution_options, add_weight_bits, run_tool
 from frostnet_mm.errors import UserError
 from frostnet_mm.files import require_checkpoint, require_config, write_text
 
@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='torch device; default cuda if there is one, else cpu')
     add_execution_options(parser)
     add_weight_bits(parser)
+    add_classes(parser)
     add_config_options(parser)
     return parser.parse_args()
 
@@ -134,9 +135,11 @@ def main() -> int:
 
     from frostnet_mm.apis.inference import build_pipeline
     from frostnet_mm.apis.model import load_model
+    from frostnet_mm.quantization.checkpoint import Checkpoint
 
     how = (args.execution, args.weight_bits)
-    model, cfg = load_model(args.config, args.checkpoint, args.device, args.cfg_options, *how)
+    checkpoint = Checkpoint.open(args.checkpoint, args.classes)
+    model, cfg = load_model(args.config, checkpoint, args.device, args.cfg_options, *how)
     pipeline = build_pipeline(cfg)
     head = dict(config=args.config, checkpoint=args.checkpoint, score_thr=args.score_thr)
     with Results(out, **head) as results:

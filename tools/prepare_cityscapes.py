@@ -1,6 +1,6 @@
 """Check a download of Cityscapes and make the labelTrainIds that training needs.
 
-python tools/prepare_cityscapes.py data/cityscapes
+python tools/prepare_cityscapes.py data/cityscapes --strict        # a download that should be whole
 python tools/prepare_cityscapes.py data/cityscapes --fast          # headers only: seconds
 """
 
@@ -25,6 +25,9 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='make labelIds from polygons where there are none (pip install cityscapesscripts)',
     )
+    parser.add_argument(
+        '--strict', action='store_true', help='fail on every unreadable image, as of a download to be whole'
+    )
     parser.add_argument('--workers', type=int, default=0, help='processes; 0: this one (default: %(default)s)')
     args = parser.parse_args()
     if args.workers < 0:
@@ -36,7 +39,7 @@ def main() -> int:
     args = parse_args()
     from frostnet_mm.data.cityscapes_checks import check_cityscapes
 
-    report = check_cityscapes(args.root, args.fast, args.overwrite, args.from_polygons, args.workers)
+    report = check_cityscapes(args.root, args.fast, args.overwrite, args.from_polygons, args.workers, args.strict)
     print(f'{args.root}\n{report.text()}')
     return 1 if report.problems else 0
 

@@ -1,6 +1,6 @@
 """Check data in COCO format as training and evaluation would, and mend the annotations.
 
-python tools/prepare_coco.py data/coco --workers 4
+python tools/prepare_coco.py data/coco --workers 4 --strict    # a download that should be whole
 python tools/prepare_coco.py data/coco --fast                  # headers of the images only
 python tools/prepare_coco.py data/own --out data/own_mended    # writes mended copies of the annotation files
 python tools/prepare_coco.py own.json --images photos --out mended.json
@@ -20,6 +20,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--images', help='folder of the images of an annotation file (default: its own)')
     parser.add_argument('--out', help='folder for mended annotation files, or the name of one; never an original')
     parser.add_argument('--fast', action='store_true', help='read only the headers of the images')
+    parser.add_argument(
+        '--strict', action='store_true', help='fail on every missing or unreadable file, as of a download to be whole'
+    )
     parser.add_argument('--workers', type=int, default=0, help='processes; 0: this one (default: %(default)s)')
     args = parser.parse_args()
     if args.workers < 0:
@@ -36,9 +39,9 @@ def main() -> int:
 
     if args.is_file:
         images = args.images or str(Path(args.root).parent)
-        report = check_file(args.root, images, args.fast, args.workers, args.out)
+        report = check_file(args.root, images, args.fast, args.workers, args.out, args.strict)
     else:
-        report = check_coco(args.root, args.fast, args.workers, args.out)
+        report = check_coco(args.root, args.fast, args.workers, args.out, args.strict)
     print(f'{args.root}\n{report.text()}')
     return 1 if report.problems else 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from frostnet_mm.cli import (
+    add_classes,
     add_config_options,
     add_execution_options,
     add_launcher_options,
@@ -53,6 +54,7 @@ def parse_args() -> argparse.Namespace:
         '--no-verify', action='store_true', help='evaluate engines also where they do not compute what was trained'
     )
     add_weight_bits(parser)
+    add_classes(parser)
     add_config_options(parser)
     add_launcher_options(parser)
     args = parser.parse_args()
@@ -107,7 +109,7 @@ def main() -> None:
     from frostnet_mm.engine.runner import build_runner, settle_work_dir
     from frostnet_mm.quantization.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.open(args.checkpoint)
+    checkpoint = Checkpoint.open(args.checkpoint, args.classes)
     execution = checkpoint.execution('converted' if args.compare else args.execution)
     cfg = load_config(args.config, args.cfg_options, classes=checkpoint.classes)
     settle_work_dir(cfg, args.config, args.work_dir)
@@ -116,6 +118,7 @@ def main() -> None:
     if args.show_dir:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
+    checkpoint.dataset_meta_for(cfg)  # says whose classes they are, and refuses too many or too few
     load_runner_weights(runner, checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -37,7 +37,9 @@ def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
     return [dataset.get_data_info(index)['img_path'] for index in chosen]
 
 
-def preprocessed(model: nn.Module, cfg: Config, paths: Sequence[str], task: str = '') -> Iterator[Tensor]:
+def preprocessed(
+    model: nn.Module, cfg: Config, paths: Sequence[str], task: str = '', read: list[str] | None = None
+) -> Iterator[Tensor]:
     """Preprocess images one by one as for testing; one that cannot be read is reported and left out.
 
     Args:
@@ -45,6 +47,7 @@ def preprocessed(model: nn.Module, cfg: Config, paths: Sequence[str], task: str 
         cfg (Config): Its config.
         paths (Sequence[str]): Image files.
         task (str): What the progress bar calls it.
+        read (list[str], optional): The files that could be read are added to it, each before its image comes.
 
     Yields:
         Tensor: An image of shape (1, 3, H, W), normalized, on the model's device.
@@ -57,4 +60,6 @@ def preprocessed(model: nn.Module, cfg: Config, paths: Sequence[str], task: str 
             print(f'left out: {error}')
             continue
         inputs = model.data_preprocessor(data, False)['inputs']
+        if read is not None:
+            read.append(str(path))
         yield inputs.contiguous(memory_format=torch.channels_last) if cfg.get('channels_last') else inputs

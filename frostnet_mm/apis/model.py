@@ -9,7 +9,6 @@ from torch import nn
 
 from ..compat import check_operators
 from ..engine.config import load_config
-from ..models.checkpoints import CheckpointError
 from ..quantization.checkpoint import Checkpoint
 
 check_operators()  # before models of mm are built, which would fail deep inside
@@ -55,12 +54,7 @@ def load_model(
         network = prepare_model(model, settings)
         checkpoint.check(network, settings)
     checkpoint.load_into(model)
-    if checkpoint.dataset_meta is None:
-        raise CheckpointError(
-            f'{checkpoint.source} does not say which classes it was trained with (meta.dataset_meta): '
-            'use a checkpoint as tools/train.py writes it.'
-        )
-    model.dataset_meta = checkpoint.dataset_meta
+    model.dataset_meta = checkpoint.dataset_meta_for(cfg)
     if cfg.get('channels_last'):
         model.to(memory_format=torch.channels_last)
     model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()

@@ -22,7 +22,7 @@ from .cityscapes import (
     label_path,
     to_train_ids,
 )
-from .download_checks import Report, compare_count, image_size, relative, run_over
+from .download_checks import MAX_BAD_FRACTION, Report, compare_count, image_size, relative, run_over
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .segmentation_checks import check_pairs
 from .segmentation_files import Pair as FilePair
@@ -65,6 +65,7 @@ class PairResult(NamedTuple):
         counts (np.ndarray, optional): (256, ), pixels by train id; None if not read.
         form (str, optional): How the labels are stored, if neither as 8 bit grey nor as a palette.
         wrote (bool): Whether train ids were written.
+        unreadable (bool): Whether the image cannot be read, which training and evaluation pass over.
     """
 
     error: str | None = None
@@ -72,6 +73,7 @@ class PairResult(NamedTuple):
     counts: np.ndarray | None = None
     form: str | None = None
     wrote: bool = False
+    unreadable: bool = False
 
 
 def encode_labels(labels: np.ndarray) -> bytes:
@@ -105,11 +107,12 @@ def check_pair(pair: Pair) -> PairResult:
     ids_path = label_path(pair.root, pair.image, LABEL_IDS_SUFFIX)
     train_path = label_path(pair.root, pair.image, TRAIN_IDS_SUFFIX)
     polygons_path = label_path(pair.root, pair.image, POLYGONS_SUFFIX)
+    unreadable = True  # as long as it is the image that is read
     try:
         if not ids_path.is_file() and pair.polygons and polygons_path.is_file():
             write_bytes(ids_path, encode_labels(labels_from_polygons(polygons_path)))
-        is_png = pair.image.lower().endswith('.png')  # which Pillow would decode for its EXIF
-        size = image_size(pair.image, pair.fast, oriented=not is_png)
+        size = _size_of(pair)
+        unreadable = False
         shown = ids_path if ids_path.is_file() else train_path
         if pair.fast and train_path.is_file():
             result, label_size = PairResult(), image_size(train_path, fast=True)
@@ -118,10 +121,15 @@ def check_pair(pair: Pair) -> PairResult:
             label_size = labels.shape
             result = (_of_label_ids if shown == ids_path else _of_train_ids)(pair, labels, form, shown, train_path)
     except (BadImageError, ValueError) as error:
-        return PairResult(error=str(error))
+        return PairResult(error=str(error), unreadable=unreadable and isinstance(error, BadImageError))
     if tuple(label_size) != tuple(size):
         return PairResult(error=f"'{pair.image}' is {size} (height, width), its labels are {tuple(label_size)}")
     return result
+
+
+def _size_of(pair: Pair) -> tuple[int, int]:
+    is_png = pair.image.lower().endswith('.png')  # which Pillow would decode for its EXIF
+    return image_size(pair.image, pair.fast, oriented=not is_png)
 
 
 def _of_label_ids(pair: Pair, labels: np.ndarray, form: str | None, path: Path, train_path: Path) -> PairResult:
@@ -165,8 +173,7 @@ def _split_images(root: Path, split: str, report: Report | None = None) -> list[
     if others and report is not None:
         report.note(
             f"{split}: {len(others)} images are no *{IMAGE_SUFFIX}, such as '{others[0]}': our configs use them as "
-            'well, '
-            "mmseg's CityscapesDataset does not"
+            "well, mmseg's CityscapesDataset does not"
         )
     return sorted(folder / name for name in names + others)
 
@@ -194,6 +201,7 @@ def check_cityscapes(
     overwrite: bool = False,
     polygons: bool = False,
     workers: int = 0,
+    strict: bool = False,
 ) -> Report:
     """Check a folder in Cityscapes' layout, and make the missing ``*_labelTrainIds.png`` from ``*_labelIds.png``.
 
@@ -206,6 +214,8 @@ def check_cityscapes(
         overwrite (bool): Make train ids that differ from their label ids again. Default: False, they are a problem.
         polygons (bool): Make label ids from polygons where there are none; needs cityscapesscripts. Default: False.
         workers (int): Processes; 0: this one. Default: 0.
+        strict (bool): Make each image a problem that cannot be read, not only more of them than training passes over.
+            Default: False.
 
     Returns:
         Report: What was found.
@@ -232,7 +242,7 @@ def check_cityscapes(
         compare_count(report, split, len(images), OFFICIAL_COUNTS[split])
         labelled = _check_files(root, split, images, polygons, report)
         pairs = [Pair(str(root), str(path), fast, overwrite, polygons) for path in labelled]
-        _summarize(report, split, list(run_over(check_pair, pairs, workers, split)), str(root))
+        _summarize(report, split, list(run_over(check_pair, pairs, workers, split)), str(root), strict)
         if fast:
             _check_as_training(report, split, labelled, root)
     tests = len(_split_images(root, 'test'))
@@ -257,8 +267,13 @@ def _check_as_training(report: Report, split: str, images: list[Path], root: Pat
         report.note(f'{split}: train ids of {findings.read} labels: {VALUES.describe(findings.counts)}')
 
 
-def _summarize(report: Report, split: str, results: list[PairResult], root: str) -> None:
-    report.listed(f'faulty files in {split}', [result.error for result in results if result.error])
+def _summarize(report: Report, split: str, results: list[PairResult], root: str, strict: bool) -> None:
+    unread = [result.error for result in results if result.unreadable]
+    limit, then = len(results), 'evaluation takes grey images for them'
+    if split == 'train':
+        limit, then = MAX_BAD_FRACTION * len(results), 'training leaves them out'
+    report.faulty(f'faulty images in {split}', unread, limit, then, strict)
+    report.listed(f'faulty files in {split}', [r.error for r in results if r.error and not r.unreadable])
     wrote = sum(result.wrote for result in results)
     if wrote:
         report.note(f'{split}: {wrote} *{TRAIN_IDS_SUFFIX} written')

@@ -1,13 +1,10 @@
 """COCO detection data set that checks its files before training starts, and survives single bad images."""
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
-import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
-from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from ..registry import DATASETS
@@ -16,6 +13,7 @@ from .coco_json import palette_for, read_coco_classes
 from .coco_paths import WHERE_DATA_BELONGS, check_paths
 from .coco_reading import CocoReading, in_words
 from .coco_text import no_collection
+from .counters import CountingDataset
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .ground_truth import index_coco
 
@@ -23,7 +21,7 @@ __all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palett
 
 
 @DATASETS.register_module()
-class CheckedCocoDataset(CocoDataset):
+class CheckedCocoDataset(CountingDataset, CocoDataset):
     """mmdet's ``CocoDataset`` with its input checked.
 
     On sound data it is ``CocoDataset``. Before training, what is wrong with the annotation file as a whole raises one
@@ -53,14 +51,9 @@ class CheckedCocoDataset(CocoDataset):
         DatasetError: If the annotation file is broken, or does not fit the config's classes.
     """
 
-    def __init__(self, *args, max_bad_fraction: float = 0.1, **kwargs) -> None:
-        if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(f'max_bad_fraction={max_bad_fraction}, expected a fraction of the images from 0 to 1')
-        self.max_bad_fraction = max_bad_fraction
-        #: Number of boxes or images by cause, from the check before training.
-        self.problems: dict[str, int] = {}
-        self._bad_images: torch.Tensor | None = None
-        self._other_sizes: torch.Tensor | None = None
+    COUNTERS = ('bad_images', 'other_sizes')
+
+    def __init__(self, *args, **kwargs) -> None:
         # by image id, boxes as they were stated, of images whose boxes overran the stated size
         self._stated_boxes: dict = {}
         super().__init__(*args, **kwargs)
@@ -68,37 +61,12 @@ class CheckedCocoDataset(CocoDataset):
     @property
     def num_bad_images(self) -> int:
         """Number of distinct images that could not be read so far, in all workers of this process."""
-        return 0 if self._bad_images is None else int(self._bad_images.sum())
+        return self._count('bad_images')
 
     @property
     def num_size_mismatches(self) -> int:
         """Number of distinct images read so far whose size differs from the json's."""
-        return 0 if self._other_sizes is None else int(self._other_sizes.sum())
-
-    def full_init(self) -> None:
-        """Check and load the annotations, see the base class."""
-        if not self._fully_initialized:
-            super().full_init()
-            self._reset_counters()
-
-    def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Reduce the data set to a subset in place, see the base class. Counters start at 0."""
-        super().get_subset_(indices)
-        self._reset_counters()
-
-    def get_subset(self, indices: Sequence[int] | int) -> 'CheckedCocoDataset':
-        """Make a subset of the data set, see the base class. Its counters start at 0."""
-        subset = super().get_subset(indices)
-        subset._reset_counters()
-        return subset
-
-    def _reset_counters(self) -> None:
-        # one flag an image rather than a number: every file counts once, and workers need no lock
-        self._bad_images = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
-        self._other_sizes = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
-
-    def _is_local(self, path: str) -> bool:
-        return isinstance(get_file_backend(path or '.', backend_args=self.backend_args), LocalBackend)
+        return self._count('other_sizes')
 
     def load_data_list(self) -> list[dict]:
         """Check the paths, then load the annotations.
@@ -258,8 +226,7 @@ class CheckedCocoDataset(CocoDataset):
             raise BadImageError(data['img_path'], f'{sizes}, so its boxes do not fit; {fault}')
 
     def _count_bad_image(self, index: int, error: BadImageError) -> None:
-        is_new = not self._bad_images[index]
-        self._bad_images[index] = 1
+        is_new = self._flag('bad_images', index)
         count = self.num_bad_images
         if is_new and self.test_mode:
             self._warn(
@@ -278,8 +245,7 @@ class CheckedCocoDataset(CocoDataset):
 
     def _count_other_size(self, index: int, data: dict, what: str) -> None:
         is_first = self.num_size_mismatches == 0
-        is_new = not self._other_sizes[index]
-        self._other_sizes[index] = 1
+        is_new = self._flag('other_sizes', index)
         if is_first and is_new:
             height, width = data['ori_shape'][:2]
             self._warn(

@@ -17,7 +17,7 @@ from .coco_frames import convert_boxes, scale_boxes
 from .coco_paths import sample
 from .coco_reading import CocoReading
 from .coco_splits import OFFICIAL_COUNTS, Split, find_splits, single_split
-from .download_checks import Report, compare_count, image_size, run_over
+from .download_checks import MAX_BAD_FRACTION, Report, compare_count, image_size, run_over
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 
 WHERE = (
@@ -75,7 +75,9 @@ def check_entry(entry: Entry) -> Checked:
     return Checked(fault, size, fits)
 
 
-def check_coco(root: str | os.PathLike, fast: bool = False, workers: int = 0, out: str | None = None) -> Report:
+def check_coco(
+    root: str | os.PathLike, fast: bool = False, workers: int = 0, out: str | None = None, strict: bool = False
+) -> Report:
     """Check a folder in the layout of COCO 2017, or with one json each for training and validation.
 
     Args:
@@ -83,6 +85,8 @@ def check_coco(root: str | os.PathLike, fast: bool = False, workers: int = 0, ou
         fast (bool): Read only the headers of the images. Default: False, decode them.
         workers (int): Processes; 0: this one. Default: 0.
         out (str, optional): Folder for mended annotation files. Default: none are written.
+        strict (bool): Make each file a problem that is missing or cannot be read, not only more of them than training
+            passes over. Default: False.
 
     Returns:
         Report: What was found, and changed.
@@ -100,14 +104,21 @@ def check_coco(root: str | os.PathLike, fast: bool = False, workers: int = 0, ou
     targets = [
         out and Path(out) / (split.ann_file.name if _differ(splits) else f'{split.name}.json') for split in splits
     ]
-    return _check(splits, targets, fast, workers)
+    return _check(splits, targets, fast, workers, strict)
 
 
 def _differ(splits: Sequence[Split]) -> bool:
     return len({split.ann_file.name for split in splits}) == len(splits)
 
 
-def check_file(ann_file: str, folder: str, fast: bool = False, workers: int = 0, out: str | None = None) -> Report:
+def check_file(
+    ann_file: str,
+    folder: str,
+    fast: bool = False,
+    workers: int = 0,
+    out: str | None = None,
+    strict: bool = False,
+) -> Report:
     """Check one annotation file and its images.
 
     Args:
@@ -116,6 +127,7 @@ def check_file(ann_file: str, folder: str, fast: bool = False, workers: int = 0,
         fast (bool): Read only the headers of the images. Default: False, decode them.
         workers (int): Processes; 0: this one. Default: 0.
         out (str, optional): Mended annotation file, or the folder for it. Default: none is written.
+        strict (bool): See :func:`check_coco`. Default: False.
 
     Returns:
         Report: What was found, and changed.
@@ -125,17 +137,17 @@ def check_file(ann_file: str, folder: str, fast: bool = False, workers: int = 0,
     """
     split = single_split(ann_file, folder)
     target = out and (Path(out) if out.lower().endswith('.json') else Path(out) / split.ann_file.name)
-    return _check([split], [target], fast, workers)
+    return _check([split], [target], fast, workers, strict)
 
 
-def _check(splits: Sequence[Split], targets: Sequence[Path | None], fast: bool, workers: int) -> Report:
+def _check(splits: Sequence[Split], targets: Sequence[Path | None], fast: bool, workers: int, strict: bool) -> Report:
     report, checks = Report(), []
     for target in targets:
         if target and any(target.resolve() == split.ann_file.resolve() for split in splits):
             raise DatasetError(f"--out would overwrite '{target}': give another place; the originals are kept.")
     classes = None
     for split in splits:
-        check = _SplitCheck(split, report, fast, workers, mend=bool(targets[0]))
+        check = _SplitCheck(split, report, fast, workers, bool(targets[0]), strict)
         if check.load(classes):
             check.run()
             checks.append(check)
@@ -157,8 +169,9 @@ def _check(splits: Sequence[Split], targets: Sequence[Path | None], fast: bool, 
 class _SplitCheck:
     """The check of one part of a data set; with ``mend`` what can be mended is changed and no problem."""
 
-    def __init__(self, split: Split, report: Report, fast: bool, workers: int, mend: bool) -> None:
-        self.split, self.report, self.fast, self.workers, self.mend = split, report, fast, workers, mend
+    def __init__(self, split: Split, report: Report, fast: bool, workers: int, mend: bool, strict: bool) -> None:
+        self.split, self.report, self.fast, self.workers = split, report, fast, workers
+        self.mend, self.strict = mend, strict
         self.contents: list[list[str]] = []
 
     def _say(self, message: str, level: int = logging.WARNING, changed: bool = True) -> None:
@@ -223,7 +236,12 @@ class _SplitCheck:
         if message is not None and 2 * len(reading.data['images']) < count:
             self.report.problem(f'images are missing in {self.split.name}: {message}')
         elif message is not None:
-            self._fault(f'images are missing in {self.split.name}: {message}', 'left out')
+            lacking = count - len(reading.data['images'])
+            tolerated = not (self.strict or self.split.evaluated or lacking > MAX_BAD_FRACTION * count)
+            if tolerated and not self.mend:
+                self.report.note(f'{self.split.name}: {message}; training leaves them out')
+            else:
+                self._fault(f'images are missing in {self.split.name}: {message}', 'left out')
         known = {osp.abspath(path) for path in self._paths()}
         files = [osp.abspath(entry.path) for entry in os.scandir(self.folder) if entry.is_file()]
         extra = [path for path in files if path not in known and not path.endswith('.json')]
@@ -270,9 +288,16 @@ class _SplitCheck:
         checked = list(run_over(check_entry, entries, self.workers, self.split.name))
         if self.mend:
             self._mend_images(images, entries, checked)
+            return
+        unfit = [result.fault for result in checked if result.fault and result.size is not None]
+        unread = [result.fault for result in checked if result.fault and result.size is None]
+        if self.split.evaluated:  # another size than the json's is an error there, see CheckedCocoDataset
+            self.report.listed(f'images of another size in {self.split.name}', unfit)
+            limit, then = len(images), 'evaluation takes grey images for them, so that their objects count as missed'
         else:
-            faults = [result.fault for result in checked if result.fault]
-            self.report.listed(f'faulty images in {self.split.name}', faults)
+            unread, then = unfit + unread, 'training leaves them out'
+            limit = MAX_BAD_FRACTION * len(images)
+        self.report.faulty(f'faulty images in {self.split.name}', unread, limit, then, self.strict)
 
     def _mend_images(self, images: list[dict], entries: list[Entry], checked: list[Checked]) -> None:
         out, resized = {}, []

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .loading import LoadImage
 
 
+#: Share of the images that may be unreadable before training stops, as data sets have it by default.
+MAX_BAD_FRACTION = 0.1
+
+
 @dataclass
 class Report:
     """What a check found.
@@ -48,6 +52,21 @@ class Report:
         """Add a problem of some files, with the first of their names; none without names."""
         if names:
             self.problem(f'{len(names)} {what}: {sample(names)}')
+
+    def faulty(self, what: str, names: Sequence[str], limit: float, then: str, strict: bool) -> None:
+        """Add files that cannot be read: a problem if there are more than a limit, else a note.
+
+        Args:
+            what (str): What they are.
+            names (Sequence[str]): Their faults.
+            limit (float): How many training or evaluation passes over.
+            then (str): What training or evaluation does about them.
+            strict (bool): Make each a problem.
+        """
+        if strict or len(names) > limit:
+            self.listed(what, names)
+        elif names:
+            self.note(f'{len(names)} {what}: {sample(names)}; {then}')
 
     def text(self) -> str:
         """The findings, one a line, and a verdict."""

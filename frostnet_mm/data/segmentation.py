@@ -4,15 +4,13 @@ import logging
 import os.path as osp
 from collections.abc import Sequence
 
-import torch
-from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset, CityscapesDataset
 
 from ..registry import DATASETS
 from .cityscapes import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from .coco_json import palette_for
 from .coco_paths import sample
+from .counters import CountingDataset
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .loading import LoadImage
 from .segmentation_checks import Findings, check_pairs
@@ -32,13 +30,12 @@ from .segmentation_values import LabelValues
 
 OWN_CLASSES = (
     "For classes of one's own: type='frostnet_mm.CheckedSegDataset' with metainfo=dict(classes=(...)), or a config "
-    'that '
-    'inherits configs/espnetv2_frostnet_custom_seg.py (docs/data.md)'
+    'that inherits configs/espnetv2_frostnet_custom_seg.py (docs/data.md)'
 )
 
 
 @DATASETS.register_module()
-class CheckedSegDataset(BaseSegDataset):
+class CheckedSegDataset(CountingDataset, BaseSegDataset):
     """mmseg's ``BaseSegDataset`` with its input checked.
 
     On sound data it is ``BaseSegDataset``. Before training (and testing) the headers of all images and labels are read,
@@ -68,15 +65,7 @@ class CheckedSegDataset(BaseSegDataset):
         DatasetError: See above, or if the classes are not told.
     """
 
-    def __init__(self, *args, max_bad_fraction: float = 0.1, **kwargs) -> None:
-        if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(f'max_bad_fraction={max_bad_fraction}, expected a fraction of the images from 0 to 1')
-        self.max_bad_fraction = max_bad_fraction
-        #: Number of images by cause, from the check before training.
-        self.problems: dict[str, int] = {}
-        self._bad_images: torch.Tensor | None = None
-        self._unlabelled: torch.Tensor | None = None
-        super().__init__(*args, **kwargs)
+    COUNTERS = ('bad_images', 'unlabelled')
 
     # -- classes
 
@@ -90,8 +79,7 @@ class CheckedSegDataset(BaseSegDataset):
         if isinstance(new_classes, str) or not new_classes:
             raise DatasetError(
                 f"metainfo=dict(classes={new_classes!r}) of {cls.__name__}: expected the names of the labels' values "
-                '0, 1, '
-                "2, ..., such as metainfo=dict(classes=('background', 'object'))."
+                "0, 1, 2, ..., such as metainfo=dict(classes=('background', 'object'))."
             )
         try:
             return super().get_label_map(new_classes)
@@ -100,8 +88,7 @@ class CheckedSegDataset(BaseSegDataset):
             unknown = [name for name in new_classes if name not in old]
             raise DatasetError(
                 f'metainfo=dict(classes=...) of {cls.__name__} names {sample(unknown)}; it knows {", ".join(old)}, of '
-                'which '
-                f'a config may name some, the others are ignored. {OWN_CLASSES}.'
+                f'which a config may name some, the others are ignored. {OWN_CLASSES}.'
             ) from error
 
     def _update_palette(self) -> list:
@@ -111,8 +98,7 @@ class CheckedSegDataset(BaseSegDataset):
         if len(palette) != len(classes) and self.label_map is None:
             raise DatasetError(
                 f'metainfo has {len(palette)} colours in palette and {len(classes)} classes: give one (R, G, B) a '
-                'class, or '
-                'no palette.'
+                'class, or no palette.'
             )
         return super()._update_palette()
 
@@ -121,35 +107,18 @@ class CheckedSegDataset(BaseSegDataset):
     @property
     def num_bad_images(self) -> int:
         """Number of distinct images whose files could not be used so far, in all workers of this process."""
-        return 0 if self._bad_images is None else int(self._bad_images.sum())
+        return self._count('bad_images')
 
     @property
     def num_unlabelled(self) -> int:
         """Number of distinct images read so far whose label has no pixel of a class."""
-        return 0 if self._unlabelled is None else int(self._unlabelled.sum())
+        return self._count('unlabelled')
 
     def full_init(self) -> None:
         """Check the files and list them, see the base class."""
         if not self._fully_initialized:
             self.pipeline.transforms = [checked_loader(transform) for transform in self.pipeline.transforms]
-            super().full_init()
-            self._reset_counters()
-
-    def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Reduce the data set to a subset in place, see the base class. Counters start at 0."""
-        super().get_subset_(indices)
-        self._reset_counters()
-
-    def get_subset(self, indices: Sequence[int] | int) -> 'CheckedSegDataset':
-        """Make a subset of the data set, see the base class. Its counters start at 0."""
-        subset = super().get_subset(indices)
-        subset._reset_counters()
-        return subset
-
-    def _reset_counters(self) -> None:
-        # one flag an image rather than a number: every file counts once, and workers need no lock
-        self._bad_images = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
-        self._unlabelled = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+        super().full_init()
 
     # -- the list of files
 
@@ -166,12 +135,6 @@ class CheckedSegDataset(BaseSegDataset):
     def _root(self) -> str:
         return self.data_root or 'ROOT'
 
-    def _is_local(self) -> bool:
-        return isinstance(get_file_backend(self._place, backend_args=self.backend_args), LocalBackend)
-
-    def _warn(self, message: str, level: int = logging.WARNING) -> None:
-        print_log(message, logger='current', level=level)
-
     def load_data_list(self) -> list[dict]:
         """List images and labels, and check them.
 
@@ -186,7 +149,7 @@ class CheckedSegDataset(BaseSegDataset):
                 f'data_prefix={self.data_prefix} names no labels: expected '
                 "data_prefix=dict(img_path='images/train', seg_map_path='labels/train') for training."
             )
-        if not self._is_local():
+        if not self._is_local(self._place):
             return super().load_data_list()
         labelled = reads_label_images(self.pipeline.transforms)
         check_folders(
@@ -333,8 +296,7 @@ class CheckedSegDataset(BaseSegDataset):
     def _count_bad_image(self, index: int, error: BadImageError) -> None:
         if self.test_mode and isinstance(error, BadLabelError):
             raise DatasetError(f'{error}.{self._how_to_go_on()}') from error
-        is_new = not self._bad_images[index]
-        self._bad_images[index] = 1
+        is_new = self._flag('bad_images', index)
         count = self.num_bad_images
         if is_new and self.test_mode:
             self._warn(
@@ -351,7 +313,7 @@ class CheckedSegDataset(BaseSegDataset):
 
     def _count_unlabelled(self, index: int, path: str) -> None:
         is_first = self.num_unlabelled == 0
-        self._unlabelled[index] = 1
+        self._flag('unlabelled', index)
         if is_first:
             self._warn(
                 f"the label '{path}' has no pixel of a class, only ignored ones. Further ones are counted in "

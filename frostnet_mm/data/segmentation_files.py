@@ -121,9 +121,8 @@ def no_images_message(image_dir: str, suffix: str) -> str:
         return f'{message}, nor is there any other image; {list_folder(image_dir or ".")}. {WHERE}.'
     return (
         f'{message}. There are {len(names)} other images, such as {sample(names, 2)}: set img_suffix to the part that '
-        'all '
-        "names end in (img_suffix='.jpg'), and seg_map_suffix to the one of the labels, which are searched under the "
-        'same names.'
+        "all names end in (img_suffix='.jpg'), and seg_map_suffix to the one of the labels, which are searched under "
+        'the same names.'
     )
 
 

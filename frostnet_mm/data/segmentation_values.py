@@ -113,8 +113,7 @@ def label_ids_mend(root: str) -> str:
     """How to get train ids where label ids lie under their name."""
     return (
         f"Where *{LABEL_IDS_SUFFIX} lie beside, 'python tools/prepare_cityscapes.py {root} --overwrite' makes the "
-        'train '
-        f'ids again; else rename these files to *{LABEL_IDS_SUFFIX}, and it makes the *{TRAIN_IDS_SUFFIX} of them'
+        f'train ids again; else rename these files to *{LABEL_IDS_SUFFIX}, and it makes the *{TRAIN_IDS_SUFFIX} of them'
     )
 
 

@@ -71,6 +71,8 @@ class DeployOptions:
         check (bool): Verify the deployment. Default: True.
         cfg_options (dict): Values that replace those of the config.
         weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
+        classes (Sequence[str], optional): Names of the classes of a checkpoint that notes none.
+        example_shape (tuple[int, int], optional): Height and width that random weights are captured with.
     """
 
     precision: str = 'int8'
@@ -84,6 +86,8 @@ class DeployOptions:
     check: bool = True
     cfg_options: dict = field(default_factory=dict)
     weight_bits: int | None = None
+    classes: Sequence[str] | None = None
+    example_shape: tuple[int, int] | None = None
 
 
 def deploy(
@@ -118,11 +122,16 @@ def deploy(
     _check_target(out)
     if options.shape is None and not options.dynamic:  # said now, not after loading and calibrating the model
         _require_size(*resize_and_pad(load_config(config, options.cfg_options, classes=()))[:2])
-    opened = None if checkpoint is None else Checkpoint.open(checkpoint)
+    opened = None if checkpoint is None else Checkpoint.open(checkpoint, options.classes)
+    if options.example_shape is not None and opened is not None:
+        raise DeploymentError(
+            f"--example-shape goes with 'random': the network of {opened.source} is captured with the shape that it "
+            'was trained or calibrated with. Give it to QATHook (example_shape) or to tools/calibrate.py.'
+        )
     if options.precision == 'int8' and opened is not None and opened.quantized:
         runner.check_preset(opened.scheme.name, opened.source)  # before the network is captured
     how = (options.precision, options.cfg_options, options.shape, runner.preset, options.weight_bits)
-    description = deploy_model(load_for_deployment(config, opened, *how), runner, out, options)
+    description = deploy_model(load_for_deployment(config, opened, *how, options.example_shape), runner, out, options)
     warn_of_saturation(description)
     return description
 

@@ -1,6 +1,7 @@
 """A model's dense network as an engine sees it: one tensor of images in, a flat tuple of tensors out."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,8 @@ from ..models.dense import DenseNetwork, OutputLayout, family_of, input_channels
 from ..quantization.convert import ConvertedNetwork
 
 aten = torch.ops.aten
-PROBE_SIZE = (128, 160)
+#: Sizes of images that show how outputs nest; the larger ones are for networks with more strides, such as SSD300.
+PROBE_SIZES = ((128, 160), (320, 320), (512, 512), (1024, 1024))
 MOST_CHANNELS = 16  # of images
 
 
@@ -73,9 +75,17 @@ def float_network(model: nn.Module) -> FlatNetwork:
         UnsupportedModelError: It is of none.
     """
     dense = DenseNetwork(model).eval()
-    probe = torch.zeros((1, input_channels(model), *PROBE_SIZE), device=next(dense.parameters()).device)
-    layout = OutputLayout.of(dense(probe), dense.head_name)
+    layout = OutputLayout.of(_probe(dense, input_channels(model)), dense.head_name)
     return FlatNetwork(_FloatNetwork(dense, layout), _for_inference(layout, model)).eval()
+
+
+def _probe(dense: DenseNetwork, channels: int) -> tuple:
+    """What a network puts out for the smallest images that it takes."""
+    device = next(dense.parameters()).device
+    for size in PROBE_SIZES[:-1]:
+        with suppress(RuntimeError, ValueError):
+            return dense(torch.zeros((1, channels, *size), device=device))
+    return dense(torch.zeros((1, channels, *PROBE_SIZES[-1]), device=device))
 
 
 def converted_network(model: nn.Module, converted: ConvertedNetwork) -> FlatNetwork:

@@ -111,6 +111,7 @@ def load_for_deployment(
     size: tuple[int, int] | None = None,
     preset: str = 'onnx',
     weight_bits: int | None = None,
+    example_shape: tuple[int, int] | None = None,
 ) -> LoadedModel:
     """Load a model to be deployed.
 
@@ -122,6 +123,7 @@ def load_for_deployment(
         size (tuple[int, int], optional): Height and width that the test pipeline is set to.
         preset (str): The arithmetic of random weights in INT8; a checkpoint has its own. Default: 'onnx'.
         weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
+        example_shape (tuple[int, int], optional): Height and width that random weights are captured with.
 
     Raises:
         DeploymentError: The precision is unknown.
@@ -130,7 +132,9 @@ def load_for_deployment(
     if precision not in PRECISIONS:
         raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
     if checkpoint is None:
-        settings = QuantizationSettings.of(preset, weight_bits=weight_bits or 8) if precision == 'int8' else None
+        shape = None if example_shape is None else (2, input_channels(model), *example_shape)
+        settings = QuantizationSettings.of(preset, example_shape=shape, weight_bits=weight_bits or 8)
+        settings = settings if precision == 'int8' else None
         model, cfg = _random_model(config, cfg_options, settings, size)
         source = 'random weights'
     else:
@@ -230,5 +234,6 @@ def _enliven(dense: nn.Module) -> None:
 def _class_names(model: nn.Module) -> tuple[str, ...]:
     rest = getattr(model, 'roi_head', None)  # of a two-stage detector, whose RPN knows one class only
     head = getattr(model, family_of(model).head) if rest is None else rest.bbox_head
+    head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last stage of a cascade
     count = head.num_classes
     return tuple(f'class {index}' for index in range(count))

@@ -245,6 +245,9 @@ def _scaled(image: np.ndarray, content: bytes) -> np.ndarray:
     Raises:
         ImageError: They have another range, of which the file does not say how it is to be shown, or are no floats.
     """
+    # before its values, which are noise
+    if image.shape[2:] > (1,) and is_tiff(content) and tiff_number(content, _PLANAR) == 2:
+        raise ImageError('it is a TIFF of float planes, one a channel, which OpenCV garbles: convert it to PNG')
     low, high = float(image.min()), float(image.max())
     known = np.issubdtype(image.dtype, np.floating) and low >= -_ABOUT and high <= 1 + _ABOUT  # NaN neither
     if not known:
@@ -253,8 +256,6 @@ def _scaled(image: np.ndarray, content: bytes) -> np.ndarray:
             'of 8 or 16 bits. Convert all images with one scale, for example by '
             'cv2.imwrite("x.png", (x * 255 / highest).clip(0, 255).astype("uint8"))'
         )
-    if image.shape[2:] > (1,) and is_tiff(content) and tiff_number(content, _PLANAR) == 2:
-        raise ImageError('it is a TIFF of float planes, one a channel, which OpenCV garbles: convert it to PNG')
     return np.rint(image * 255).clip(0, 255).astype(np.uint8)
 
 

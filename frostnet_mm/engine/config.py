@@ -137,7 +137,7 @@ def without_pretrained(node: object) -> None:
     """Remove initializations from checkpoints, which need not be reachable, from a model config in place."""
     if isinstance(node, dict):
         init = node.get('init_cfg')
-        if isinstance(init, dict) and type_name(init) in ('Pretrained', 'PretrainedInit'):
+        if isinstance(init, dict) and (type_name(init) in ('Pretrained', 'PretrainedInit') or 'checkpoint' in init):
             node['init_cfg'] = None
         if node.get('pretrained') is not None:
             node['pretrained'] = None

@@ -24,7 +24,6 @@ from .config import ConfigError
 from .config_datasets import require_parts, settle_splits
 from .config_values import check_values
 from .evaluators import refuse_undefined_best, settle_evaluators
-from .hooks.visualization_hook import settle_drawing
 from .segmentation_settings import check_segmentation
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
@@ -63,6 +62,8 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
         ConfigError: Classes, heads and class weights of a segmenter do not fit each other.
     """
     check_operators()  # before mm's packages are imported, which would fail deep inside
+    from .hooks.visualization_hook import settle_drawing
+
     cfg.launcher = launcher
     require_parts(cfg, 'model', 'work_dir')
     settle_splits(cfg)

@@ -73,8 +73,7 @@ def _classes(dataset: Mapping, scope: str | None, name: str) -> tuple[tuple[str,
     if unknown:
         raise ConfigError(
             f'{name}.dataset.metainfo names the classes {_sample(own)}; {type_name(dataset)} knows {_sample(known)}, '
-            'of '
-            "which a config may name some. For classes of your own set type='frostnet_mm.CheckedSegDataset', "
+            "of which a config may name some. For classes of your own set type='frostnet_mm.CheckedSegDataset', "
             'img_suffix '
             f'and seg_map_suffix; {_MEND}.'
         )
@@ -116,8 +115,7 @@ def _check_weights(key: str, head: Mapping) -> None:
         if len(weights) != (head.get('out_channels') or outputs):
             raise ConfigError(
                 f'{key}.loss_decode.class_weight has {len(weights)} weights for {outputs} classes: give one a class, '
-                'or '
-                f'class_weight=None; {_MEND}.'
+                f'or class_weight=None; {_MEND}.'
             )
         if loss.get('avg_non_ignore') and type_name(loss) == 'CrossEntropyLoss' and not loss.get('use_sigmoid'):
             raise ConfigError(

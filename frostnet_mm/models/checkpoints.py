@@ -4,6 +4,7 @@ Files are read with ``weights_only=True``, so that a checkpoint from a stranger 
 """
 
 import argparse
+import json
 import os
 import pickle
 import re
@@ -22,6 +23,20 @@ from .frostnet_arch import ARCHS, divisible
 
 TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
 StateDict = dict[str, Tensor]
+#: Where a checkpoint may have its weights. Beside ``ema_state_dict`` mmengine has averages in ``state_dict`` too.
+WEIGHTS = ('state_dict_ema', 'model_ema', 'state_dict', 'ema_state_dict', 'model')
+_SAFETENSORS_TYPES = dict(
+    F64=torch.float64,
+    F32=torch.float32,
+    F16=torch.float16,
+    BF16=torch.bfloat16,
+    I64=torch.int64,
+    I32=torch.int32,
+    I16=torch.int16,
+    I8=torch.int8,
+    U8=torch.uint8,
+    BOOL=torch.bool,
+)
 
 
 def _history_statistic(owner: object, name: str) -> object:
@@ -77,19 +92,32 @@ def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
     trusted = os.environ.get(TRUST_VARIABLE) == '1'
     try:
         data = file.read_bytes()  # once, for the digest and the content
+        if file.suffix == '.safetensors':
+            return dict(state_dict=read_safetensors(data)), sha256(data).hexdigest()
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             checkpoint = torch.load(BytesIO(data), map_location='cpu', weights_only=not trusted)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError, OSError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OSError,
+    ) as error:
         foreign = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(error))
         if foreign and 'Unsupported' in str(error):
             raise CheckpointError(
                 f'Checkpoint {file} holds a Python object of type {foreign[1]}, which could run code when it is read. '
                 f'If you trust where the file comes from, set {TRUST_VARIABLE}=1 and run again.'
             ) from error
+        kind = 'safetensors' if file.suffix == '.safetensors' else 'torch.save'
+        detail = str(error).splitlines()[0] if str(error) else 'no detail'
         raise CheckpointError(
             f'Checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: it is truncated or not a file of '
-            f'torch.save ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no detail"}). '
-            'Download or copy it again, or resume from an earlier checkpoint.'
+            f'{kind} ({type(error).__name__}: {detail}). Download or copy it again, or resume from an earlier '
+            'checkpoint.'
         ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
@@ -99,10 +127,49 @@ def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
     return checkpoint, sha256(data).hexdigest()
 
 
+def read_safetensors(data: bytes) -> StateDict:
+    """The tensors of a safetensors file: the length of a header, the header as JSON, the numbers.
+
+    Args:
+        data (bytes): Content of the file.
+
+    Raises:
+        ValueError, LookupError, TypeError: It is not such a file.
+    """
+    end = 8 + int.from_bytes(data[:8], 'little')
+    if not 8 < end <= len(data):
+        raise ValueError('no header')
+    header = json.loads(data[8:end])
+    tensors = {}
+    for name, entry in header.items():
+        if name == '__metadata__':
+            continue
+        first, last = entry['data_offsets']
+        values = torch.from_numpy(np.frombuffer(data[end + first : end + last], np.uint8).copy())
+        kind = _SAFETENSORS_TYPES[entry['dtype']]
+        values = values.view(kind) if last > first else torch.empty(0, dtype=kind)
+        tensors[name] = values.reshape(entry['shape'])
+    return tensors
+
+
+def dataset_meta_of(checkpoint: Mapping) -> dict | None:
+    """Classes and colours of the data that a checkpoint of mm was trained with, by lower-case keys, or None.
+
+    mmdet 3 and mmseg 1 note them in ``meta.dataset_meta``, mmdet 2 and mmseg 0 in ``meta.CLASSES`` and ``PALETTE``.
+    """
+    meta = checkpoint.get('meta') or {}
+    own = {str(key).lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
+    if own.get('classes') is None:
+        own = {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if meta.get(key) is not None}
+    if own.get('classes') is None:
+        return None
+    names = own['classes']
+    return own | dict(classes=(names,) if isinstance(names, str) else tuple(map(str, names)))
+
+
 def classes_of(checkpoint: Mapping) -> tuple[str, ...] | None:
     """The class names that a checkpoint of mm was trained with, or None."""
-    classes = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
-    return tuple(classes) if classes else None
+    return (dataset_meta_of(checkpoint) or {}).get('classes') or None
 
 
 def note_epoch_length(checkpoint: dict, iterations: int) -> None:
@@ -116,21 +183,21 @@ def epoch_length_of(checkpoint: Mapping) -> int | None:
 
 
 def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
-    """Take the weights out of a checkpoint: exponential moving average first, ``module.`` prefixes removed.
+    """Take the weights out of a checkpoint: averaged ones first, without the prefixes of wrappers (``module.``).
 
     Args:
-        checkpoint (Mapping): Content of a file: ``state_dict_ema`` is preferred, then ``state_dict``, then the mapping
-            itself if it holds tensors only.
+        checkpoint (Mapping): Content of a file: the first of ``WEIGHTS`` that it has, else the mapping itself if it
+            holds tensors only.
         source (str): Name of the file, for messages.
 
     Raises:
         CheckpointError: There are no weights in it.
     """
-    for key in ('state_dict_ema', 'state_dict'):
+    for key in WEIGHTS:
         state_dict = checkpoint.get(key)
         if isinstance(state_dict, Mapping) and state_dict:
-            if key == 'state_dict_ema':
-                print_log(f'{source}: using its EMA weights (state_dict_ema).', logger='current')
+            if key not in ('state_dict', 'model'):
+                print_log(f'{source}: using its EMA weights ({key}).', logger='current')
             break
     else:
         state_dict = checkpoint
@@ -140,7 +207,15 @@ def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
             f"{source} has no weights: expected tensors under 'state_dict' (or 'state_dict_ema'), "
             f'found {", ".join(map(str, others[:8])) or "nothing"}.'
         )
-    return {re.sub(r'^(module\.)+', '', key): value for key, value in state_dict.items()}
+    if len(state_dict) > 1 and all(key == 'steps' or key.startswith('module.') for key in state_dict):
+        state_dict = {key: value for key, value in state_dict.items() if key != 'steps'}  # mmengine's own, of averages
+    copies = {f'ema_{key.replace(".", "_")}' for key in state_dict}  # of mmcv 1: the weights beside their averages
+    kept = {key: value for key, value in state_dict.items() if key not in copies}
+    if len(kept) < len(state_dict):
+        print_log(
+            f'{source}: its {len(state_dict) - len(kept)} copies of weights (ema_*) are left out.', logger='current'
+        )
+    return {re.sub(r'^((module|_orig_mod)\.)+', '', key): value for key, value in kept.items()}
 
 
 def is_release_state_dict(state_dict: Mapping) -> bool:

@@ -48,7 +48,15 @@ def _nothing_refused(model: nn.Module) -> None:
 
 
 def _without_rpn(model: nn.Module) -> str | None:
-    return None if model.with_rpn else 'has no RPN (precomputed proposals): expected rpn_head in the config.'
+    if not model.with_rpn:
+        return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
+    rpn = getattr(model, 'rpn_head', None)
+    if rpn is not None and type(rpn).forward is nn.Module.forward:
+        return (
+            f'has the RPN {type(rpn).__name__}, which has no forward pass of its own: its proposals are learned (as in '
+            'Sparse R-CNN) or made in stages (as in Cascade RPN). Expected one with convolutions.'
+        )
+    return None
 
 
 def _cascade(model: nn.Module) -> str | None:
@@ -257,6 +265,34 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
+@torch.no_grad()
+def input_channels(model: nn.Module) -> int:
+    """The channels of the images that a model's backbone reads.
+
+    Args:
+        model (nn.Module): A model, its dense network or its backbone; it is left in the mode that it was in.
+
+    Returns:
+        int: Those of its first convolution; where that reads pixels put together (Focus), those that the backbone runs
+        with.
+    """
+    backbone = getattr(model, 'backbone', model)
+    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels == 3:
+        return 3
+    modes = {module: module.training for module in backbone.modules()}
+    try:
+        backbone.eval()
+        for channels in (3, first.in_channels, 1, 4):
+            with suppress(RuntimeError, ValueError, AssertionError):
+                backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
+                return channels
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return 3
+
+
 class _Features(tuple):
     """The feature maps that the rest of the model reads, under their own indices; carries the head's outputs along."""
 
@@ -281,34 +317,6 @@ class _ExtractFeatures:
         features = _Features(kept)
         features.outputs, features.indices = outputs, self.indices
         return features
-
-
-@torch.no_grad()
-def input_channels(model: nn.Module) -> int:
-    """The channels of the images that a model's backbone reads.
-
-    Args:
-        model (nn.Module): A model, or its dense network; it is left in the mode that it was in.
-
-    Returns:
-        int: Those of its first convolution; where that reads pixels put together (Focus), those that the backbone runs
-        with.
-    """
-    backbone = model.backbone
-    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None or first.in_channels == 3:
-        return 3
-    modes = {module: module.training for module in backbone.modules()}
-    try:
-        backbone.eval()
-        for channels in (3, first.in_channels, 1, 4):
-            with suppress(RuntimeError, ValueError, AssertionError):
-                backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
-                return channels
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return 3
 
 
 class _HeadOutputs:

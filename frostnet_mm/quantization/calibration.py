@@ -1,13 +1,13 @@
 """Post-training quantization: activation ranges from images, without training."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torchao.quantization.pt2e.observer import HistogramObserver
 
-from .errors import QuantizationError
+from .errors import QuantizationError, RangeError
 from .methods import METHODS, PERCENTILE
 from .network import QuantizedNetwork
 
@@ -49,12 +49,33 @@ class _LeastError(HistogramObserver):
         return (self.quant_min - zero_point) * scale, (self.quant_max - zero_point) * scale
 
 
+class _NotFinite(RuntimeError):
+    """A layer's values are NaN or infinite; its argument is the layer's name."""
+
+
+class _Finite(nn.Module):
+    """Passes finite values on to an observer; the values of a layer that are not make an error in all methods."""
+
+    def __init__(self, observer: nn.Module, name: str) -> None:
+        super().__init__()
+        self.observer, self.name = observer, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not all(math.isfinite(float(end)) for end in (x.amin(), x.amax())):
+            raise _NotFinite(self.name)
+        return self.observer(x)
+
+    def range(self) -> tuple[float, float]:
+        return self.observer.range()
+
+
 @torch.no_grad()
 def calibrate(
     network: QuantizedNetwork,
     batches: Iterable[Tensor],
     method: str = 'histogram',
     percentile: float = PERCENTILE,
+    names: Sequence[str] = (),
 ) -> int:
     """Set the activation ranges of a network from images; weights are quantized by their own largest magnitudes.
 
@@ -65,6 +86,8 @@ def calibrate(
         method (str): 'minmax' (the extremes of all images), 'average' (the mean of each batch's extremes), 'percentile'
             (the same without the outermost values) or 'histogram' (least squared error). Default: 'histogram'.
         percentile (float): For 'percentile', in percent. Default: 99.99.
+        names (Sequence[str]): A name for each batch, such as its image's file, for messages; it may
+            grow as the batches come.
 
     Returns:
         int: The number of images.
@@ -79,13 +102,14 @@ def calibrate(
         raise QuantizationError(f'percentile={percentile} was given; expected 50 < value <= 100.')
     modules = list(network.activations())
     for module in modules:
-        module.observer = _observer(module, method, percentile).to(module.min_val.device)
+        module.observer = _Finite(_observer(module, method, percentile), module.name).to(module.min_val.device)
     network.simulate(False)
     network.observe(True, in_evaluation=True)
     count = 0
     try:
-        for images in batches:
-            network.flat(images)
+        for index, images in enumerate(batches):
+            name = str(names[index]) if index < len(names) else f'Batch {index + 1}'
+            _observe(network, images, name)
             count += len(images)
         if not count:
             raise QuantizationError('There was no image to calibrate with.')
@@ -98,6 +122,22 @@ def calibrate(
     network.check_ranges()
     network.simulate(True)
     return count
+
+
+def _observe(network: QuantizedNetwork, images: Tensor, name: str) -> None:
+    try:
+        network.flat(images)
+    except _NotFinite as error:
+        (layer,) = error.args
+        if layer == 'images':
+            raise RangeError(
+                f'{name}: its values are NaN or infinite after preprocessing. Leave that image out, or mend its file '
+                'or the mean and std of the data preprocessor.'
+            ) from error
+        raise RangeError(
+            f'{name}: the values of {layer} are NaN or infinite on it, the first layer of which they are. The weights '
+            'of the checkpoint are damaged or have diverged: use an earlier one.'
+        ) from error
 
 
 def _observer(module: nn.Module, method: str, percentile: float) -> nn.Module:

@@ -4,7 +4,10 @@ import linecache
 import logging
 import operator
 import traceback
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -24,6 +27,9 @@ from .settings import EXAMPLE_SHAPE
 aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
 CHECK_SIZES = ((160, 224), (151, 217))
+EQUAL = ''  # no output differs
+#: Where mmcv's operators lie that are compiled.
+COMPILED_OPERATORS = '/mmcv/ops/'
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
 
 
@@ -33,11 +39,14 @@ class CapturedNetwork:
 
     Args:
         module (GraphModule): One input, the images; a flat tuple of tensors as output.
-        layout (OutputLayout): How the outputs nest, and their names.
+        layout (OutputLayout): How the outputs of evaluation nest, and their names.
         fixed_size (tuple[int | None, ...]): The sizes of N, C, H and W that the graph is bound to; None for any.
         size_divisor (int): What H and W must be multiples of.
         constants (dict[str, Tensor]): Tensors that the network computes with, but that are neither parameter nor
         buffer.
+        training_layout (OutputLayout, optional): How all outputs of the graph nest, where training has more of them
+            (auxiliary heads).
+        selected (tuple[int, ...], optional): Which of them evaluation puts out.
     """
 
     module: GraphModule
@@ -45,6 +54,12 @@ class CapturedNetwork:
     fixed_size: tuple[int | None, ...]
     constants: dict[str, Tensor]
     size_divisor: int = 1
+    training_layout: OutputLayout | None = None
+    selected: tuple[int, ...] | None = None
+
+    def for_evaluation(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Those of something that there is for each output of the graph that belong to evaluation."""
+        return values if self.selected is None else tuple(values[index] for index in self.selected)
 
 
 def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE) -> CapturedNetwork:
@@ -123,14 +138,22 @@ def _explain(error: Exception, dense: DenseNetwork) -> str:
     """Name the innermost module that could not be captured, and its line."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     names = {id(module): name for name, module in dense.named_modules() if name}
-    found = None
+    found = compiled = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_locals.get('self')
         if id(module) in names:
             found = module, frame.f_code.co_filename, line
+        if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
+            compiled = Path(frame.f_code.co_filename).stem
     if found is None:
         return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}'
     module, file, line = found
+    if compiled:
+        return (
+            f"{names[id(module)]} ({type(module).__name__}) is one of mmcv's compiled operators ({compiled}), which "
+            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place (as '
+            'dcn=None, or conv_cfg=None, for deformable convolutions), or leave the model in float (without QATHook).'
+        )
     return (
         f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
         f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
@@ -183,18 +206,23 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
     if not all(bound):
         sizes = [tuple(o if b else c for o, b, c in zip(own, bound, size, strict=True)) for size in CHECK_SIZES]
         faults = [_difference(captured, dense, size) for size in sizes]
-        if not any(faults):
+        if all(fault is None for fault in faults):  # too small for the network
+            larger = tuple(o if b else o + STRIDE for o, b in zip(own, bound, strict=True))
+            faults = [_difference(captured, dense, larger)]
+        if EQUAL in faults and not any(faults):
             return captured
         at_own = _difference(captured, dense, own)
-        if at_own is None and faults[0] is None:
+        if at_own == EQUAL and not any(faults):
+            return captured
+        if at_own == EQUAL and faults[0] == EQUAL:
             captured.size_divisor = STRIDE
             _say_bound(dense, example, f'multiples of {STRIDE}')
             return captured
-        if at_own is None:
+        if at_own == EQUAL:
             _say_bound(dense, example, f'{own[0]}x{own[1]} (height x width)')
             captured = _settle(_export(dense.train(), example, any_size=False), dense)
-    fault = _difference(captured, dense, own)
-    if fault is not None:
+    fault = _difference(captured, dense, own, required=True)
+    if fault:
         raise UnsupportedModelError(
             f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {fault} in '
             'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
@@ -209,44 +237,73 @@ def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
     return captured
 
 
-def _difference(captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int]) -> str | None:
-    """In evaluation mode, the output in which the graph differs from the network on images of a size; None if in none.
+def _difference(
+    captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int], required: bool = False
+) -> str | None:
+    """In evaluation mode, the output in which the graph differs from the network on images of a size.
 
-    A size that the network itself does not take says nothing.
+    ``EQUAL`` if in none; None for a size that the network itself does not take, which says nothing, unless it is
+    required to.
     """
-    images = torch.randn((captured.fixed_size[0] or 1, captured.fixed_size[1] or input_channels(dense), *size))
+    generator = torch.Generator().manual_seed(0)  # training goes on with the random numbers that it would have had
+    shape = (captured.fixed_size[0] or 1, captured.fixed_size[1] or input_channels(dense), *size)
+    images = torch.randn(shape, generator=generator)
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
         try:
             outputs = dense.eval()(images)
-        except (RuntimeError, ValueError, AssertionError):
+        except Exception as error:  # of whatever type: it is the model's own code
+            if required:
+                raise UnsupportedModelError(
+                    f'The network runs in training, but not in evaluation, on images of {size[0]}x{size[1]}: '
+                    f'{_explain(error, dense)}'
+                ) from error
             return None
-        count = len(pytree.tree_leaves(outputs))
-        if count != len(captured.layout.all_names):
-            raise UnsupportedModelError(
-                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) puts out '
-                f'{len(captured.layout.all_names)} tensors in training and {count} in evaluation (an auxiliary branch, '
-                'as those of DDRNet and PIDNet), so one graph cannot stand for both. Train the model in float, and '
-                'calibrate it (tools/calibrate.py).'
-            )
-        expected = captured.layout.flatten(outputs)
+        leaves = pytree.tree_leaves(outputs)
         try:
             found = evaluation_copy(captured.module)(images)
         except RuntimeError as error:
             return f'{captured.layout.names[0]} ({next(iter(str(error).splitlines()), "")})'
-    for name, one, other in zip(captured.layout.names, expected, found, strict=True):
-        if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max())):
+    if len(leaves) != len(captured.layout.all_names):
+        _select(captured, dense, outputs, found)
+    for name, one, other in zip(captured.layout.names, leaves, captured.for_evaluation(found), strict=True):
+        if not _close(one, other):
             return name
-    return None
+    return EQUAL
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def _select(captured: CapturedNetwork, dense: DenseNetwork, outputs: Any, found: Sequence[Tensor]) -> None:
+    """Find what evaluation puts out among what the graph does, which is all that training needs."""
+    leaves = pytree.tree_leaves(outputs)
+    selected: list[int] = []
+    for leaf in leaves:
+        equal = [index for index, value in enumerate(found) if index not in selected and _close(leaf, value)]
+        if not equal:
+            raise UnsupportedModelError(
+                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) puts out {len(found)} tensors '
+                f'in training and {len(leaves)} in evaluation, which are not among them, so one graph cannot stand for '
+                'both. Have the head put out in training what it does in evaluation, and more if it needs more.'
+            )
+        selected.append(equal[0])
+    every = captured.layout
+    names = tuple(every.all_names[index] for index in selected)
+    captured.layout = replace(OutputLayout.of(outputs, dense.head_name), all_names=names)
+    captured.training_layout, captured.selected = every, tuple(selected)
 
 
 def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     """Say to which sizes a graph is bound, and by which line of the network."""
-    other = torch.randn((*example.shape[:2], *CHECK_SIZES[0]), device=example.device)
+    larger = (size + STRIDE for size in example.shape[2:])
+    other = torch.zeros((*example.shape[:2], *larger), device=example.device)
     graphs = (_export(dense.train(), images).graph for images in (example, other))
     print_log(
         f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
-        'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant as example_shape.',
+        'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant: '
+        'QATHook(example_shape=…), or --example-shape of tools/calibrate.py.',
         logger='current',
         level=logging.WARNING,
     )

@@ -1,14 +1,19 @@
 """A checkpoint: one file, read once, and all that is asked about it; nothing else interprets what its meta says."""
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 from torch import nn
 
-from ..models.checkpoints import CheckpointError, StateDict, check_fit, classes_of, read_file, state_dict_of
+from ..engine.config import named_classes
+from ..engine.config_datasets import all_datasets
+from ..models.checkpoints import CheckpointError, StateDict, check_fit, dataset_meta_of, read_file, state_dict_of
 from .schedule import Phase
 from .settings import EXECUTIONS, NAME, QuantizationSettings
 
@@ -28,27 +33,32 @@ class Checkpoint:
         content (dict): What the file holds.
         source (str): Its name, for messages.
         digest (str, optional): The file's sha256.
+        classes (Sequence[str], optional): Names of its classes, in place of those that it notes itself.
     """
 
-    def __init__(self, content: dict, source: str, digest: str | None = None) -> None:
+    def __init__(
+        self, content: dict, source: str, digest: str | None = None, classes: Sequence[str] | None = None
+    ) -> None:
         self.content = content
+        self._classes = tuple(classes) if classes else None
         self.source = source
         self.digest = digest
         self._state_dict: StateDict | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> 'Checkpoint':
+    def open(cls, path: str | os.PathLike, classes: Sequence[str] | None = None) -> 'Checkpoint':
         """Read a file, once; code that it may hold does not run.
 
         Args:
             path (str | PathLike): A local file, or a URL or ``open-mmlab://`` name that mmengine resolves.
+            classes (Sequence[str], optional): Names of its classes, in place of those that it notes itself.
 
         Raises:
             FileNotFoundError: There is no such file.
             CheckpointError: It is truncated, not a checkpoint, or holds Python objects other than plain data.
         """
         content, digest = read_file(path)
-        return cls(content, str(path), digest)
+        return cls(content, str(path), digest, classes)
 
     # -- what it holds
 
@@ -70,13 +80,16 @@ class Checkpoint:
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
-        """Classes and colours of the data that it was trained with."""
-        return self.meta.get('dataset_meta')
+        """Classes and colours of the data that it was trained with; None if neither it nor anybody says them."""
+        noted = dataset_meta_of(self.content)
+        if self._classes is None or (noted and noted['classes'] == self._classes):
+            return noted
+        return dict(classes=self._classes)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The class names that it was trained with, or None."""
-        return classes_of(self.content)
+        return (self.dataset_meta or {}).get('classes') or None
 
     @property
     def quantized(self) -> bool:
@@ -103,6 +116,35 @@ class Checkpoint:
     def points(self) -> list[str | None] | None:
         """Where the phases of its training begin, or None."""
         return self.meta[META].get('points') if self.quantized else None
+
+    def dataset_meta_for(self, cfg: Config) -> dict[str, Any]:
+        """Classes and colours: those that it notes or that were given, else those of a config, which the log says.
+
+        Args:
+            cfg (Config): The config that it is used with.
+
+        Raises:
+            CheckpointError: Nothing says them, or more or fewer than the model has.
+        """
+        meta = self.dataset_meta
+        if meta is None:
+            meta = _meta_of_config(cfg)
+            if meta is None:
+                raise CheckpointError(
+                    f'{self.source} does not say which classes it was trained with (meta.dataset_meta or '
+                    'meta.CLASSES), and the data sets of the config name none. Give them in their order: --classes cat '
+                    'dog …'
+                )
+            _check_count(cfg, meta['classes'], f'{self.source} notes no classes, and the data sets of the config name')
+            names = ', '.join(meta['classes'][:5]) + (', …' if len(meta['classes']) > 5 else '')
+            print_log(
+                f'{self.source} notes no classes: it is taken for one of the {len(meta["classes"])} that the config '
+                f'names ({names}).',
+                logger='current',
+            )
+        elif self._classes is not None:
+            _check_count(cfg, self._classes, '--classes names')
+        return meta
 
     # -- how it is to be run
 
@@ -228,6 +270,42 @@ class Checkpoint:
         if isinstance(phase, Phase):
             note |= dict(reached=asdict(phase), points=points)
         self.content['meta'] = dict(self.meta, **{META: note | about})
+
+
+def _meta_of_config(cfg: Config) -> dict[str, Any] | None:
+    """Classes and colours that the data sets of a config name, or that its class of data sets has."""
+    names = named_classes(cfg)
+    for dataset in all_datasets(cfg):
+        own = dict(dataset.get('metainfo') or {})
+        if names is None and own.get('classes') is None:
+            built = (
+                DATASETS.get(str(dataset.get('type'))) if isinstance(dataset.get('type'), str) else dataset.get('type')
+            )
+            own = dict(getattr(built, 'METAINFO', None) or {})
+        if own.get('classes') is not None:
+            return own | dict(classes=tuple(own['classes']))
+    return None
+
+
+def _check_count(cfg: Config, classes: Sequence[str], who: str) -> None:
+    counts = set(_numbers_of_classes(cfg.model))
+    if counts and len(classes) not in counts:
+        expected = ' or '.join(map(str, sorted(counts)))
+        raise CheckpointError(
+            f'{who} {len(classes)} classes ({", ".join(map(str, classes[:5]))}{", …" if len(classes) > 5 else ""}), '
+            f'the model of the config has num_classes={expected}. Give the names of all, in their order: --classes cat '
+            'dog …'
+        )
+
+
+def _numbers_of_classes(node: Any) -> Iterator[int]:
+    if isinstance(node, Mapping):
+        if isinstance(node.get('num_classes'), int):
+            yield node['num_classes']
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _numbers_of_classes(value)
 
 
 def _check_settings(saved: QuantizationSettings, own: QuantizationSettings, source: str) -> None:

@@ -14,6 +14,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
 from .capture import set_mode
+from .constants import changes_operand, fold_constants, is_random
 from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
@@ -92,6 +93,8 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         GraphModule: With the quantizers still in it.
     """
     graph = network.program.copy_graph()
+    (output,) = (node for node in graph.nodes if node.op == 'output')
+    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
@@ -101,6 +104,8 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
     _erase_identities(module)
+    _merge_twins(module.graph)
+    fold_constants(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
@@ -146,6 +151,27 @@ def _erase_identities(module: GraphModule) -> None:
             graph.erase_node(node)
 
 
+def _merge_twins(graph: Graph) -> None:
+    """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
+    known: dict[tuple, Node] = {}
+    for node in list(graph.nodes):
+        if node.op not in ('call_function', 'call_module'):
+            continue
+        if changes_operand(node) or is_random(node) or _is_changed(node):
+            continue
+        twin = known.setdefault((node.op, node.target, _hashable(node.args), _hashable(node.kwargs)), node)
+        if twin is not node:
+            node.replace_all_uses_with(twin)
+            graph.erase_node(node)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple((key, _hashable(item)) for key, item in value.items())
+    # 1, 1.0 and True are equal, and other arguments
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else (type(value), value)
+
+
 def _is_whole(node: Node) -> bool:
     """Whether a node takes a part of a map that is all of it, as ``x[..., ::2]`` does in its first dimensions."""
     if node.target is not aten.slice.Tensor:
@@ -156,8 +182,7 @@ def _is_whole(node: Node) -> bool:
 
 def _is_changed(node: Node) -> bool:
     """Whether an operator writes into a tensor."""
-    schemas = (getattr(user.target, '_schema', None) for user in node.users)
-    return any(schema is not None and schema.is_mutable for schema in schemas)
+    return any(map(changes_operand, node.users))
 
 
 def _attributes(module: GraphModule) -> nn.Module:
@@ -173,10 +198,10 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
     norm = batch_norm_of(conv)
     quantizer = _quantizer_of(module, conv.args[1], WeightFakeQuantize)
     weight_node = conv.args[1].args[0] if quantizer is not None else conv.args[1]
-    if weight_node.op != 'get_attr':
-        return
-    weight = _value(module, weight_node)
-    bias = _value(module, conv.args[2]) if len(conv.args) > 2 else None
+    bias_node = conv.args[2] if len(conv.args) > 2 else None
+    if weight_node.op != 'get_attr' or (bias_node is not None and bias_node.op != 'get_attr'):
+        return  # computed from the images
+    weight, bias = _value(module, weight_node), _value(module, bias_node)
     if norm is not None:
         factor, shift = _affine(module, norm)
         weight, scale = folded_weight(weight, factor, 1 if conv.target in TRANSPOSED else 0, quantizer)
@@ -184,11 +209,14 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
     elif quantizer is not None:
-        scale, weight = quantizer.scale(weight).clone(), quantizer(weight)
+        scale = quantizer.scale(weight).clone()
     inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
     if quantizer is not None and inputs is not None:
         scale = quantizer.joined(scale_with_room(scale, bias, inputs))
         bias = rounded_bias(bias, inputs, scale)
+    if quantizer is not None:
+        # as the simulation rounds it: torch's own operator multiplies by 1 / scale, and ties fall elsewhere
+        weight = quantizer.with_scale(weight, scale)
     if bias is not None and (quantizer is not None or norm is not None):
         _set_argument(module, conv, 2, bias, f'{_plain(weight_node)}_folded_bias_{conv.name}')
     name = f'{_plain(weight_node)}_folded_{conv.name}'

@@ -159,6 +159,11 @@ def norm_in_passing(
     return nn.functional.conv2d(x, quantizer(weight), bias, groups=len(factor))
 
 
+def _joins(root: nn.Module, quantizer: Node) -> bool:
+    """Whether a weight is stored with other scales than it has in training: one that several convolutions share."""
+    return root.get_submodule(str(quantizer.target)).scheme.weight_granularity == 'tensor'
+
+
 def fold_norms(graph: Graph, root: nn.Module) -> None:
     """Change a graph in evaluation mode so that it folds its batch norms, and rounds its biases, in passing.
 
@@ -181,7 +186,7 @@ def fold_norms(graph: Graph, root: nn.Module) -> None:
             quantizer = quantizer_at(weight, WeightFakeQuantize)
             weight = weight if quantizer is None else weight.args[0]
             bias = conv.args[2] if len(conv.args) > 2 else None
-            if norm is None and (quantizer is None or bias is None):
+            if norm is None and (quantizer is None or (bias is None and not _joins(root, quantizer))):
                 continue
             arguments = (
                 weight,

@@ -63,7 +63,7 @@ def _inline_regions(module: GraphModule) -> None:
 
 def _refuse_out(graph: Graph) -> None:
     for node in graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._overloadname.endswith('out'):
+        if isinstance(node.target, torch._ops.OpOverload) and any(a.is_out for a in node.target._schema.arguments):
             raise UnsupportedModelError(
                 f'{(module_paths(node) or ["The network"])[-1]} writes into a tensor of its own in every step '
                 f'({node.target}), as spectral_norm does to compute its weight: no graph without it can be trained. '

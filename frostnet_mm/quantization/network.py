@@ -1,5 +1,6 @@
 """The dense network with simulated INT8 arithmetic: trained like the network itself, converted at the end."""
 
+import copy
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from torchao.quantization.pt2e.prepare import prepare
 
 from ..models.dense import DenseNetwork
 from .capture import CapturedNetwork, capture, set_mode
-from .errors import RangeError
+from .constants import value_of
+from .errors import QuantizationError, RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, fold_norms
 from .quantizer import (
@@ -35,6 +37,8 @@ class _Program:
         self.graph = prepared.graph
         self.meta = prepared.meta  # by which torchao knows a prepared graph
         self.layout = captured.layout
+        self.training_layout = captured.training_layout or captured.layout
+        self.for_evaluation = captured.for_evaluation
         self.fixed_size = captured.fixed_size
         self.size_divisor = captured.size_divisor
         self.fingerprint = fingerprint
@@ -45,7 +49,7 @@ class _Program:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each output."""
+        """A name for each output of evaluation."""
         return self.layout.names
 
     def forward(self, root: nn.Module, training: bool, update_norms: bool, folded: bool) -> Any:
@@ -156,10 +160,12 @@ class QuantizedNetwork(nn.Module):
 
     def weight_nodes(self) -> Iterator[tuple[WeightFakeQuantize, Tensor]]:
         """Each quantizer of a weight with the weight."""
-        for node in self.program.graph.nodes:
+        graph = self.program.copy_graph()
+        set_mode(graph, training=False, update_norms=False)
+        for node in graph.nodes:
             module = self._module_of(node)
             if isinstance(module, WeightFakeQuantize):
-                yield module, _get(self.__dict__['root'], str(node.args[0].target))
+                yield module, value_of(self.__dict__['root'], node.args[0])
 
     def check_ranges(self) -> None:
         """Raise an error that names each layer without a usable range.
@@ -197,10 +203,11 @@ class QuantizedNetwork(nn.Module):
         Returns:
             tuple: As :meth:`frostnet_mm.DenseNetwork.forward`.
         """
-        return self.program.layout.nest(self.flat(images))
+        layout = self.program.training_layout if self.training else self.program.layout
+        return layout.nest(self.flat(images))
 
     def flat(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the network; the outputs as a flat tuple in the order of ``program.names``."""
+        """Run the network; the outputs as a flat tuple in the order of ``program.names``, or all those of training."""
         self._check_size(images)
         for module in self.activations():
             module.begin_pass()
@@ -208,22 +215,25 @@ class QuantizedNetwork(nn.Module):
         # Evaluation computes what the converted network does, to the last digit; training needs the norms themselves.
         folded = self.simulating and not self.training
         forward = self.program.forward(root, self.training, self.training and not self.freeze_norms, folded)
-        return forward(root, images)
+        values = forward(root, images)
+        return values if self.training else self.program.for_evaluation(values)
 
     def _check_size(self, images: Tensor) -> None:
-        expected = self.program.fixed_size
-        if any(size is not None and size != found for size, found in zip(expected, images.shape, strict=True)):
+        expected, found = self.program.fixed_size, tuple(images.shape)
+        if any(size is not None and size != own for size, own in zip(expected, found, strict=True)):
             shown = tuple(size or 'any' for size in expected)
-            raise ValueError(
-                f'Images of shape {tuple(images.shape)} were given, but this network was captured for {shown}: '
-                'something in it depends on the size of the image. Resize the images to it, or capture with another '
-                'example_shape.'
+            raise QuantizationError(
+                f'Images of shape {found} were given, but this network was captured for {shown}: something in it '
+                'depends on the size of the image. Have the pipeline resize (and pad) the images to it, or capture '
+                f'the network for theirs: QATHook(example_shape=(2, 3, {found[2]}, {found[3]})) in training, '
+                f'--example-shape {found[2]} {found[3]} of tools/calibrate.py, and of tools/deploy.py with random '
+                'weights.'
             )
         divisor = self.program.size_divisor
-        if any(size % divisor for size in images.shape[2:]):
-            raise ValueError(
-                f'Images of shape {tuple(images.shape)} were given, but this network was captured for heights and '
-                f'widths that are multiples of {divisor}: set pad_size_divisor={divisor} of the data preprocessor.'
+        if any(size % divisor for size in found[2:]):
+            raise QuantizationError(
+                f'Images of shape {found} were given, but this network was captured for heights and widths that are '
+                f'multiples of {divisor}: set pad_size_divisor={divisor} of the data preprocessor.'
             )
 
     # -- building
@@ -251,8 +261,7 @@ class QuantizedNetwork(nn.Module):
             norm = batch_norm_of(node) if is_convolution(node) else None
             quantizer = self._module_of(node.args[1]) if norm is not None else None
             if isinstance(quantizer, WeightFakeQuantize):
-                names = [None if argument is None else str(argument.target) for argument in norm.args[1:5]]
-                quantizer.norm_factor = _NormFactor(root, names, norm.args[7])
+                quantizer.norm_factor = _NormFactor(root, norm)
 
     def _make_weights_learnable(self) -> None:
         for module, weight in self.weight_nodes():
@@ -265,16 +274,18 @@ class _NormFactor:
 
     Args:
         root (nn.Module): What the graph reads.
-        names (list[str | None]): Of its weight, bias, mean and variance in it.
-        eps (float): Of the norm.
+        norm (Node): The batch norm in the graph, which copies of a network share.
     """
 
-    def __init__(self, root: nn.Module, names: list[str | None], eps: float) -> None:
-        self.root, self.names, self.eps = root, names, eps
+    def __init__(self, root: nn.Module, norm: Node) -> None:
+        self.root, self.norm = root, norm
+
+    def __deepcopy__(self, memo: dict) -> '_NormFactor':
+        return _NormFactor(copy.deepcopy(self.root, memo), self.norm)
 
     def __call__(self) -> Tensor:
-        values = (None if name is None else _get(self.root, name) for name in self.names)
-        return affine_of(*values, self.eps)[0].detach()
+        values = (None if node is None else value_of(self.root, node) for node in self.norm.args[1:5])
+        return affine_of(*values, self.norm.args[7])[0].detach()
 
 
 def _calls(graph: Graph, target: Any) -> int:
@@ -290,11 +301,6 @@ def _drop_rectifiers(graph: Graph, root: nn.Module) -> None:
                 rectifier = node.args[0]
                 node.args = (rectifier.args[0],)
                 graph.erase_node(rectifier)
-
-
-def _get(root: nn.Module, name: str) -> Tensor:
-    parent, _, leaf = name.rpartition('.')
-    return getattr(root.get_submodule(parent), leaf)
 
 
 def _add_nested(parent: nn.Module, name: str, module: nn.Module) -> None:

@@ -243,12 +243,14 @@ class DenseQuantizer(Quantizer):
 
     def _annotate_convolution(self, node: Node, skip_output: set[Node]) -> None:
         weight, axis = node.args[1], 0
-        if depends_on_images(weight):
-            return
+        bias = node.args[2] if len(node.args) > 2 else None
+        if depends_on_images(weight) or (bias is not None and depends_on_images(bias)):
+            return  # no integers can be stored for it
         if node.target in TRANSPOSED:
-            if groups_of_transposed(node) != 1:
+            user = _single_user(node)
+            if groups_of_transposed(node) != 1 and (user is None or user.target not in BATCH_NORM):
                 return  # its output channels lie in two dimensions of the weight
-            axis = 1
+            axis = 1  # with groups, the channels of the same place in each share a scale
         inputs = {node.args[0]: self.activation, weight: self._weight(node, axis)}
         node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         last = batch_norm_of(node) or node

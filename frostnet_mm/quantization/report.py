@@ -10,6 +10,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from .constants import varying
 from .network import QuantizedNetwork
 from .quantizer import (
     ADDS,
@@ -42,7 +43,7 @@ class FloatOperators:
 def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
     """List the operators that compute in float, each of which costs a dequantization and a quantization.
 
-    Computations on sizes, and views of an output that leaves the network, are not listed.
+    Computations on sizes or on parameters alone, and views of an output that leaves the network, are not listed.
 
     Args:
         network (QuantizedNetwork): The network.
@@ -51,8 +52,9 @@ def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
         list[FloatOperators]: By kind, the most frequent first.
     """
     found: dict[str, list[str]] = {}
+    changing = varying(network.program.graph)
     for node in network.program.graph.nodes:
-        if _is_computation(node) and not _computes_in_integers(network, node):
+        if node in changing and _is_computation(node) and not _computes_in_integers(network, node):
             found.setdefault(node.target._schema.name.split('::')[1].rstrip('_'), []).append(_module_name(node))
     groups = [FloatOperators(kind, len(names), tuple(dict.fromkeys(names))) for kind, names in found.items()]
     return sorted(groups, key=lambda group: -group.count)
@@ -73,8 +75,9 @@ def int8_share(network: QuantizedNetwork) -> float:
         ValueError: The network has no convolution.
     """
     quantized = total = 0
+    changing = varying(network.program.graph)
     for node in network.program.graph.nodes:
-        macs = _macs(node)
+        macs = _macs(node) if node in changing else 0
         total += macs
         if macs and is_convolution(node):
             quantized += macs * _reads_integers(network, node)

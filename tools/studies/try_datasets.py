@@ -140,7 +140,7 @@ def judge(code: int | None, log: Path) -> tuple[str, str]:
     """Outcome of a step, and the message that goes with it."""
     text = log.read_text(errors='replace')
     message = re.search(r'^error: (.*)', text, re.MULTILINE | re.DOTALL)
-    problems = re.findall(r'^ *(?:PROBLEM: |not read: )(.*)', text, re.MULTILINE)
+    problems = re.findall(r'^ *(?:PROBLEM: |failed: )(.*)', text, re.MULTILINE)
     said = ' '.join((message.group(1) if message else '; '.join(problems)).split())
     if code is None:
         return 'HANG', text[-200:]

@@ -10,8 +10,6 @@ from .base import DeviceEngine, Run
 
 #: onnxruntime's key for INT8 products that cannot saturate on x86 CPUs without VNNI.
 SATURATION_FREE = 'session.x64quantprecision'
-#: Its key for passes to leave out, and the pass that quantizes weights which were trained in float.
-LEFT_OUT, QUANTIZES_FLOAT_WEIGHTS = 'optimization.disable_specified_optimizers', 'WeightBiasQuantization'
 
 
 class OnnxRuntime(DeviceEngine):
@@ -67,7 +65,7 @@ def saturation_free_session(settings: Any) -> Any:
 
     It then makes weights of more than 7 bits unsigned and multiplies in 16 bits. That is slower, also where nothing can
     saturate, so such CPUs are left alone. Where the system does not tell (Windows, macOS on Intel), being right comes
-    first. Layers that stay in float keep their weights: onnxruntime would quantize those between quantized tensors.
+    first.
 
     Args:
         settings (onnxruntime.SessionOptions): Changed in place, unless they say themselves which products to take.
@@ -75,14 +73,11 @@ def saturation_free_session(settings: Any) -> Any:
     Returns:
         onnxruntime.SessionOptions: The same.
     """
-    entries = {LEFT_OUT: QUANTIZES_FLOAT_WEIGHTS}
     if saturation.cpu_saturates() is not False:
-        entries[SATURATION_FREE] = '1'
-    for key, value in entries.items():
         try:
-            settings.get_session_config_entry(key)
+            settings.get_session_config_entry(SATURATION_FREE)
         except RuntimeError:  # not set
-            settings.add_session_config_entry(key, value)
+            settings.add_session_config_entry(SATURATION_FREE, '1')
     return settings
 
 
