@@ -28,8 +28,12 @@ OPTIONS = {
     'test_dataloader.dataset.pipeline.1.keep_ratio': True,
 }
 CHECKED = dict(
-    bake={'model.data_preprocessor.pad_value': 114},
-    bake_pixels={'model.data_preprocessor.pad_value': 1.5},
+    bake={'model.data_preprocessor.pad_value': -3.0},
+    bake_pixels={  # 210 in each channel, so that nothing is rounded
+        'model.data_preprocessor.pad_value': 1.5,
+        'model.data_preprocessor.mean': [120.0] * 3,
+        'model.data_preprocessor.std': [60.0] * 3,
+    },
     decode={'model.test_cfg.min_bbox_size': 12},
     decode_agnostic={'model.test_cfg.nms.class_agnostic': True},
 )

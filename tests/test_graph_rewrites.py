@@ -12,7 +12,6 @@ from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.benchmark.measure.machine import describe_machine
-from frostnet_mm.deploy.onnx.rewrites.integer_biases import integer_biases
 from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
 from frostnet_mm.deploy.onnx.rewrites.space_to_depth import rearranged, space_to_depth
 from frostnet_mm.deploy.onnx.rewrites.untie_weights import untie_weights
@@ -115,22 +114,6 @@ def test_blocks_by_hand():
     assert put.input[0] == 'images' and 'q' not in makers
 
 
-def test_integer_biases_let_layers_run_in_integers(tmp_path):
-    """With the pass left out that makes biases integers, and weights that are to stay floats too."""
-    model = network([1, 3, 32, 48], weights(8, 3, 3, 3), dict(kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4))
-    images = np.random.default_rng(2).uniform(-3, 3, (1, 3, 32, 48)).astype(np.float32)
-    kinds, results = [], []
-    for _ in range(2):
-        options = saturation_free_session(onnxruntime.SessionOptions())
-        options.optimized_model_filepath = str(tmp_path / 'optimized.onnx')
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
-        kinds.append({node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node})
-        results.append(session.run(None, {'images': images})[0].astype(int))
-        integer_biases(model)
-    assert 'QLinearConv' not in kinds[0] and 'QLinearConv' in kinds[1] and 'Conv' not in kinds[1]
-    assert np.abs(results[0] - results[1]).max() <= 1 and integer_biases(model) == []
-
-
 @pytest.mark.parametrize(
     'shape, options, channels',
     [
@@ -227,11 +210,10 @@ def test_rewrites_are_timed_one_after_the_other(tmp_path, capsys):
     )
     assert run_tool('studies/benchmark_rewrites', '--network', path, '--rounds', 2) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if ' ms' in line]
-    assert len(lines) == 8 and [line for line in lines if '(1 operators)' in line] == [lines[4], lines[6]]
-    assert lines[4].startswith('+ space_to_depth') and lines[6].startswith('+ integer_biases')
+    assert len(lines) == 7 and [line for line in lines if '(1 operators)' in line] == [lines[4]]
+    assert lines[4].startswith('+ space_to_depth')
     model = onnx.load(path)
     space_to_depth(model)
-    integer_biases(model)
     onnx.save(model, path)
     assert run_tool('studies/benchmark_rewrites', '--network', path) != 0  # nothing to change
 

@@ -22,10 +22,7 @@ from ..device import (
     DeploymentError,
     SaturationWarning,
     channels_of,
-    compare_outputs,
-    open_network,
     padding_pixel,
-    read_deployment,
     warn_of_saturation,
 )
 from ..engine.config import load_config
@@ -33,12 +30,13 @@ from ..files import write_text
 from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
 from .engines import Engine, LayerTime, count_operators, engine_names, engine_of
-from .flat_network import Normalization, pixels_last, traceable
+from .flat_network import Normalization, pixels_last
 from .heads.describe import describe_model, resize_and_pad
-from .heads.onnx_decoding import GEOMETRY, NAMES, OUTPUTS, image_size, with_decoding
 from .loaded_model import LoadedModel, load_for_deployment
-from .verification import predictions, verify
-from .verification.images import VerificationImage, input_size, verification_images
+from .onnx.export import read_onnx
+from .verification.deployment import append_decoding, verify_network, verify_surroundings
+from .verification.images import input_size, verification_images
+from .verification.verify import write_check
 
 DEVICE = Path(device.__file__).parent
 DEVICE_FOLDER = 'frostnet_device'  # in a deployment; predictor.py knows the name
@@ -150,7 +148,7 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
     baked = None
     if options.bake:
         settings['baked'] = True
-        baked = Normalization(tuple(settings['mean']), tuple(settings['std']), settings['bgr_to_rgb'])
+        baked = Normalization.of(settings)
     example, dynamic = _example(settings, options)
     if baked is not None and example.dtype != torch.uint8:
         print(PIXELS.format(value=settings['pad_value'], channels=len(baked.mean)), flush=True)
@@ -169,13 +167,14 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
         images = verification_images(source, paths, description, example, dynamic)
         description |= _measure(source, engine, folder, [image.raw for image in images])
         if options.check:
-            description['verification'], compared = _verify(source, engine, folder, images, baked, options)
+            kind = 'images' if source.has_data or options.images else 'noise'
+            description['verification'], compared = verify_network(source, engine, folder, images, baked, kind)
             size = None if dynamic else input_size(example)
-            description['verification'] |= _compare_with_mm(source, description, images, baked, size)
+            description['verification'] |= verify_surroundings(source, description, images, size)
             if not options.decode:
-                description['files'] |= verify.write_check(folder, description, images[0], *compared)
+                description['files'] |= write_check(folder, description, images[0], *compared)
         if options.decode:
-            description |= _append_decoding(description, engine, folder, images)
+            description |= append_decoding(description, engine, folder, images)
         _save(description, folder)
         _replace(folder, out)
     except BaseException:
@@ -307,7 +306,7 @@ def _measure(source: LoadedModel, engine: Engine, folder: Path, inputs: list[np.
     macs = count_macs(source.float_network, torch.zeros(1, channels, height, width))
     layers: list[LayerTime] = engine.profile(folder, inputs[:1])
     model = dict(source.facts, macs=macs, macs_shape=[int(height), int(width)])
-    onnx_model = _onnx_of(folder)
+    onnx_model = read_onnx(folder)
     return dict(
         model=model,
         int8_share=source.int8_share,
@@ -315,116 +314,3 @@ def _measure(source: LoadedModel, engine: Engine, folder: Path, inputs: list[np.
         engine_int8_share=None if onnx_model is None or not layers else engine_int8_share(onnx_model, layers),
         operators=count_operators(layers),
     )
-
-
-def _compare_with_mm(
-    source: LoadedModel,
-    description: dict,
-    images: Sequence[VerificationImage],
-    baked: Normalization | None,
-    size: tuple[int, int] | None,
-) -> dict[str, float]:
-    """What surrounds the network, against mm's own pipeline, on an image in several sizes; the network is torch's.
-
-    Raises:
-        DeploymentError: The boxes or label maps are others.
-    """
-    if description['decoding'] is None:
-        return {}
-    alone = description | dict(input=description['input'] | dict(shape=[1, *description['input']['shape'][1:]]))
-    share = predictions.require_equal(
-        predictions.predictor_of(predictions.reference_of(source.network, baked), alone),
-        predictions.mm_predictor(source, size),
-        predictions.other_sizes(images[0].pixels),
-        predictions.SHARE,
-        'predictor.py',
-        "mm's own pipeline",
-    )
-    return dict(predicted_share=share)
-
-
-def _append_decoding(description: dict, engine: Engine, folder: Path, images: Sequence[VerificationImage]) -> dict:
-    """Replace the network of a verified deployment by one that decodes, and compare the boxes.
-
-    Raises:
-        DeploymentError: The engine or the head has no such form, or finds other boxes.
-    """
-    if description['decoding'] is None:
-        raise DeploymentError(f'{description["no_decoding"]}: leave --with-decode out.')
-    pixels = predictions.other_sizes(images[0].pixels)
-    content = (folder / 'network.onnx').read_bytes()
-    if description['decoding']['kind'] in ('anchors', 'points'):
-        size = image_size(description['preprocessing'], description['decoding'])
-    else:
-        size = None
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for name in description['files']:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, Path(scratch) / name)
-        plain = open_network(scratch, description)
-        files = engine.write_onnx(with_decoding(content, description['decoding'], size), folder)
-        changed = description | dict(
-            files={name: sha256((folder / name).read_bytes()).hexdigest() for name in files},
-            outputs=[dict(name=name) for name in NAMES],
-            decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=description['decoding']['score_threshold']),
-        )
-        if size is None:
-            changed['geometry_input'] = GEOMETRY
-        network = open_network(folder, changed)
-        share = predictions.require_equal(
-            predictions.predictor_of(network, changed),
-            predictions.predictor_of(plain, description),
-            pixels,
-            predictions.DECODED_SHARE,
-            f'{engine.name} with decoding',
-            'NumPy',
-        )
-        for opened in (network, plain):
-            opened.close()
-    changed['verification'] = dict(description.get('verification', {}), decoded_share=share)
-    return changed
-
-
-def _onnx_of(folder: Path):
-    path = folder / 'network.onnx'
-    if not path.is_file():
-        return None
-    import onnx
-
-    return onnx.load(path)
-
-
-@torch.no_grad()
-def _verify(
-    source: LoadedModel,
-    engine: Engine,
-    folder: Path,
-    images: Sequence[VerificationImage],
-    baked: Normalization | None,
-    options: DeployOptions,
-) -> tuple[dict, tuple[list[np.ndarray], list[np.ndarray]]]:
-    """Run the deployment on the images and compare.
-
-    Returns:
-        tuple[dict, tuple[list[ndarray], list[ndarray]]]: What ``deploy.json`` says of it; and for the first image the
-        outputs of the reference and of the float network.
-
-    Raises:
-        DeploymentError: It deviates beyond the bounds.
-    """
-    network = open_network(folder, read_deployment(folder))
-    found = [network(image.raw) for image in images]
-    network.close()
-    pixels = baked is not None and source.precision == 'float'  # its padding is rounded to half a grey level
-    runs = [traceable(run, baked) if pixels else run for run in (source.network, source.float_network)]
-    inputs = [torch.from_numpy(image.raw if pixels else image.normalized) for image in images]
-    expected, in_float = ([[value.numpy() for value in run(each)] for each in inputs] for run in runs)
-    outputs = compare_outputs(source.network.names, found, expected, in_float)
-    model = _onnx_of(folder)
-    layers = []
-    if model is not None:
-        layers = verify.check_layers(engine, model, traceable(source.network, baked), images[0].raw)
-    print(verify.describe(outputs, layers))
-    verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
-    kind = 'images' if source.has_data or options.images else 'noise'
-    return verify.summarize(outputs, layers, len(images), kind), (expected[0], in_float[0])

@@ -118,6 +118,15 @@ class Normalization:
     std: tuple[float, ...]
     flip: bool
 
+    @classmethod
+    def of(cls, settings: dict) -> 'Normalization':
+        """That of a deployment's ``preprocessing``."""
+        return cls(tuple(settings['mean']), tuple(settings['std']), settings['bgr_to_rgb'])
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Pixels (N, H, W, channels) to what a network without it takes, float32 (N, channels, H, W)."""
+        return _normalized(images, *_normalizing_convolution(self).values())
+
 
 def pixels_last(shape: Sequence[int]) -> bool:
     """Whether the shape of a network's input is (N, H, W, channels): no image is so narrow."""
@@ -159,8 +168,11 @@ class _Baked(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = images.permute(0, 3, 1, 2).to(torch.float32)
-        return self.network(torch.conv2d(x, self.baked_weight, self.baked_bias))
+        return self.network(_normalized(images, self.baked_weight, self.baked_bias))
+
+
+def _normalized(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.conv2d(images.permute(0, 3, 1, 2).to(torch.float32), weight, bias)
 
 
 def _normalizing_convolution(baked: Normalization) -> dict[str, Tensor]:

@@ -132,7 +132,7 @@ def load_for_deployment(
     if precision not in PRECISIONS:
         raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
     if checkpoint is None:
-        shape = None if example_shape is None else (2, input_channels(model), *example_shape)
+        shape = None if example_shape is None else (2, 3, *example_shape)
         settings = QuantizationSettings.of(preset, example_shape=shape, weight_bits=weight_bits or 8)
         settings = settings if precision == 'int8' else None
         model, cfg = _random_model(config, cfg_options, settings, size)

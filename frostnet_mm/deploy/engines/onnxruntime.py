@@ -12,7 +12,6 @@ from ...device import read_deployment, saturation_free_session
 from ...registry import ENGINES
 from ..onnx.rewrites.float_weights import keep_float_weights
 from ..onnx.rewrites.global_pooling import use_global_pools
-from ..onnx.rewrites.integer_biases import integer_biases
 from ..onnx.rewrites.integer_matmul import integer_matmul
 from ..onnx.rewrites.pad_depthwise import pad_depthwise
 from ..onnx.rewrites.space_to_depth import space_to_depth
@@ -27,7 +26,6 @@ REWRITES = (
     pad_depthwise,
     space_to_depth,
     integer_matmul,
-    integer_biases,
     keep_float_weights,
 )
 

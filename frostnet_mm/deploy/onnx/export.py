@@ -4,8 +4,10 @@ import ast
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -186,3 +188,13 @@ def _forget_origin(model: Any) -> None:
         node.doc_string = ''
     graph.name = 'dense network'
     model.producer_name, model.producer_version = 'frostnet_mm', __version__
+
+
+def read_onnx(folder: str | os.PathLike) -> Any | None:
+    """The network of a deployment as an ``onnx.ModelProto``; None if its engine reads another format."""
+    path = Path(folder) / 'network.onnx'
+    if not path.is_file():
+        return None
+    import onnx
+
+    return onnx.load(path)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ...apis.inference import build_pipeline
 from ...device import DeploymentError, preprocess, with_channels
-from ..flat_network import pixels_last
+from ..flat_network import Normalization, pixels_last
 from ..loaded_model import LoadedModel
 
+INPUT_BOUND = 0.02  # of a grey level, in an engine's or torch's float32
 _NOISE_IMAGES = 4  # where there are no files: one alone says little of an output of few elements
 
 
@@ -26,11 +27,14 @@ class VerificationImage:
         pixels (ndarray): uint8 (H, W, channels), as it was read.
         raw (ndarray): What the deployment gives its network, baked or not.
         normalized (ndarray): What mm gives the network, float32 (N, channels, H, W).
+        filled (tuple[int, int]): Height and width of that which the test pipeline made of the image; the rest is the
+            data preprocessor's padding.
     """
 
     pixels: np.ndarray
     raw: np.ndarray
     normalized: np.ndarray
+    filled: tuple[int, int]
 
 
 def verification_images(
@@ -67,7 +71,7 @@ def verification_images(
     if dynamic:
         return images
     count = len(example)
-    return [VerificationImage(i.pixels, np.repeat(i.raw, count, 0), np.repeat(i.normalized, count, 0)) for i in images]
+    return [replace(i, raw=np.repeat(i.raw, count, 0), normalized=np.repeat(i.normalized, count, 0)) for i in images]
 
 
 def input_size(example: Tensor) -> tuple[int, int]:
@@ -118,14 +122,50 @@ def mm_padding(model: nn.Module, size: tuple[int, int] | None) -> Iterator[None]
         preprocessor.test_cfg = before
 
 
+def require_equal_inputs(
+    source: LoadedModel, pixels: np.ndarray, description: dict, size: tuple[int, int] | None
+) -> None:
+    """Compare what a deployment gives its network with what mm gives it; an image that does not fit passes.
+
+    Args:
+        source (LoadedModel): The model.
+        pixels (ndarray): uint8 (H, W, channels).
+        description (dict): Of the deployment.
+        size (tuple[int, int], optional): Height and width of the network's input; None for any.
+
+    Raises:
+        DeploymentError: They differ, by more than padding with whole pixels costs.
+    """
+    try:
+        image = _prepared(source, pixels, description, size)
+    except DeploymentError:
+        return
+    found, settings = torch.from_numpy(image.raw), description['preprocessing']
+    if settings['baked']:
+        found = Normalization.of(settings).apply(found)
+    difference = np.abs(found.numpy() - image.normalized) * np.asarray(settings['std']).reshape(1, -1, 1, 1)
+    height, width = image.filled
+    bound = np.full(difference.shape[2:], INPUT_BOUND)
+    if image.raw.dtype == np.uint8:
+        bound[height:] = bound[:, width:] = INPUT_BOUND + 0.5
+    if (difference > bound).any():
+        index = np.unravel_index((difference - bound).argmax(), difference.shape)
+        row, column = int(index[2]), int(index[3])
+        raise DeploymentError(
+            f'An image of {pixels.shape[1]}x{pixels.shape[0]} pixels (width x height) reaches the network otherwise '
+            f"than through mm's own pipeline: by {difference[index]:.2f} grey levels at row {row}, column {column}, "
+            f'expected at most {bound[row, column]:g}.'
+        )
+
+
 def _prepared(
     source: LoadedModel, pixels: np.ndarray, description: dict, size: tuple[int, int] | None
 ) -> VerificationImage:
-    raw, _ = preprocess(with_channels(pixels, pixels.shape[2]), description)
+    raw, geometry = preprocess(with_channels(pixels, pixels.shape[2]), description)
     with mm_padding(source.model, size):
         batch = mm_batch(source, pixels, size)
         normalized = source.model.data_preprocessor(batch, False)['inputs'][:1]
-    return VerificationImage(pixels, raw, normalized.contiguous().numpy())
+    return VerificationImage(pixels, raw, normalized.contiguous().numpy(), geometry.image)
 
 
 def _noise(source: LoadedModel, pixels: np.ndarray, description: dict) -> VerificationImage:
@@ -134,4 +174,4 @@ def _noise(source: LoadedModel, pixels: np.ndarray, description: dict) -> Verifi
     normalized = data['inputs'].contiguous().numpy()
     baked = description['preprocessing']['baked']
     raw = pixels[None].astype(description['input']['dtype']) if baked else normalized
-    return VerificationImage(pixels, raw, normalized)
+    return VerificationImage(pixels, raw, normalized, pixels.shape[:2])

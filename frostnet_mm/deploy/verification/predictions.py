@@ -8,12 +8,13 @@ import torch
 from ...apis.inference import plain_result
 from ...device import DeploymentError, Detections, LabelMap, Network, decode, geometry_values, preprocess
 from ...models.dense import attached, detached
-from ..flat_network import FlatNetwork, Normalization, traceable
+from ..flat_network import FlatNetwork
 from ..loaded_model import LoadedModel
 from .images import mm_batch, mm_padding
 
 SHARE = 0.95  # of the boxes or pixels: ties between equal scores are decided in another order
 DECODED_SHARE = 0.98  # the same engine twice
+_NOISE = 1e-3
 #: Height and width of copies of an image that are predicted too, as shares of its own: smaller, of odd sizes.
 SMALLER = ((1.0, 1.0), (0.61, 0.43), (0.37, 0.71))
 
@@ -39,15 +40,28 @@ def predictor_of(network: Network | Callable, description: dict) -> Predict:
     return predict
 
 
-def reference_of(network: FlatNetwork, baked: Normalization | None) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """The network that is deployed, as torch computes it."""
-    module = traceable(network, baked)
+def without_ties(network: FlatNetwork) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A network as torch computes it, with outputs of which no two are equal: which of two equal scores comes first is
+    decided by chance.
+    """
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
-            return [value.numpy() for value in module(torch.from_numpy(images))]
+            return [value.numpy() for value in _without_ties(network(torch.from_numpy(images)))]
 
     return run
+
+
+def _without_ties(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Outputs with a thousandth of their spread in noise, the same for each image of a batch."""
+    generator = torch.Generator().manual_seed(0)
+    changed = []
+    for output in outputs:
+        noise = torch.rand(output.shape[1:], generator=generator) - 0.5
+        dims = tuple(range(1, output.dim()))
+        spread = output.amax(dims, keepdim=True) - output.amin(dims, keepdim=True)
+        changed.append(output + noise * spread * _NOISE)
+    return changed
 
 
 def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
@@ -61,7 +75,7 @@ def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
 
     def execute(images: torch.Tensor) -> tuple:
         with detached(source.model):  # in float the network is the model's own modules
-            return layout.nest(list(source.network(images)))
+            return layout.nest(_without_ties(source.network(images)))
 
     def predict(pixels: np.ndarray) -> Detections | LabelMap:
         model = source.model
