@@ -263,11 +263,11 @@ def _detection(model: nn.Module) -> dict:
 
 def _require_known(test_cfg: ConfigDict, known: Sequence[str], head: str) -> None:
     """Refuse a test_cfg with a key that decoding outside mm would leave out of account."""
-    unknown = [key for key in test_cfg if key not in known]
+    unknown = [f'test_cfg.{key}={test_cfg[key]!r}' for key in test_cfg if key not in known]
     if unknown:
-        raise ConfigError(
-            f'A deployment does not know {", ".join(f"test_cfg.{key}={test_cfg[key]!r}" for key in unknown)} of '
-            f'{head}; expected only {", ".join(known)}. Take it out of the config if nothing reads it.'
+        raise _NoDecodingError(
+            f'{", ".join(unknown)} of {head} is unknown outside mm, expected only {", ".join(known)}; take it out of '
+            'the config if nothing reads it'
         )
 
 
