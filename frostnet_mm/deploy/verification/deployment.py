@@ -93,7 +93,7 @@ def verify_surroundings(
         input=dict(name='images', shape=shape, dtype='float32'), preprocessing=settings | dict(baked=False)
     )
     share = predictions.require_equal(
-        predictions.predictor_of(predictions.without_ties(source.network), alone),
+        predictions.predictor_of(predictions.torch_network(source), alone),
         predictions.mm_predictor(source, size),
         pixels,
         predictions.SHARE,

@@ -8,7 +8,6 @@ import torch
 from ...apis.inference import plain_result
 from ...device import DeploymentError, Detections, LabelMap, Network, decode, geometry_values, preprocess
 from ...models.dense import attached, detached
-from ..flat_network import FlatNetwork
 from ..loaded_model import LoadedModel
 from .images import mm_batch, mm_padding
 
@@ -40,28 +39,39 @@ def predictor_of(network: Network | Callable, description: dict) -> Predict:
     return predict
 
 
-def without_ties(network: FlatNetwork) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A network as torch computes it, with outputs of which no two are equal: which of two equal scores comes first is
-    decided by chance.
+def comparable(source: LoadedModel, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """A network's outputs as the boxes of two implementations can be compared for.
+
+    Of equal scores chance decides which comes first, so they get noise of a thousandth of their spread; the same for
+    each image of a batch. Outputs of random weights may be so large that all scores are 1 and all boxes endless: they
+    are brought to a mean of 0 and a deviation of 1.
+
+    Args:
+        source (LoadedModel): The model.
+        outputs (Sequence[Tensor]): What its network puts out, (N, ...) each.
+
+    Returns:
+        list[Tensor]: Of the same shapes.
     """
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        with torch.no_grad():
-            return [value.numpy() for value in _without_ties(network(torch.from_numpy(images)))]
-
-    return run
-
-
-def _without_ties(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Outputs with a thousandth of their spread in noise, the same for each image of a batch."""
-    generator = torch.Generator().manual_seed(0)
-    changed = []
+    generator, changed = torch.Generator().manual_seed(0), []
     for output in outputs:
-        noise = torch.rand(output.shape[1:], generator=generator) - 0.5
         dims = tuple(range(1, output.dim()))
+        if source.facts['random_weights']:
+            output = (output - output.mean(dims, keepdim=True)) / output.std(dims, keepdim=True).clamp(min=1e-6)
+        noise = torch.rand(output.shape[1:], generator=generator) - 0.5
         spread = output.amax(dims, keepdim=True) - output.amin(dims, keepdim=True)
         changed.append(output + noise * spread * _NOISE)
     return changed
+
+
+def torch_network(source: LoadedModel) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The network that is deployed, as torch computes it, with comparable outputs."""
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [value.numpy() for value in comparable(source, source.network(torch.from_numpy(images)))]
+
+    return run
 
 
 def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
@@ -75,7 +85,7 @@ def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
 
     def execute(images: torch.Tensor) -> tuple:
         with detached(source.model):  # in float the network is the model's own modules
-            return layout.nest(_without_ties(source.network(images)))
+            return layout.nest(comparable(source, source.network(images)))
 
     def predict(pixels: np.ndarray) -> Detections | LabelMap:
         model = source.model
