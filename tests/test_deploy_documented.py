@@ -11,7 +11,6 @@ LESS = {
     'yolox': {'model.test_cfg.score_thr': 0.2},
     'rtmdet': FEW,
     'fcos': FEW | {'model.test_cfg.score_thr': 0.0},
-    'bisenetv2': {},
 }
 
 

@@ -85,7 +85,8 @@ def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
 
     def execute(images: torch.Tensor) -> tuple:
         with detached(source.model):  # in float the network is the model's own modules
-            return layout.nest(comparable(source, source.network(images)))
+            outputs = comparable(source, source.network(images[:1]))  # the first result counts
+        return layout.nest([output.expand(len(images), *output.shape[1:]) for output in outputs])
 
     def predict(pixels: np.ndarray) -> Detections | LabelMap:
         model = source.model
