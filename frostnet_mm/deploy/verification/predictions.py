@@ -13,7 +13,7 @@ from .images import mm_batch, mm_padding
 
 SHARE = 0.95  # of the boxes or pixels: ties between equal scores are decided in another order
 DECODED_SHARE = 0.98  # the same engine twice
-_NOISE = 1e-3
+_NOISE, _LEAST_NOISE = 1e-3, 1e-2
 #: Height and width of copies of an image that are predicted too, as shares of its own: smaller, of odd sizes.
 SMALLER = ((1.0, 1.0), (0.61, 0.43), (0.37, 0.71))
 
@@ -42,8 +42,8 @@ def predictor_of(network: Network | Callable, description: dict) -> Predict:
 def comparable(source: LoadedModel, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """A network's outputs as the boxes of two implementations can be compared for.
 
-    Of equal scores chance decides which comes first, so they get noise of a thousandth of their spread; the same for
-    each image of a batch. Outputs of random weights may be so large that all scores are 1 and all boxes endless: they
+    Of equal scores chance decides which comes first, so they get noise of a thousandth of their spread and a hundredth,
+    for networks that are hardly trained; the same for each image of a batch. Outputs of random weights may be so large that all scores are 1 and all boxes endless: they
     are brought to a mean of 0 and a deviation of 1.
 
     Args:
@@ -60,7 +60,7 @@ def comparable(source: LoadedModel, outputs: Sequence[torch.Tensor]) -> list[tor
             output = (output - output.mean(dims, keepdim=True)) / output.std(dims, keepdim=True).clamp(min=1e-6)
         noise = torch.rand(output.shape[1:], generator=generator) - 0.5
         spread = output.amax(dims, keepdim=True) - output.amin(dims, keepdim=True)
-        changed.append(output + noise * spread * _NOISE)
+        changed.append(output + noise * (spread * _NOISE + _LEAST_NOISE))
     return changed
 
 
