@@ -42,9 +42,9 @@ def predictor_of(network: Network | Callable, description: dict) -> Predict:
 def comparable(source: LoadedModel, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """A network's outputs as the boxes of two implementations can be compared for.
 
-    Of equal scores chance decides which comes first, so they get noise of a thousandth of their spread and a hundredth,
-    for networks that are hardly trained; the same for each image of a batch. Outputs of random weights may be so large that all scores are 1 and all boxes endless: they
-    are brought to a mean of 0 and a deviation of 1.
+    Of equal scores chance decides which comes first, so they get noise of a thousandth of their spread and, for
+    networks that are hardly trained, a hundredth; the same for each image of a batch. Outputs of random weights may be
+    so large that all scores are 1 and all boxes endless: they are brought to a mean of 0 and a deviation of 1.
 
     Args:
         source (LoadedModel): The model.
