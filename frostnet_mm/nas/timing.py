@@ -63,7 +63,9 @@ class Setting:
     def features(self, arch: Arch) -> dict[str, float]:
         """The features of a network in the place of the config's backbone."""
         own = self.model['backbone']
-        return features_of(arch, self.shape, own.get('output_stride'), own.get('out_indices'))
+        return features_of(
+            arch, self.shape, own.get('output_stride'), own.get('out_indices'), own.get('in_channels', 3)
+        )
 
     def conditions(self) -> dict:
         """What times depend on: machine, engine and its version, and all of the model but the backbone's table.
