@@ -82,7 +82,7 @@ def test_extracted_weights_are_the_slices_that_they_should_be():
     assert torch.equal(fused['stages.1.1.project.conv.weight'], net.stages[1][2].largest.frost.project.conv.weight)
 
 
-@pytest.mark.parametrize('options', [{}, dict(output_stride=8), dict(out_indices=(0, 1))])
+@pytest.mark.parametrize('options', [{}, dict(output_stride=8), dict(out_indices=(0, 1)), dict(in_channels=1)])
 @pytest.mark.parametrize('training', [False, True])
 def test_an_extracted_network_equals_the_sliced_one_bit_for_bit(options, training):
     net = elastic(**options)
@@ -91,7 +91,7 @@ def test_an_extracted_network_equals_the_sliced_one_bit_for_bit(options, trainin
         plain = FrostNet(arch, **options)
         assert plain.load_state_dict(net.extract(arch)) and plain.out_channels == net.out_channels
         net.train(training), plain.train(training)
-        x = torch.randn(2, 3, 32, 48)
+        x = torch.randn(2, options.get('in_channels', 3), 32, 48)
         with torch.no_grad():
             for one, other in zip(net(x), plain(x), strict=True):
                 assert torch.equal(one, other), index

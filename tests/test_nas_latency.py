@@ -47,11 +47,13 @@ def test_features_by_hand():
 
 
 @pytest.mark.parametrize(
-    'arch, options', [('small', {}), (FUSED_660, {}), ('base', dict(output_stride=8, out_indices=(1, 3)))]
+    'arch, options',
+    [('small', {}), (FUSED_660, {}), ('base', dict(output_stride=8, out_indices=(1, 3), in_channels=1))],
 )
 def test_all_multiply_accumulates_are_counted(arch, options):
     found = mmacs(features_of(arch, (96, 128), **options))
-    assert found == pytest.approx(macs_of(FrostNet(arch, **options), 1, 3, 96, 128) / 1e6)
+    channels = options.get('in_channels', 3)
+    assert found == pytest.approx(macs_of(FrostNet(arch, **options), 1, channels, 96, 128) / 1e6)
 
 
 @pytest.fixture(scope='module')

@@ -216,8 +216,8 @@ class ElasticFrostNet(StagedBackbone):
         arch (str | dict): The base of the space: 'small', 'base', 'large' or a table. Default: 'small'.
         space (dict, optional): Options of :class:`SearchSpace`. Default: its defaults.
         widen_factor (float): Width multiplier of the base. Default: 1.
-        out_indices, output_stride, frozen_stages, norm_eval, norm_cfg, act_cfg, with_cp, init_cfg: As for
-            :class:`~frostnet_mm.FrostNet`; the weights of a ``Pretrained`` checkpoint are those of the base.
+        out_indices, output_stride, frozen_stages, norm_eval, norm_cfg, act_cfg, with_cp, init_cfg, in_channels:
+            As for :class:`~frostnet_mm.FrostNet`; the weights of a ``Pretrained`` checkpoint are those of the base.
 
     Attributes:
         space (SearchSpace): The networks.
@@ -242,6 +242,7 @@ class ElasticFrostNet(StagedBackbone):
         act_cfg: ConfigDict | None = None,
         with_cp: bool = False,
         init_cfg: ConfigDict | list[ConfigDict] | None = None,
+        in_channels: int = 3,
     ) -> None:
         options = dict(
             out_indices=out_indices,
@@ -251,6 +252,7 @@ class ElasticFrostNet(StagedBackbone):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
             with_cp=with_cp,
+            in_channels=in_channels,
         )
         with torch.device('meta'):  # which checks the arguments
             base = FrostNet(arch, widen_factor, init_cfg=init_cfg, **options)
@@ -261,7 +263,7 @@ class ElasticFrostNet(StagedBackbone):
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.rounding: Any = None
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
-        self.stem = ConvModule(3, self.space.base.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
+        self.stem = ConvModule(in_channels, self.space.base.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
         places = placed_rows(self.space.largest, base.output_stride, STEM_STRIDE)
         self.stages = nn.ModuleList(
             nn.ModuleList(

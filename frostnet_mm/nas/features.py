@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from math import prod
 
 import torch
@@ -66,8 +66,9 @@ def _count(build, channels: int, size: tuple[int, int]) -> tuple[Counter, tuple[
 
 
 @cache
-def _of_stem(channels: int, size: tuple[int, int]) -> tuple[Counter, tuple[int, int]]:
-    return _count(lambda: ConvModule(3, channels, 3, STEM_STRIDE, 1, norm_cfg=dict(type='BN')), 3, size)
+def _of_stem(in_channels: int, channels: int, size: tuple[int, int]) -> tuple[Counter, tuple[int, int]]:
+    build = partial(ConvModule, in_channels, channels, 3, STEM_STRIDE, 1, norm_cfg=dict(type='BN'))
+    return _count(build, in_channels, size)
 
 
 @cache
@@ -80,6 +81,7 @@ def features_of(
     shape: tuple[int, int],
     output_stride: int | None = None,
     out_indices: Sequence[int] | None = None,
+    in_channels: int = 3,
 ) -> dict[str, float]:
     """The features of a FrostNet, without neck and head, for one image.
 
@@ -89,6 +91,7 @@ def features_of(
         output_stride (int, optional): As of :class:`~frostnet_mm.FrostNet`. Default: that of the table.
         out_indices (Sequence[int], optional): Likewise: stages after the last one named are not built. Default: all
             are.
+        in_channels (int): Channels of the image. Default: 3.
 
     Returns:
         dict[str, float]: By the names in ``FEATURES``.
@@ -98,7 +101,7 @@ def features_of(
     """
     arch = canonical(arch)
     placed = placed_rows(arch, output_stride or arch.strides[-1], STEM_STRIDE)
-    found, size = _of_stem(arch.stem, tuple(shape))
+    found, size = _of_stem(in_channels, arch.stem, tuple(shape))
     total = Counter(found)
     for stage in placed[: None if out_indices is None else max(out_indices) + 1]:
         for channels, row, dilation in stage:

@@ -30,13 +30,8 @@ from .space import SearchSpace
 
 GROUP = 10  # networks that are loaded and measured in turns
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
-SEARCHED = (
-    'arch',
-    'widen_factor',
-    'init_cfg',
-    'space',
-    'type',
-)  # of the backbone; times do not compare without the rest
+# Of the backbone: times do not compare without the rest of the model.
+SEARCHED = ('arch', 'widen_factor', 'init_cfg', 'space', 'type')
 CONDITIONS = ('cpu', 'flags', 'cores', 'engine', 'version', 'precision', 'threads', 'shape', 'model')
 
 
@@ -68,7 +63,9 @@ class Setting:
     def features(self, arch: Arch) -> dict[str, float]:
         """The features of a network in the place of the config's backbone."""
         own = self.model['backbone']
-        return features_of(arch, self.shape, own.get('output_stride'), own.get('out_indices'))
+        return features_of(
+            arch, self.shape, own.get('output_stride'), own.get('out_indices'), own.get('in_channels', 3)
+        )
 
     def conditions(self) -> dict:
         """What times depend on: machine, engine and its version, and all of the model but the backbone's table.

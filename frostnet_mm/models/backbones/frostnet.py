@@ -48,6 +48,7 @@ class FrostNet(StagedBackbone):
         init_cfg (dict | list[dict], optional): Initialization config. Default: Kaiming normal (fan out) for
             convolutions, 1 and 0 for normalization. ``dict(type='Pretrained', checkpoint=FILE)`` reads an mm
             checkpoint or a file of the authors' release alike.
+        in_channels (int): Channels of the images; 1 for grey ones. Default: 3.
 
     Raises:
         ValueError: An argument is outside of what is listed above.
@@ -71,6 +72,7 @@ class FrostNet(StagedBackbone):
         act_cfg: ConfigDict | None = None,
         with_cp: bool = False,
         init_cfg: ConfigDict | list[ConfigDict] | None = None,
+        in_channels: int = 3,
     ) -> None:
         spec = FrostNetArch.from_config(arch)
         out_indices = spec.default_out_indices if out_indices is None else out_indices
@@ -87,7 +89,7 @@ class FrostNet(StagedBackbone):
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
 
         wide = spec.widened(widen_factor)
-        self.stem = ConvModule(3, wide.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
+        self.stem = ConvModule(in_channels, wide.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
         self.stages = nn.ModuleList()
         self.out_channels: tuple[int, ...] = ()
         for rows in placed_rows(wide, output_stride, STEM_STRIDE)[: max(self.out_indices) + 1]:
