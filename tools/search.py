@@ -21,8 +21,12 @@ SETTINGS = ('engine', 'target_ms', 'trials', 'precision', 'threads', 'epochs', '
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Search for networks that are fast on an engine and good on your data.')
-    parser.add_argument('config', help='config whose backbone is a FrostNet; tools/swap_backbone.py makes one of others')
+    parser = argparse.ArgumentParser(
+        description='Search for networks that are fast on an engine and good on your data.'
+    )
+    parser.add_argument(
+        'config', help='config whose backbone is a FrostNet; tools/swap_backbone.py makes one of others'
+    )
     parser.add_argument('--out', required=True, help='folder that keeps the search and what it finds')
     parser.add_argument('--stage', choices=STAGES, help='run one stage; default all, in this order')
     parser.add_argument(

@@ -86,7 +86,9 @@ def _with_backbone(cfg: Config, backbone: Callable[[list[int]], dict], device: s
     old = run(base.backbone, images, 'model.backbone of the config')
     model.backbone = ConfigDict(backbone([round(PROBE / x.shape[-1]) for x in old]))
     model.backbone.pop('init_cfg', None)
-    new = run(build(model.backbone, 'the backbone').eval().to(device), images, 'the backbone')
+    built = build(model.backbone, 'the backbone').to(device)
+    built.eval()  # returns nothing in mm's backbones
+    new = run(built, images, 'the backbone')
     sizes = [[tuple(x.shape[2:]) for x in maps] for maps in (old, new)]
     if sizes[0] != sizes[1]:
         raise ConfigError(f'its maps have the sizes {sizes[1]} (at {PROBE}x{PROBE}), expected {sizes[0]}')

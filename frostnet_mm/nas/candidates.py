@@ -1,4 +1,4 @@
-"""Networks of a trained supernet, compared by their metric on the images that are held back, as they would be deployed."""
+"""Networks of a trained supernet, compared by their metric on the images that are held back."""
 
 import contextlib
 import io

@@ -64,9 +64,7 @@ def fastest(space: SearchSpace, predict: Callable[[FrostNetArch], float]) -> Fro
     stages = [[[position.rows[0] for position in run.positions[: run.least]] for run in runs] for runs in space.stages]
 
     def network() -> FrostNetArch:
-        return FrostNetArch(
-            space.base.stem, tuple(tuple(row for rows in stage for row in rows) for stage in stages)
-        )
+        return FrostNetArch(space.base.stem, tuple(tuple(row for rows in stage for row in rows) for stage in stages))
 
     for runs, stage in zip(space.stages, stages, strict=True):
         for run, rows in zip(runs, stage, strict=True):

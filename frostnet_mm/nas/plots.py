@@ -48,7 +48,12 @@ def draw(picture: Picture) -> bytes:
     axis.scatter(*_columns(picture.candidates), s=16, color=GREY, label=f'candidates of {who}, predicted ms')
     if picture.random:
         axis.scatter(
-            *_columns(picture.random), s=18, marker='x', linewidth=0.9, color=ORANGE, label='random search, predicted ms'
+            *_columns(picture.random),
+            s=18,
+            marker='x',
+            linewidth=0.9,
+            color=ORANGE,
+            label='random search, predicted ms',
         )
     predicted = [point for _, point, _ in picture.front]
     measured = [(time, point[1]) for _, point, time in picture.front]

@@ -16,7 +16,7 @@ from .front import hypervolume
 from .latency import Check
 from .measured import MeasuredModel
 from .plots import Picture, draw
-from .settings import SearchSettings
+from .settings import SearchSettings, threads
 from .study import Found
 
 RESULTS, PICTURE, PAGE = 'results.json', 'pareto.png', 'report.html'
@@ -108,7 +108,7 @@ def picture_of(outcome: Outcome) -> Picture:
     """The picture of a search."""
     return Picture(
         metric=f'{outcome.settings.precision} {outcome.metric}',
-        engine=f'{outcome.settings.engine} ({outcome.settings.precision}, {outcome.settings.threads} threads)',
+        engine=f'{outcome.settings.engine} ({outcome.settings.precision}, {threads(outcome.settings.threads)})',
         sampler=outcome.settings.sampler,
         candidates=[own.point for own in outcome.own],
         random=[own.point for own in outcome.control],
@@ -143,7 +143,10 @@ def write_report(outcome: Outcome, folder: Path) -> str:
     sections = [
         Section('Metric against time', plots=[(_caption(outcome), image)]),
         Section(
-            'Networks', HEADINGS, lines, ['best' if name in outcome.front else '' for name, *_ in lines],
+            'Networks',
+            HEADINGS,
+            lines,
+            ['best' if name in outcome.front else '' for name, *_ in lines],
             notes=_notes(outcome),
         ),  # fmt: skip
         Section('Samplers', ('sampler', 'seed', 'networks', 'best metric', 'hypervolume'), _samplers(outcome, volumes)),
@@ -173,7 +176,7 @@ def _about(outcome: Outcome, machine: Mapping) -> list[str]:
     target = 'no target' if own.target_ms is None else f'target {own.target_ms:g} ms'
     return [
         describe_line(machine),
-        f'{outcome.config}: {own.engine} {own.precision}, {own.threads} threads, images of {own.shape[0]}x'
+        f'{outcome.config}: {own.engine} {own.precision}, {threads(own.threads)}, images of {own.shape[0]}x'
         f'{own.shape[1]}, {target}',
         f'{len(outcome.own)} networks evaluated of {outcome.drawn} drawn by {own.sampler}, seed {own.seed}; supernet of '
         f'{own.epochs} epochs; {own.val_fraction:.0%} of the training images held back, the validation data not read',

@@ -1,15 +1,18 @@
-"""A search from a config to networks: times, common weights, the choice, the report; each stage goes on where it was."""
+"""A search from a config to networks: times, common weights, the choice, the report; stages go on where they were."""
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
 
 from ..apis.swap.swap import input_shape
 from ..engine.config import load_config
@@ -141,7 +144,8 @@ class Search:
         """
         for index, stage in enumerate(('search',) if self.options.join else stages):
             self.say(f'\n== {stage} ({index + 1} of {len(stages)})' if len(stages) > 1 else f'\n== {stage}')
-            getattr(self, stage)()
+            with nullcontext() if stage == 'supernet' else _quiet():
+                getattr(self, stage)()
 
     def latency(self) -> None:
         """Time networks on the engine, and fit the latency model to them."""
@@ -209,7 +213,7 @@ class Search:
             predicted={name: predict(own.arch) for name, own in known.items()},
             measured=measured,
             drawn=study.drawn,
-            files={name: self._write(name, own, study.name) for name, own in front.items()},
+            files={name: self._write(name, own, measured[name], study.name) for name, own in front.items()},
             notes=notes,
         )
         self.say(f'\n{write_report(outcome, self.folder)}\n\n{self.folder / "report.html"}')
@@ -257,14 +261,27 @@ class Search:
         options = (self.setting, self.folder, self.options.allow_busy, self.options.again, self.say)
         return measure_models({name: model.to_dict() for name, model in models.items()}, *options)
 
-    def _write(self, name: str, own: Found, study: str) -> list[str]:
+    def _write(self, name: str, own: Found, time: MeasuredModel, study: str) -> list[str]:
+        busy = ' while the machine was busy' if time.reason else ''
         remarks = [
             f'Found by tools/search.py {self.config}: {study}.',
-            f'{own.ms:.2f} ms predicted, {own.value:.4f} with the weights of the supernet on images of training that '
-            'were held back.',
+            f'{own.ms:.2f} ms predicted, {time.milliseconds:.2f} measured{busy}; {own.value:.4f} with the weights of the',
+            'supernet, on training images that were held back.',
         ]
         files = write_found(str(self.config), self.cfg, own.arch, name, remarks, self.folder, self.settings)
         return [str(path) for path in files]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the screen what mmengine says of each model that is built: how every weight was initialized."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _shape_of(cfg: Config) -> tuple[int, int]:

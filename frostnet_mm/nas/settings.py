@@ -109,6 +109,11 @@ class SearchSettings:
         return asdict(replace(self, space=None)) | dict(space=None if self.space is None else dict(self.space))
 
 
+def threads(count: int) -> str:
+    """Such as '1 thread'."""
+    return f'{count} thread' + 's' * (count != 1)
+
+
 def _names() -> list[str]:
     return [field.name for field in fields(SearchSettings)]
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from .architectures import Arch, canonical, key
 from .candidates import Candidate
 from .errors import SearchError
 from .progress import Progress
-from .settings import SAMPLERS, SearchSettings
+from .settings import SAMPLERS, SearchSettings, threads
 from .space import SearchSpace
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = 'study.log'
-POPULATION = 50  # most networks of a generation
+POPULATION = (10, 50)  # least and most networks of a generation: few are soon alike
 GENERATIONS = 5  # at least so many
 DRAWS = 30  # networks that may be drawn for each that is evaluated
 
@@ -104,7 +103,7 @@ class NetworkStudy:
         """The name of the study in the journal."""
         own = self.settings
         target = 'no target' if own.target_ms is None else f'{own.target_ms:g} ms'
-        return f'{own.sampler}, {own.engine} {own.precision}, {own.threads} threads, {target}, seed {own.seed}'
+        return f'{own.sampler}, {own.engine} {own.precision}, {threads(own.threads)}, {target}, seed {own.seed}'
 
     @cached_property
     def study(self) -> 'Study':
@@ -208,7 +207,17 @@ class NetworkStudy:
         samplers = self.optuna.samplers
         if self.settings.sampler == SAMPLERS[1]:
             return samplers.RandomSampler(seed=seed)
-        population = max(2, min(POPULATION, self.settings.trials // GENERATIONS))
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', self.optuna.exceptions.ExperimentalWarning)
-            return samplers.NSGAIISampler(population_size=population, seed=seed)
+        least, most = POPULATION
+        return _genetic_sampler(max(least, min(most, self.settings.trials // GENERATIONS)), seed)
+
+
+def _genetic_sampler(population: int, seed: int) -> 'BaseSampler':
+    from optuna.samplers import NSGAIISampler
+
+    class Sampler(NSGAIISampler):
+        """NSGA-II whose parents have one order, whoever chose them: Optuna's have another one when they are read."""
+
+        def get_parent_population(self, study: 'Study', generation: int) -> list['FrozenTrial']:
+            return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+
+    return Sampler(population_size=population, seed=seed)

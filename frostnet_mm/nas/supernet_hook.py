@@ -132,7 +132,9 @@ class SupernetHook(Hook):
         model = unwrap(runner.model)
         plain = extract_model(model, elastic_of(model).space.largest)
         dense = DenseNetwork(plain)
-        batches = [plain.data_preprocessor(batch, False)['inputs'] for batch in self._recent]
+        batches = [
+            plain.data_preprocessor(single, False)['inputs'] for batch in self._recent for single in _singles(batch)
+        ]
         if batches:
             recalibrate(dense, batches)
         attach(model, dense.eval())
@@ -142,6 +144,13 @@ class SupernetHook(Hook):
     def after_val(self, runner) -> None:
         """Take it away again."""
         detach(runner.model)
+
+
+def _singles(batch: dict) -> list[dict]:
+    """A batch image by image: mmseg's preprocessor joins sizes in training only, where it may augment."""
+    if not isinstance(batch['inputs'], (list, tuple)):
+        return [batch]
+    return [{name: values[index : index + 1] for name, values in batch.items()} for index in range(_images_of(batch))]
 
 
 def _images_of(batch: DATA_BATCH) -> int:
