@@ -49,7 +49,7 @@ def split_training_data(cfg: Config, fraction: float, seed: int, folder: Path) -
     files = {part: folder / f'{part}{suffix}' for part in PARTS}
     if not all(file.is_file() for file in files.values()):
         write = _split_coco if suffix == '.json' else _split_names
-        write(dataset, leaf, fraction, seed, files)
+        write(dataset, fraction, seed, files)
     train = leaf | dict(ann_file=str(files['train'].resolve()))
     train.pop('indices', None)
     held_out = {name: value for name, value in train.items() if name not in ('filter_cfg', 'serialize_data')}
@@ -116,17 +116,15 @@ def chosen(names: Sequence, fraction: float, seed: int) -> set:
     return set(random.Random(seed).sample(ordered, count))
 
 
-def _split_coco(dataset: Any, leaf: ConfigDict, fraction: float, seed: int, files: dict[str, Path]) -> None:
-    """Two annotation files; images that the data set does not find are in that of training, which tells of them."""
+def _split_coco(dataset: Any, fraction: float, seed: int, files: dict[str, Path]) -> None:
+    """Two annotation files of the images that the data set finds; it tells of the others."""
     usable = [dataset.get_data_info(index)['img_id'] for index in range(len(dataset))]
     held_out = chosen(usable, fraction, seed)
     with get_local_path(dataset.ann_file, backend_args=getattr(dataset, 'backend_args', None)) as path:
         content, changes = load_coco_json(path, dataset.ann_file)
     for change in changes:
         print_log(change, logger='current')
-    known = {image['id'] for image in content['images']}
-    wanted = known if leaf.get('indices') is None else set(usable)
-    for part, ids in (('train', wanted - held_out), ('held_out', held_out)):
+    for part, ids in (('train', set(usable) - held_out), ('held_out', held_out)):
         own = content | dict(
             images=[image for image in content['images'] if image['id'] in ids],
             annotations=[entry for entry in content['annotations'] if entry['image_id'] in ids],
@@ -137,10 +135,10 @@ def _split_coco(dataset: Any, leaf: ConfigDict, fraction: float, seed: int, file
                 'networks on: give a larger val_fraction, or another seed.'
             )
         write_text(files[part], json.dumps(own))
-    _tell(len(wanted) - len(held_out), len(held_out))
+    _tell(len(usable) - len(held_out), len(held_out))
 
 
-def _split_names(dataset: Any, leaf: ConfigDict, fraction: float, seed: int, files: dict[str, Path]) -> None:
+def _split_names(dataset: Any, fraction: float, seed: int, files: dict[str, Path]) -> None:
     """Two lists of names, as a segmentation data set reads them: below the image folder, without its suffix."""
     folder, suffix = dataset.data_prefix.get('img_path') or '', dataset.img_suffix
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
