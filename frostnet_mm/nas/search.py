@@ -122,10 +122,11 @@ class Search:
         except (ValueError, AttributeError) as error:
             raise SearchError(f'{path} cannot be read ({error}): give another --out.') from error
         if changed:
-            said = ', '.join(f'{name}={own[name]!r}, before {before.get(name)!r}' for name in changed)
+            values = {name: f' ({own[name]!r}, before {before.get(name)!r})' for name in FIXED}
+            said = ', '.join(f'{name}{values.get(name, "")}' for name in changed)
             raise SearchError(
-                f'{self.folder} holds a search with another {", ".join(changed)} ({said}), and its weights and results '
-                'belong to that: give another --out, or the options of before.'
+                f'{self.folder} holds a search with another {said}, and its weights and results belong to that: give '
+                'another --out, or the options of before.'
             )
 
     @property

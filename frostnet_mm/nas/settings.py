@@ -8,6 +8,7 @@ from typing import Any
 from ..benchmark.cells import PRECISIONS
 from ..deploy.engines import engine_names
 from .errors import SearchError
+from .latency import LEAST_NETWORKS
 
 SAMPLERS = ('nsga2', 'random')
 SEARCHED = ('int8', 'int8w7', 'float')  # precisions whose metric is known without the engine
@@ -84,7 +85,7 @@ class SearchSettings:
         require(self.engine in engine_names(), 'engine', f'one of {", ".join(engine_names())}')
         target = self.target_ms
         require(target is None or (_is_number(target) and target > 0), 'target_ms', 'milliseconds above 0, or None')
-        for name, least in (('trials', 1), ('threads', 1), ('epochs', 1), ('networks', 2), ('seed', 0)):
+        for name, least in (('trials', 1), ('threads', 1), ('epochs', 1), ('networks', LEAST_NETWORKS), ('seed', 0)):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and value >= least, name, f'a whole number from {least}')

@@ -40,7 +40,7 @@ def require_optuna() -> Any:
         import optuna
     except ImportError as error:
         raise SearchError(
-            f'The search needs Optuna, which cannot be imported ({error}): pip install "optuna>=5"'
+            f'The search needs Optuna, which cannot be imported ({error}): pip install "optuna>=5,<6"'
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger('alembic').setLevel(logging.ERROR)
