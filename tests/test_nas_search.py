@@ -51,7 +51,7 @@ class Counting:
 
 def study_of(folder, space=WIDE, joined=False, **options):
     settings = SearchSettings.of(dict(SETTINGS.to_dict(), **options))
-    return NetworkStudy(folder, settings, space, milliseconds, joined)
+    return NetworkStudy(folder, settings, space, milliseconds, 'abc', joined)
 
 
 # -- settings

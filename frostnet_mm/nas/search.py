@@ -143,8 +143,11 @@ class Search:
         Args:
             stages (tuple[str, ...]): Of ``STAGES``; with ``options.join`` there is one, 'search'.
         """
-        for index, stage in enumerate(('search',) if self.options.join else stages):
-            self.say(f'\n== {stage} ({index + 1} of {len(stages)})' if len(stages) > 1 else f'\n== {stage}')
+        stages = ('search',) if self.options.join else stages
+        if 'supernet' in stages:  # what is wrong with config and data is said before networks are timed
+            write_supernet(load_config(self.resolved), self.settings, self.folder)
+        for index, stage in enumerate(stages):
+            self.say(f'\n== {stage} ({index + 1} of {len(stages)})')
             with nullcontext() if stage == 'supernet' else _quiet():
                 getattr(self, stage)()
 
@@ -176,14 +179,13 @@ class Search:
         """Train all networks at once."""
         if (self.folder / f'latency-{self.settings.engine}.json').is_file():
             require_reachable(self.space, self._predictor(self.latency_model()), self.settings.target_ms)
-        write_supernet(load_config(self.resolved), self.settings, self.folder)
         self.say(f'Weights of all networks: {train_supernet(self.folder)}')
 
     def search(self) -> None:
         """Choose networks and evaluate them."""
-        predict = self._predictor(self.latency_model())
-        require_reachable(self.space, predict, self.settings.target_ms)
-        study, evaluate = self._study(predict), Evaluator(self.folder, self.settings, self.say)
+        model = self.latency_model()
+        require_reachable(self.space, self._predictor(model), self.settings.target_ms)
+        study, evaluate = self._study(model), Evaluator(self.folder, self.settings, self.say)
         networks = study.run(evaluate, self.say)
         self.say(f'{len(networks)} networks of {study.drawn} drawn are evaluated, {evaluate.evaluated} of them here')
 
@@ -191,7 +193,7 @@ class Search:
         """Measure the front on the engine, and write what was found."""
         model, notes = self.latency_model(), []
         predict = self._predictor(model)
-        study, evaluate = self._study(predict), Evaluator(self.folder, self.settings, self.say)
+        study, evaluate = self._study(model), Evaluator(self.folder, self.settings, self.say)
         found = study.found()
         if not found:
             raise SearchError(f'{self.folder} holds no network of the study "{study.name}": run --stage search first.')
@@ -248,8 +250,9 @@ class Search:
         features = self.setting.features
         return lambda arch: model.predict(features(arch))
 
-    def _study(self, predict: Callable[[Arch], float]) -> NetworkStudy:
-        return NetworkStudy(self.folder, self._sampled, self.space, predict, self.options.join)
+    def _study(self, model: LatencyModel) -> NetworkStudy:
+        times = _digest([f'{value:.6g}' for value in model.weights.values()])[:6]
+        return NetworkStudy(self.folder, self._sampled, self.space, self._predictor(model), times, self.options.join)
 
     def _metric(self, evaluate: Evaluator, found: list[Found]) -> str:
         return evaluate(max(found, key=lambda own: own.value).arch).metric
@@ -266,8 +269,8 @@ class Search:
         busy = ' while the machine was busy' if time.reason else ''
         remarks = [
             f'Found by tools/search.py {self.config}: {study}.',
-            f'{own.ms:.2f} ms predicted, {time.milliseconds:.2f} measured{busy}; {own.value:.4f} with the weights of the',
-            'supernet, on training images that were held back.',
+            f'{own.ms:.2f} ms predicted, {time.milliseconds:.2f} measured{busy}; {own.value:.4f} with the weights of',
+            'the supernet, on training images that were held back.',
         ]
         files = write_found(str(self.config), self.cfg, own.arch, name, remarks, self.folder, self.settings)
         return [str(path) for path in files]

@@ -81,6 +81,7 @@ class NetworkStudy:
         settings (SearchSettings): Its options. Engine, precision, threads, target, sampler and seed name the study.
         space (SearchSpace): The networks.
         predict (Callable): Milliseconds of a network.
+        times (str): A name of what predicts them: another latency model makes another study. Default: ''.
         joined (bool): This process helps another one. Default: False.
 
     Raises:
@@ -93,17 +94,20 @@ class NetworkStudy:
         settings: SearchSettings,
         space: SearchSpace,
         predict: Callable[[Arch], float],
+        times: str = '',
         joined: bool = False,
     ) -> None:
         self.optuna = require_optuna()
-        self.folder, self.settings, self.space, self.predict, self.joined = folder, settings, space, predict, joined
+        self.folder, self.settings, self.space, self.predict = folder, settings, space, predict
+        self.times, self.joined = times, joined
 
     @property
     def name(self) -> str:
         """The name of the study in the journal."""
         own = self.settings
         target = 'no target' if own.target_ms is None else f'{own.target_ms:g} ms'
-        return f'{own.sampler}, {own.engine} {own.precision}, {threads(own.threads)}, {target}, seed {own.seed}'
+        times = f'times {self.times}, ' * bool(self.times)
+        return f'{own.sampler}, {own.engine} {own.precision}, {threads(own.threads)}, {times}{target}, seed {own.seed}'
 
     @cached_property
     def study(self) -> 'Study':
@@ -154,7 +158,7 @@ class NetworkStudy:
             match = re.fullmatch(f'({"|".join(SAMPLERS)}), {parts} ([0-9]+)', name)
             if match:
                 settings = replace(self.settings, sampler=match[1], seed=int(match[2]))
-                other = NetworkStudy(self.folder, settings, self.space, self.predict)
+                other = NetworkStudy(self.folder, settings, self.space, self.predict, self.times)
                 found[match[1], int(match[2])] = other.found()
         return dict(sorted(found.items()))
 
