@@ -24,6 +24,9 @@ from frostnet_mm.nas.candidates import Evaluator
 from frostnet_mm.nas.elastic import ElasticFrostNet
 from frostnet_mm.nas.networks import extract_model
 from frostnet_mm.nas.settings import SearchSettings
+from frostnet_mm.quantization import QuantizationSettings
+from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
+from frostnet_mm.quantization.prepare import quantized_network
 
 FILES = {'pareto.png', 'report.html', 'results.json', 'study.log', 'supernet.py', 'latency-onnxruntime.json'}
 
@@ -185,6 +188,27 @@ def check_found(folder, tmp_path, length, name, *shape):
     args = ('--engine', 'onnxruntime', *shape, '--out', out, '--images', *images, '--cfg-options', root)
     assert run_tool('deploy', quantized, work_dir / name, *args) == 0
     assert predictor.main(['--folder', str(out), '--check']) == 0
+
+
+def test_the_metric_is_what_the_ordinary_tools_say(detection, tmp_path):
+    """The best network as a calibrated checkpoint of its found config, evaluated by tools/test.py."""
+    folder, _ = detection
+    results = json.loads((folder / 'out/results.json').read_text())
+    name, own = max(results['front'].items(), key=lambda item: item[1]['value'])
+    evaluator = Evaluator(folder / 'out', SearchSettings(engine='onnxruntime'))
+    model = evaluator._network(own['arch'])
+    meta = dict(dataset_meta=dict(classes=evaluator.runner.cfg.classes))
+    checkpoint = Checkpoint(dict(meta=meta, state_dict=model.state_dict()), 'found')
+    checkpoint.quantize(quantized_network(model), QuantizationSettings.of('onnx', weight_bits=8), CALIBRATED)
+    torch.save(checkpoint.content, tmp_path / 'found.pth')
+    held_out = folder / 'out/split/held_out.json'
+    options = [f'data_root={folder}/data', f'test_dataloader.dataset.ann_file={held_out}',
+               'test_dataloader.dataset.data_prefix.img=train2017/', f'test_evaluator.ann_file={held_out}']  # fmt: skip
+    args = ('--work-dir', tmp_path, '--out', tmp_path / 'metrics.json', '--cfg-options', *options)
+    assert run_tool('test', folder / f'out/found/{name}.py', tmp_path / 'found.pth', *args) == 0
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics['execution'] == 'simulated'
+    assert metrics['metrics']['coco/bbox_mAP'] == own['value'] > 0
 
 
 def test_a_segmenter_is_searched_without_its_validation_data(tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ def _about(outcome: Outcome, machine: Mapping) -> list[str]:
         f'{outcome.config}: {own.engine} {own.precision}, {threads(own.threads)}, images of {own.shape[0]}x'
         f'{own.shape[1]}, {target}',
         f'{len(outcome.own)} networks evaluated of {outcome.drawn} drawn by {own.sampler}, seed {own.seed}; supernet '
-        f'of {own.epochs} epochs; {own.val_fraction:.0%} of the training images held back, the validation data not read',
+        f'of {own.epochs} epochs; {own.val_fraction:.0%} of the training images held back, validation data not read',
         f'latency model: {check.networks} networks, Spearman {check.spearman:.3f} leave-one-out '
         f'(multiply-accumulates alone {check.spearman_macs:.3f}); within ±10 % of multiply-accumulates it finds the '
         f'faster of two in {check.in_band:.0%} ({check.in_band_macs:.0%})',
