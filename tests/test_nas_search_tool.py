@@ -164,29 +164,37 @@ def found_of(folder):
 
 def test_a_found_network_is_the_one_that_was_evaluated_trains_and_deploys(detection, tmp_path):
     folder, _ = detection
-    check_found(folder, tmp_path, ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=18'], 'epoch_1.pth')
+    check_found(folder)
+    train_found(folder, tmp_path, ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=18'])
+    deploy_found(folder, tmp_path, 'epoch_1.pth')
 
 
-def check_found(folder, tmp_path, length, name, *shape):
-    """Its parameters are the extracted network's; one iteration of QAT; deployed on an engine, and checked there."""
-    config, quantized = found_of(folder)
-    root = f'data_root={folder}/data'
-    arch = load_config(config, dict(data_root=f'{folder}/data')).model.backbone.arch
-    found = build(config, dict(data_root=f'{folder}/data'))
-    elastic = build(folder / 'out/supernet.py')
+def check_found(folder):
+    """The parameters of a found config are those of the network that was cut out."""
+    config, _ = found_of(folder)
+    options = dict(data_root=f'{folder}/data')
+    arch = load_config(config, options).model.backbone.arch
+    found, elastic = build(config, options), build(folder / 'out/supernet.py')
     assert isinstance(elastic.backbone, ElasticFrostNet)
     expected = extract_model(elastic, arch.to_dict())
     shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (found, expected)]
     assert shapes[0] == shapes[1]
     assert sum(map(torch.numel, DenseNetwork(found).parameters())) > 1000
-    work_dir = tmp_path / 'run'
-    options = [root, *length, 'default_hooks.qat.warmup=0', 'default_hooks.qat.freeze_bn_at=None',
-               'default_hooks.qat.freeze_observers_at=None', 'val_dataloader=None']  # fmt: skip
-    assert run_tool('train', quantized, '--work-dir', work_dir, '--cfg-options', *options) == 0
-    out = tmp_path / 'deployed'
-    images = sorted((folder / 'data').rglob('*.jpg'))[:2]
-    args = ('--engine', 'onnxruntime', *shape, '--out', out, '--images', *images, '--cfg-options', root)
-    assert run_tool('deploy', quantized, work_dir / name, *args) == 0
+
+
+def train_found(folder, tmp_path, length):
+    """One iteration of QAT."""
+    options = [f'data_root={folder}/data', *length, 'default_hooks.qat.warmup=0', 'val_dataloader=None']
+    options += [f'default_hooks.qat.{name}=None' for name in ('freeze_bn_at', 'freeze_observers_at')]
+    assert run_tool('train', found_of(folder)[1], '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 0
+
+
+def deploy_found(folder, tmp_path, name, *shape):
+    """On an engine, and checked there."""
+    out, images = tmp_path / 'deployed', sorted((folder / 'data').rglob('*.jpg'))[:2]
+    args = ('--engine', 'onnxruntime', *shape, '--out', out, '--images', *images)
+    args += ('--cfg-options', f'data_root={folder}/data')
+    assert run_tool('deploy', found_of(folder)[1], tmp_path / 'run' / name, *args) == 0
     assert predictor.main(['--folder', str(out), '--check']) == 0
 
 
@@ -211,24 +219,34 @@ def test_the_metric_is_what_the_ordinary_tools_say(detection, tmp_path):
     assert metrics['metrics']['coco/bbox_mAP'] == own['value'] > 0
 
 
-def test_a_segmenter_is_searched_without_its_validation_data(tmp_path, monkeypatch):
-    seg_files.write(tmp_path / 'data', 20)
-    (tmp_path / 'net.py').write_text(SEGMENTATION)
-    make_up_times(monkeypatch)
-    make_up_models(monkeypatch, [])
-    assert run(tmp_path) == 0
-    results = json.loads((tmp_path / 'out/results.json').read_text())
+@pytest.fixture(scope='module')
+def segmentation(tmp_path_factory):
+    """The same of a segmenter; there are no validation images."""
+    folder = tmp_path_factory.mktemp('segmentation')
+    seg_files.write(folder / 'data', 20)
+    (folder / 'net.py').write_text(SEGMENTATION)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_up_times(monkeypatch)
+        make_up_models(monkeypatch, [])
+        assert run(folder) == 0
+    return folder
+
+
+SEG_LENGTH = ['train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1']
+
+
+def test_a_segmenter_is_searched_and_what_was_found_trains(segmentation, tmp_path):
+    results = json.loads((segmentation / 'out/results.json').read_text())
     assert results['metric'] == 'mIoU' and len(results['studies'][0]['networks']) == 2
-    assert 'qat_segmentation.py' in found_of(tmp_path)[1].read_text()
-    check_found(
-        tmp_path,
-        tmp_path,
-        ['train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1'],
-        'iter_1.pth',
-        '--shape',
-        64,
-        96,
-    )
+    assert 'qat_segmentation.py' in found_of(segmentation)[1].read_text()
+    check_found(segmentation)
+    train_found(segmentation, tmp_path, SEG_LENGTH)
+
+
+@pytest.mark.slow
+def test_a_found_segmenter_deploys(segmentation, tmp_path):
+    train_found(segmentation, tmp_path, SEG_LENGTH)
+    deploy_found(segmentation, tmp_path, 'iter_1.pth', '--shape', 64, 96)
 
 
 def test_the_supernet_trains_by_the_ordinary_tool(detection, tmp_path):
