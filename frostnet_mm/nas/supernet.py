@@ -1,14 +1,15 @@
 """The training of all networks of a space at once, as a config that ``tools/train.py`` trains as well."""
 
-import math
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
 from ..deploy.engines import engine_of
+from ..engine.checkpoint_runner import CheckpointRunner
 from ..engine.config import load_config
 from ..engine.config_datasets import require_parts
 from ..engine.runner import build_runner, settle_work_dir
@@ -52,8 +53,7 @@ def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
     wrapper = cfg.optim_wrapper
     wrapper['accumulative_counts'] = NETWORKS * wrapper.get('accumulative_counts', 1)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    per_epoch = _iterations(cfg.train_dataloader, len(DATASETS.build(cfg.train_dataloader.dataset)))
-    shorten(cfg, settings.epochs, per_epoch)
+    shorten(cfg, settings.epochs, _iterations(cfg.train_dataloader))
     hook = ConfigDict(type='frostnet_mm.SupernetHook', seed=settings.seed)
     if settings.quantize:
         numerics = engine_of(settings.engine).preset
@@ -81,9 +81,10 @@ def _refuse_hook(cfg: Config) -> None:
         )
 
 
-def _iterations(loader: ConfigDict, images: int) -> int:
-    batch = loader.get('batch_size', 1)
-    return max(1, images // batch if loader.get('drop_last') else math.ceil(images / batch))
+def _iterations(loader: ConfigDict) -> int:
+    """Of an epoch."""
+    own = {name: value for name, value in loader.items() if name not in ('persistent_workers', 'prefetch_factor')}
+    return max(1, len(CheckpointRunner.build_dataloader(copy.deepcopy(own) | dict(num_workers=0))))
 
 
 def shorten(cfg: Config, epochs: int, per_epoch: int) -> None:
