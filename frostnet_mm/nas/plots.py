@@ -68,10 +68,10 @@ def draw(picture: Picture) -> bytes:
         axis.annotate(name, (x, y), xytext=(5, -10), textcoords='offset points', fontsize=8, color=GREEN)
     if picture.known:
         axis.scatter([], [], s=60, marker='D', facecolor='white', edgecolor=GREEN, label='FrostNets of the space')
-    for name, time in picture.lines:
+    for index, (name, time) in enumerate(sorted(picture.lines, key=lambda line: line[1])):
         axis.axvline(time, color=GREEN, linewidth=0.9, linestyle=':')
         axis.text(
-            time, 0.99, f' {name}', transform=axis.get_xaxis_transform(), rotation=90, va='top', ha='right', fontsize=8,
+            time, 0.99 - 0.22 * (index % 4), f' {name}', transform=axis.get_xaxis_transform(), rotation=90, va='top', ha='right', fontsize=8,
             color=GREEN,
         )  # fmt: skip
     if picture.target is not None:
