@@ -70,10 +70,9 @@ def draw(picture: Picture) -> bytes:
         axis.scatter([], [], s=60, marker='D', facecolor='white', edgecolor=GREEN, label='FrostNets of the space')
     for index, (name, time) in enumerate(sorted(picture.lines, key=lambda line: line[1])):
         axis.axvline(time, color=GREEN, linewidth=0.9, linestyle=':')
-        axis.text(
-            time, 0.99 - 0.22 * (index % 4), f' {name}', transform=axis.get_xaxis_transform(), rotation=90, va='top', ha='right', fontsize=8,
-            color=GREEN,
-        )  # fmt: skip
+        height = 0.99 - 0.22 * (index % 4)  # lines may lie close together
+        place = dict(transform=axis.get_xaxis_transform(), rotation=90, va='top', ha='right')
+        axis.text(time, height, f' {name}', fontsize=8, color=GREEN, **place)
     if picture.target is not None:
         axis.axvline(picture.target, color=RED, linewidth=1.0, linestyle='--', label=f'target, {picture.target:g} ms')
     axis.set(xlabel=f'milliseconds on {picture.engine}', ylabel=f'{picture.metric} on the images held back')
