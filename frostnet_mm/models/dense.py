@@ -46,6 +46,18 @@ def _nothing_refused(model: nn.Module) -> None:
     return None
 
 
+def _always(model: nn.Module) -> bool:
+    return True
+
+
+def _has_boxes(model: nn.Module) -> bool:
+    return getattr(model, 'bbox_head', None) is not None
+
+
+def _has_masks_alone(model: nn.Module) -> bool:
+    return not _has_boxes(model)
+
+
 def _without_rpn(model: nn.Module) -> str | None:
     if not model.with_rpn:
         return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
@@ -93,6 +105,7 @@ class ModelFamily:
         features (Callable): Of a model, the indices of the feature maps that its other heads read; None for all.
         features_at_inference (bool): Whether they are read at inference too, not in training alone. Default: False.
         refusal (Callable): Of a model, why its dense network cannot be separated from the rest; None if it can.
+        applies (Callable): Whether a model of the base class is of this kind. Default: each is.
     """
 
     package: str
@@ -102,17 +115,22 @@ class ModelFamily:
     features: Callable[[nn.Module], tuple[int, ...] | None] = _no_features
     features_at_inference: bool = False
     refusal: Callable[[nn.Module], str | None] = _nothing_refused
+    applies: Callable[[nn.Module], bool] = _always
 
     def includes(self, model: nn.Module) -> bool:
         """Whether a model is of this kind."""
         return any(
             kind.__name__ == self.base and kind.__module__.split('.')[0] == self.package for kind in type(model).__mro__
-        )
+        ) and self.applies(model)
 
 
 FAMILIES = (
     ModelFamily('mmdet', 'TwoStageDetector', 'rpn_head', 'detection', _all_features, True, _without_rpn),
     ModelFamily('mmdet', 'SingleStageDetector', 'bbox_head', 'detection'),
+    ModelFamily(  # YOLACT, CondInst: their mask head reads feature maps and what the box head has found
+        'mmdet', 'SingleStageInstanceSegmentor', 'bbox_head', 'detection', _all_features, True, applies=_has_boxes
+    ),
+    ModelFamily('mmdet', 'SingleStageInstanceSegmentor', 'mask_head', 'detection', applies=_has_masks_alone),  # SOLO
     ModelFamily(
         'mmseg', 'EncoderDecoder', 'decode_head', 'segmentation', _features_of_auxiliary_heads, refusal=_cascade
     ),
@@ -133,7 +151,7 @@ def family_of(model: nn.Module) -> ModelFamily:
             if reason is not None:
                 raise UnsupportedModelError(f'{name} {reason}')
             return family
-    known = ', '.join(f'{family.package}.{family.base}' for family in FAMILIES)
+    known = ', '.join(dict.fromkeys(f'{family.package}.{family.base}' for family in FAMILIES))
     raise UnsupportedModelError(f'{name} has no dense network that is known here; expected one of {known}.')
 
 
