@@ -14,7 +14,7 @@ from _zoo_families import SPECIAL, shorten
 from frostnet_mm.errors import UserError
 
 STEPS = ('build', 'capture', 'step', 'convert', 'onnxruntime', 'openvino')
-SIZE = (256, 256)  # height, width
+SIZE = (128, 128)  # height, width
 IMAGES = 4  # to verify with: one alone says little of an output of few elements
 MAX_SHARE = 1e-3  # of an output's elements may be one step off between simulated and converted
 
@@ -154,6 +154,7 @@ class Study:
         except QuantizationError as error:
             raise StudyError(str(error)) from error
         parameters = [value for value in self.model.parameters() if value.grad is not None]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)  # those of random weights may be of any size
         torch.optim.SGD(parameters, lr=1e-5).step()
         self.model.zero_grad()
 
@@ -337,11 +338,12 @@ def take_through(study: Study, save: Callable[[dict], None]) -> dict:
             row[step] = 'ok'
         except Exception as error:  # whatever mm, torch or an engine raises is what this is about
             traceback.print_exc()
-            row[step], row['says'] = judge(step, error, study)
+            row[step], said = judge(step, error, study)
+            row.setdefault('says', said)
             if row[step] == 'DEFECT':
                 row['place'] = place_of(error)
         row.setdefault('seconds', {})[step] = round(time.monotonic() - start, 1)
-        row |= study.facts
+        row |= dict(study.facts, size=study.size)
         if row[step] != 'ok' and step not in STEPS[-2:]:
             break
     return row

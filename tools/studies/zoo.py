@@ -172,7 +172,7 @@ def import_all() -> None:
 
 def table(rows: dict[str, dict]) -> str:
     """Outcomes as Markdown."""
-    heads = ['family', 'config', *STEPS[1:4], 'onnxruntime', 'OpenVINO', 'INT8', 'what was said']
+    heads = ['family', 'config', 'image', *STEPS[1:4], 'onnxruntime', 'OpenVINO', 'INT8', 'what was said']
     lines = [heads, ['---'] * len(heads)]
     for name, row in sorted(rows.items()):
         cells = [row.get(step, '–') for step in STEPS[1:]]
@@ -180,9 +180,10 @@ def table(rows: dict[str, dict]) -> str:
             cells[0] = row.get('build', '–')
         share = f'{row["int8"]:.0%}' if 'int8' in row else '–'
         share += ', one size' * bool(row.get('fixed'))
+        size = 'x'.join(map(str, row.get('size', '–')))
         said = re.sub(r'\S*/site-packages/', '', row.get('says', '')).replace('|', '/')
         said = said if len(said) <= 240 else f'{said[:240]} …'
-        lines.append([name, f'`{row["config"].split("/")[-1]}`', *cells, share, said])
+        lines.append([name, f'`{row["config"].split("/")[-1]}`', size, *cells, share, said])
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
 
