@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
 from .checkpointing import without_checkpointing
+from .deformable import sampled_deformable
 from .drop_path import drop_path, traced_drop_path
 from .graph_forms import counts_batches, normalize
 from .quantizer import BATCH_NORM, has_statistics, module_paths
@@ -85,7 +86,7 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn(example_shape, device=device)
-        with without_checkpointing() as calls, traced_drop_path(dense):
+        with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable():
             captured = _capture_sizes(dense, example)
     finally:
         for module, mode in modes.items():
