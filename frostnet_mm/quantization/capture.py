@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
 from .checkpointing import without_checkpointing
+from .constants import is_random
 from .deformable import sampled_deformable
 from .drop_path import drop_path, traced_drop_path
 from .graph_forms import counts_batches, normalize
@@ -29,6 +30,8 @@ aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
 CHECK_SIZES = ((160, 224), (151, 217))
 EQUAL = ''  # no output differs
+#: What is random in training alone.
+DROPPING = (aten.dropout.default, aten.feature_dropout.default, drop_path)
 #: Where mmcv's operators lie that are compiled.
 COMPILED_OPERATORS = '/mmcv/ops/'
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
@@ -224,12 +227,34 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
             captured = _settle(_export(dense.train(), example, any_size=False), dense)
     fault = _difference(captured, dense, own, required=True)
     if fault:
-        raise UnsupportedModelError(
-            f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {fault} in '
-            'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
-            'stand for both. Move that step to loss_by_feat and predict_by_feat, or switch the option off.'
-        )
+        _refuse(captured, dense, example, fault)
     return captured
+
+
+def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fault: str) -> None:
+    """Raise the reason why one graph cannot stand for training and evaluation."""
+    head = f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__})'
+    random = [node for node in captured.module.graph.nodes if is_random(node) and node.target not in DROPPING]
+    if random:
+        raise UnsupportedModelError(
+            f'{_line_of(random[0])} draws random numbers in evaluation too, so what is deployed would not compute what '
+            'was trained. Switch that off (rand_init=False of a HamburgerDecoder), or leave the model in float (without '
+            'QATHook).'
+        )
+    batch = example.shape[0]
+    if captured.fixed_size[0] is None and _difference(captured, dense, tuple(example.shape[2:]), batch=batch) == EQUAL:
+        others = example.new_zeros((batch + 1, *example.shape[1:]))
+        where = _first_constant(*(_export(dense.train(), images).graph for images in (example, others)))
+        raise UnsupportedModelError(
+            f'{head} counts the images of a batch in Python, so that its graph holds for batches of {batch} alone: '
+            f'{where.replace("the size of the image", "their number")}. Write it with tensor operations (expand, -1), '
+            'or leave the model in float (without QATHook).'
+        )
+    raise UnsupportedModelError(
+        f'{head} computes its output {fault} in another way in evaluation than in training (as FCOS with '
+        'norm_on_bbox=True does), so one graph cannot stand for both. Move that step to loss_by_feat and '
+        'predict_by_feat, or switch the option off.'
+    )
 
 
 def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
@@ -239,7 +264,7 @@ def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
 
 
 def _difference(
-    captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int], required: bool = False
+    captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int], required: bool = False, batch: int = 1
 ) -> str | None:
     """In evaluation mode, the output in which the graph differs from the network on images of a size.
 
@@ -247,7 +272,7 @@ def _difference(
     required to.
     """
     generator = torch.Generator().manual_seed(0)  # training goes on with the random numbers that it would have had
-    images = torch.randn((captured.fixed_size[0] or 1, captured.fixed_size[1] or 3, *size), generator=generator)
+    images = torch.randn((captured.fixed_size[0] or batch, captured.fixed_size[1] or 3, *size), generator=generator)
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
         try:
@@ -353,7 +378,7 @@ def set_mode(graph: Graph, training: bool, update_norms: bool) -> None:
     for node in reversed(list(graph.nodes)):  # a norm that is called several times counts in a chain
         if node.target in BATCH_NORM and not update_norms and has_statistics(node):
             node.args = (*node.args[:5], False, *node.args[6:])
-        elif node.target in (aten.dropout.default, aten.feature_dropout.default, drop_path) and not training:
+        elif node.target in DROPPING and not training:
             node.args = (*node.args[:2], False)
         elif counts_batches(node) and not update_norms:
             counter = node.args[0]
