@@ -25,6 +25,7 @@ from .drop_path import drop_path, traced_drop_path
 from .graph_forms import counts_batches, normalize
 from .quantizer import BATCH_NORM, has_statistics, module_paths
 from .settings import EXAMPLE_SHAPE
+from .symbolic_integers import symbolic_integers
 
 aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
@@ -35,6 +36,10 @@ DROPPING = (aten.dropout.default, aten.feature_dropout.default, drop_path)
 #: Where mmcv's operators lie that are compiled.
 COMPILED_OPERATORS = '/mmcv/ops/'
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
+
+
+class BoundBatchError(UnsupportedModelError):
+    """The graph holds for batches of one size alone."""
 
 
 @dataclass
@@ -90,7 +95,11 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn(example_shape, device=device)
         with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable():
-            captured = _capture_sizes(dense, example)
+            try:
+                captured = _capture_sizes(dense, example)
+            except BoundBatchError:
+                with symbolic_integers(dense):
+                    captured = _capture_sizes(dense, example)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -150,7 +159,7 @@ def _explain(error: Exception, dense: DenseNetwork) -> str:
         if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
             compiled = Path(frame.f_code.co_filename).stem
     if found is None:
-        return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}'
+        return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}{_hint(reason)}'
     module, file, line = found
     if compiled:
         return (
@@ -159,10 +168,20 @@ def _explain(error: Exception, dense: DenseNetwork) -> str:
             'dcn=None, or conv_cfg=None, for deformable convolutions), or leave the model in float (without QATHook).'
         )
     return (
-        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
+        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}{_hint(reason)}\n'
         f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
         'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
         'QATHook).'
+    )
+
+
+def _hint(reason: str) -> str:
+    """What mends a network that takes some sizes alone, such as multiples of 128, and not that of the example."""
+    if 'must match' not in reason:
+        return ''
+    return (
+        ' If the network takes images of certain sizes alone, give one of them: QATHook(example_shape=(2, 3, H, W)), '
+        '--example-shape H W of tools/calibrate.py.'
     )
 
 
@@ -245,7 +264,7 @@ def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fau
     if captured.fixed_size[0] is None and _difference(captured, dense, tuple(example.shape[2:]), batch=batch) == EQUAL:
         others = example.new_zeros((batch + 1, *example.shape[1:]))
         where = _first_constant(*(_export(dense.train(), images).graph for images in (example, others)))
-        raise UnsupportedModelError(
+        raise BoundBatchError(
             f'{head} counts the images of a batch in Python, so that its graph holds for batches of {batch} alone: '
             f'{where.replace("the size of the image", "their number")}. Write it with tensor operations (expand, -1), '
             'or leave the model in float (without QATHook).'

@@ -107,12 +107,18 @@ class Study:
 
     def capture(self) -> None:
         """The quantized network in the place of the dense one, with ranges of noise."""
+        from frostnet_mm.models.dense import UnsupportedModelError
         from frostnet_mm.quantization import QuantizationSettings
         from frostnet_mm.quantization.calibration import calibrate
         from frostnet_mm.quantization.report import int8_share
 
-        noise = self._prepare(QuantizationSettings())
-        fixed = self.network.program.fixed_size[2:]
+        try:
+            noise = self._prepare(QuantizationSettings())
+            fixed = self.network.program.fixed_size[2:]
+        except UnsupportedModelError as error:
+            if 'example_shape' not in str(error):
+                raise
+            fixed = (0, 0)
         if any(size not in (None, own) for size, own in zip(fixed, self.size, strict=True)):  # as the message says
             self.build()
             noise = self._prepare(QuantizationSettings(example_shape=(2, 3, *self.size)))
@@ -122,15 +128,15 @@ class Study:
     def _prepare(self, settings: object) -> list:
         import torch
 
-        from frostnet_mm.deploy.loaded_model import _enliven, _gather_statistics
+        from frostnet_mm.deploy.loaded_model import enliven, gather_statistics
         from frostnet_mm.models.dense import DenseNetwork
         from frostnet_mm.quantization import prepare_model
 
         dense = DenseNetwork(self.model)
         noise = [torch.randn(2, 3, *self.size) for _ in range(2)]
         self.model.train()
-        _enliven(dense)
-        _gather_statistics(self.model, dense, noise)
+        enliven(dense)
+        gather_statistics(self.model, dense, noise)
         self.network = prepare_model(self.model, settings)
         return noise
 
