@@ -1,19 +1,16 @@
 """From a dense network to a graph of ATen operators, whose parameters stay the network's own."""
 
-import linecache
 import logging
 import operator
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
@@ -22,8 +19,9 @@ from .checkpointing import without_checkpointing
 from .constants import is_random
 from .deformable import sampled_deformable
 from .drop_path import drop_path, traced_drop_path
+from .explain import explain_failure, first_constant, line_of
 from .graph_forms import counts_batches, normalize
-from .quantizer import BATCH_NORM, has_statistics, module_paths
+from .quantizer import BATCH_NORM, has_statistics
 from .settings import EXAMPLE_SHAPE
 from .symbolic_integers import symbolic_integers
 
@@ -33,8 +31,6 @@ CHECK_SIZES = ((160, 224), (151, 217))
 EQUAL = ''  # no output differs
 #: What is random in training alone.
 DROPPING = (aten.dropout.default, aten.feature_dropout.default, drop_path)
-#: Where mmcv's operators lie that are compiled.
-COMPILED_OPERATORS = '/mmcv/ops/'
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
 
 
@@ -142,47 +138,9 @@ def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> Grap
         try:
             program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
         except Exception:  # of the two failures the first is raised: its traceback runs through the model's own lines
-            raise UnsupportedModelError(_explain(error, dense)) from error
+            raise UnsupportedModelError(explain_failure(error, dense)) from error
     # Maps of size 1 add guards on the input's shape, which the graph does not need.
     return program.module(check_guards=False)
-
-
-def _explain(error: Exception, dense: DenseNetwork) -> str:
-    """Name the innermost module that could not be captured, and its line."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    names = {id(module): name for name, module in dense.named_modules() if name}
-    found = compiled = None
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        module = frame.f_locals.get('self')
-        if id(module) in names:
-            found = module, frame.f_code.co_filename, line
-        if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
-            compiled = Path(frame.f_code.co_filename).stem
-    if found is None:
-        return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}{_hint(reason)}'
-    module, file, line = found
-    if compiled:
-        return (
-            f"{names[id(module)]} ({type(module).__name__}) is one of mmcv's compiled operators ({compiled}), which "
-            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place (as '
-            'dcn=None, or conv_cfg=None, for deformable convolutions), or leave the model in float (without QATHook).'
-        )
-    return (
-        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}{_hint(reason)}\n'
-        f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
-        'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
-        'QATHook).'
-    )
-
-
-def _hint(reason: str) -> str:
-    """What mends a network that takes some sizes alone, such as multiples of 128, and not that of the example."""
-    if 'must match' not in reason:
-        return ''
-    return (
-        ' If the network takes images of certain sizes alone, give one of them: QATHook(example_shape=(2, 3, H, W)), '
-        '--example-shape H W of tools/calibrate.py.'
-    )
 
 
 def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
@@ -256,14 +214,15 @@ def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fau
     random = [node for node in captured.module.graph.nodes if is_random(node) and node.target not in DROPPING]
     if random:
         raise UnsupportedModelError(
-            f'{_line_of(random[0])} draws random numbers in evaluation too, so what is deployed would not compute what '
-            'was trained. Switch that off (rand_init=False of a HamburgerDecoder), or leave the model in float (without '
-            'QATHook).'
+            f'{line_of(random[0])} draws random numbers in evaluation too, so what is deployed would not compute what '
+            'was trained. Switch that off (rand_init=False of a HamburgerDecoder), or leave the model in float '
+            '(without QATHook).'
         )
     batch = example.shape[0]
-    if captured.fixed_size[0] is None and _difference(captured, dense, tuple(example.shape[2:]), batch=batch) == EQUAL:
+    own = tuple(example.shape[2:])
+    if captured.fixed_size[0] is None and _difference(captured, dense, own, batch=batch) == EQUAL:
         others = example.new_zeros((batch + 1, *example.shape[1:]))
-        where = _first_constant(*(_export(dense.train(), images).graph for images in (example, others)))
+        where = first_constant(*(_export(dense.train(), images).graph for images in (example, others)))
         raise BoundBatchError(
             f'{head} counts the images of a batch in Python, so that its graph holds for batches of {batch} alone: '
             f'{where.replace("the size of the image", "their number")}. Write it with tensor operations (expand, -1), '
@@ -300,7 +259,7 @@ def _difference(
             if required:
                 raise UnsupportedModelError(
                     f'The network runs in training, but not in evaluation, on images of {size[0]}x{size[1]}: '
-                    f'{_explain(error, dense)}'
+                    f'{explain_failure(error, dense)}'
                 ) from error
             return None
         leaves = pytree.tree_leaves(outputs)
@@ -345,34 +304,12 @@ def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     other = torch.zeros((*example.shape[:2], *larger), device=example.device)
     graphs = (_export(dense.train(), images).graph for images in (example, other))
     print_log(
-        f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
+        f'The network is captured for images of {sizes} alone: {first_constant(*graphs)}. Write it with the sizes '
         'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant: '
         'QATHook(example_shape=…), or --example-shape of tools/calibrate.py.',
         logger='current',
         level=logging.WARNING,
     )
-
-
-def _first_constant(graph: Graph, other: Graph) -> str:
-    """The first operation of a graph of which another capture has other numbers, with its line."""
-    for node, twin in zip(graph.nodes, other.nodes, strict=False):
-        if node.target != twin.target and node.op == 'call_function':
-            return f'{_line_of(node)} takes another way at another size'
-        numbers, others = (
-            [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, (int, float))]
-            for each in (node, twin)
-        )
-        if numbers != others:
-            return f'{_line_of(node)} computes with numbers that come from the size of the image'
-    return 'something in it depends on the size of the image'
-
-
-def _line_of(node: Node) -> str:
-    """Operation, module and source line of a node."""
-    trace = [line.strip() for line in (node.meta.get('stack_trace') or '').strip().splitlines()]
-    where = f' of {module_paths(node)[-1]}' if module_paths(node) else ''
-    code = f' ({trace[-1]!r}, {trace[-2].removeprefix("File ")})' if len(trace) > 1 else ''
-    return f'{node.target}{where}{code}'
 
 
 def evaluation_copy(module: GraphModule) -> GraphModule:

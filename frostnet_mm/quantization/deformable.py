@@ -90,7 +90,7 @@ def _places(axis: int, weight: Tensor, size: torch.Size, stride: Pair, padding: 
 
 @contextmanager
 def sampled_deformable() -> Iterator[None]:
-    """Have mmcv's deformable convolutions be computed by the functions above, under whatever names they are imported."""
+    """Have the functions above compute mmcv's deformable convolutions, under whatever names they are imported."""
     module = sys.modules.get('mmcv.ops')
     with ExitStack() as stack:
         for function in (deform_conv2d, modulated_deform_conv2d) if module is not None else ():
