@@ -150,6 +150,8 @@ def family_of(model: nn.Module) -> ModelFamily:
             reason = family.refusal(model)
             if reason is not None:
                 raise UnsupportedModelError(f'{name} {reason}')
+            if getattr(model, family.head, None) is None:  # MaskFormer, whose queries predict masks
+                raise UnsupportedModelError(f'{name} has no {family.head}: expected one, whose outputs are maps.')
             return family
     known = ', '.join(dict.fromkeys(f'{family.package}.{family.base}' for family in FAMILIES))
     raise UnsupportedModelError(f'{name} has no dense network that is known here; expected one of {known}.')
