@@ -60,7 +60,7 @@ class AlignedByOffsets(Habit):
 
 
 class Windows(Habit):
-    """Swin's attention in windows, which counts the images of a batch by ``int``."""
+    """Swin's windows, without their attention: the images of a batch are counted by ``int``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Windows(Habit):
         x = functional.pad(x, (0, (5 - width % 5) % 5, 0, (5 - height % 5) % 5))
         rows, columns = x.shape[2] // 5, x.shape[3] // 5
         x = x.view(batch, channels, rows, 5, columns, 5).permute(0, 2, 4, 3, 5, 1).reshape(-1, 25, channels)
-        x = (x @ x.transpose(1, 2)).softmax(-1) @ self.values(x)
+        x = self.values(x)
         batch = int(x.shape[0] / (rows * columns))
         x = x.view(batch, rows, columns, 5, 5, channels).permute(0, 5, 1, 3, 2, 4)
         return self.block(x.reshape(batch, channels, rows * 5, columns * 5)[:, :, :height, :width])

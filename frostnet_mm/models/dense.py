@@ -150,8 +150,6 @@ def family_of(model: nn.Module) -> ModelFamily:
             reason = family.refusal(model)
             if reason is not None:
                 raise UnsupportedModelError(f'{name} {reason}')
-            if getattr(model, family.head, None) is None:  # MaskFormer, whose queries predict masks
-                raise UnsupportedModelError(f'{name} has no {family.head}: expected one, whose outputs are maps.')
             return family
     known = ', '.join(dict.fromkeys(f'{family.package}.{family.base}' for family in FAMILIES))
     raise UnsupportedModelError(f'{name} has no dense network that is known here; expected one of {known}.')
@@ -174,6 +172,10 @@ class DenseNetwork(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         family = family_of(model)
+        if getattr(model, family.head, None) is None:  # MaskFormer, whose queries predict masks
+            raise UnsupportedModelError(
+                f'{type(model).__name__} has no {family.head}: expected one, whose outputs are maps.'
+            )
         self.head_name = family.head
         self.backbone = model.backbone
         self.has_neck = bool(getattr(model, 'with_neck', False))
