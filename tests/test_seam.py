@@ -94,7 +94,8 @@ def test_families_are_found_by_a_base_class():
     own = stand_in('SingleStageDetector', 'my_mmdet')
     message = (
         r'^SingleStageDetector has no dense network that is known here; expected one of mmdet\.TwoStageDetector, '
-        r'mmdet\.SingleStageDetector, mmdet\.SingleStageInstanceSegmentor, mmseg\.EncoderDecoder, mmpretrain\.ImageClassifier\.$'
+        r'mmdet\.SingleStageDetector, mmdet\.SingleStageInstanceSegmentor, mmseg\.EncoderDecoder, '
+        r'mmpretrain\.ImageClassifier\.$'
     )
     with pytest.raises(UnsupportedModelError, match=message):
         family_of(own)
