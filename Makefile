@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo demo-seg mini-data lint format clean
+.PHONY: help setup test test-all demo demo-seg mini-data lint format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ test: setup  ## lint and run the tests
 	@"$(BIN)/ruff" check --quiet .
 	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder --max-worker-restart 0 tests
+
+test-all: setup  ## the tests, with the slow ones that are left out of `make test`
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder --max-worker-restart 0 -m "slow or not slow" tests
 
 demo: setup  ## train, evaluate and draw a small detector on generated data, into work_dirs/demo
 	@"$(BIN)/python" tools/demo.py

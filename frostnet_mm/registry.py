@@ -42,6 +42,7 @@ MODELS = _registry(
     'models.backbones',
     'models.necks',
     'models.classifiers',
+    'nas.elastic',
     mmdet=('models.dense_heads',),
     mmseg=('models.backbones.mobilenet_v3', 'models.decode_heads'),
 )
@@ -49,11 +50,13 @@ DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',), mmseg=(
 TRANSFORMS = _registry(
     'transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',), mmseg=('data.segmentation_loading',)
 )
-HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks', 'quantization.hook')
+HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks', 'quantization.hook', 'nas.supernet_hook')
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
 METRICS = _registry('metric', MMENGINE_METRICS, mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',))
 #: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.
 ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
+#: Kinds of blocks of FrostNets, see :class:`frostnet_mm.models.backbones.frost_blocks.Bottleneck`.
+BLOCKS = Registry('block', scope=SCOPE, locations=['frostnet_mm.models.backbones.frost_blocks'])
 OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')
 
 

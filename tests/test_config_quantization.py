@@ -17,6 +17,16 @@ QUANTIZED = sorted(path.stem for path in CONFIGS.glob('*_qat_*.py') if path.stem
 FLOAT = sorted({name.replace('_qat_', '_') for name in QUANTIZED} - {'tdsod_voc'})  # tdsod_coco with other classes
 SIZES = (96, 128), (128, 64)
 STEPS = 2
+#: Built of the same parts as another one: tested by `make test-all` alone.
+ALIKE = (
+    'espnet_cityscapes',
+    'espnet_frostnet_cityscapes',
+    'espnetv2_cityscapes',
+    'lraspp_frostnet_cityscapes',
+    'lraspp_mobilenetv2_cityscapes',
+    'lraspp_mobilenetv3_relu_cityscapes',
+    'tdsod_coco',
+)
 # What has no INT8 form; all else computes in integers.
 IN_FLOAT = {
     'espnet_original_cityscapes': {'prelu': 20, 'cat': 1, 'batch_norm': 1},
@@ -37,7 +47,9 @@ def test_a_qat_config_is_its_float_config_and_the_hook(name):
     assert quantized == plain
 
 
-@pytest.mark.parametrize('name', FLOAT)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in FLOAT]
+)
 def test_a_config_trains_in_simulated_int8_and_converts(name):
     cfg = load_config(CONFIGS / f'{name}.py')
     model = build_config(cfg.model, cfg.default_scope)

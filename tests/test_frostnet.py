@@ -5,6 +5,8 @@ import re
 
 import pytest
 import torch
+from conftest import ROOT
+from mmcv.cnn import ConvModule
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from reference_frostnet import ReferenceFrostNetSmall, randomize
@@ -12,8 +14,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from frostnet_mm import FrostNet, FrostNetClassifier
+from frostnet_mm.models.backbones.frost_blocks import Bottleneck
 from frostnet_mm.models.checkpoints import describe_frostnet
+from frostnet_mm.models.dense import DenseNetwork
 from frostnet_mm.models.frostnet_arch import ARCHS, BlockSpec, FrostNetArch, divisible
+from frostnet_mm.registry import BLOCKS
 
 # arch, width, parameters with classifier, parameters of the trunk, MACs at 224x224 in millions, channels of the stages
 GOLDEN = [
@@ -237,7 +242,9 @@ def test_released_variants_are_tables():
         assert FrostNetArch.from_config(name) is arch and FrostNetArch.from_config(arch) is arch
         assert FrostNetArch.from_config(arch.to_config()) == arch
         assert arch.strides == (4, 8, 16, 32, 32) and arch.output_strides == (32, 16, 8)
-    assert ARCHS['large'].stages[2][1] == BlockSpec(kernel=5, channels=80, expansion=3, reduction=4, stride=1)
+    assert ARCHS['large'].stages[2][1] == BlockSpec(
+        kernel=5, channels=80, expansion=3, reduction=4, stride=1, kind='frost'
+    )
     with pytest.raises(AttributeError):
         ARCHS['small'].stem = 16
 
@@ -310,7 +317,7 @@ def table_with(row=None, place=(1, 0), **changes):
     return table
 
 
-ROW = 'kernel, channels, expansion, reduction, stride'
+ROW = 'kernel, channels, expansion, reduction, stride[, kind]'
 
 
 @pytest.mark.parametrize(
@@ -338,13 +345,25 @@ ROW = 'kernel, channels, expansion, reduction, stride'
         (table_with('35311'), f"arch.stages[1][0]='35311': expected a row ({ROW})."),
         (
             table_with((3, 8, 1)),
-            f'arch.stages[1][0]=(3, 8, 1) has 3 fields: expected 5, ({ROW}); reduction, stride missing.',
+            f'arch.stages[1][0]=(3, 8, 1) has 3 fields: expected 5 or 6, ({ROW}); reduction, stride missing.',
         ),
         (
             table_with((3, 8, 1, 1, 1, 'mbconv'), (1, 1)),
-            f"stages[1][1]=(3, 8, 1, 1, 1, 'mbconv') has 6 fields: expected 5, ({ROW}); there is no field kind yet.",
+            "arch.stages[1][1].kind='mbconv': expected one of 'frost', 'inverted', 'fused'; the class of another kind "
+            'registers itself in frostnet_mm.registry.BLOCKS and is imported by custom_imports of the config.',
         ),
-        (table_with((3, 8, 1, 1, 1, 2, 3)), f'has 7 fields: expected 5, ({ROW}).'),
+        (table_with((3, 8, 1, 1, 1, 2, 3)), f'has 7 fields: expected 5 or 6, ({ROW}).'),
+        (table_with((3, 8, 1, 1, 1, 2)), 'arch.stages[1][0].kind=2: expected the name of a kind, such as'),
+        (table_with((3, 8, 1, 1, 1, None)), 'arch.stages[1][0].kind=None: expected the name of a kind'),
+        (
+            table_with((3, 8, 2, 4, 1, 'fused')),
+            "arch.stages[1][0].reduction=4: expected None, as blocks of kind 'fused' have no squeeze.",
+        ),
+        (
+            table_with((3, 8, 2, 2, 1, 'inverted')),
+            "arch.stages[1][0].reduction=2: expected None, as blocks of kind 'inverted' have no squeeze.",
+        ),
+        (table_with((4, 8, 2, None, 1, 'fused')), 'arch.stages[1][0].kernel=4: expected an odd whole number'),
         (table_with((4, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=4: expected an odd whole number of at least 1.'),
         (table_with((-1, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=-1: expected an odd whole number of at least 1.'),
         (table_with((3.0, 8, 1, 1, 1)), 'arch.stages[1][0].kernel=3.0: expected an odd whole number of at least 1.'),
@@ -369,3 +388,103 @@ ROW = 'kernel, channels, expansion, reduction, stride'
 def test_a_wrong_arch_is_named(arch, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         FrostNet(arch=arch)
+
+
+# -- kinds of blocks
+
+FUSED_660 = dict(  # picked by latency: kernel, channels, expansion, reduction, stride, kind
+    stem=32,
+    stages=[
+        [(3, 16, 1, None, 1), (3, 24, 3, None, 2, 'fused')],
+        [(3, 40, 3, None, 2, 'fused'), (3, 40, 3, None, 1, 'fused'), (3, 40, 4, None, 1, 'fused')],
+        [(3, 96, 4, 2, 2), (3, 96, 3, None, 1), (3, 96, 6, None, 1)],
+        [(5, 192, 6, 4, 2), (5, 192, 3, 2, 1)],
+        [(5, 320, 6, 4, 1)],
+    ],
+)
+
+
+def macs_of(network, *shape):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:  # torch's own counter, two per MAC
+        network.eval()(torch.zeros(shape))
+    return counter.get_total_flops() // 2
+
+
+def test_a_fused_block_by_hand():
+    """Dense 3x3 of 16 to 48 channels on 32x48 at stride 2, then 1x1 to 24; a shortcut at stride 1 alone."""
+    table = dict(stem=16, stages=[[(3, 24, 3, None, 2, 'fused'), (5, 24, 2, None, 1, 'fused')]])
+    net = FrostNet(arch=table)
+    first, second = net.stages[0]
+    assert count(first) == (16 * 48 * 9 + 2 * 48) + (48 * 24 + 2 * 24)
+    assert count(second) == (24 * 48 * 25 + 2 * 48) + (48 * 24 + 2 * 24)
+    stem = 3 * 16 * 9 * (32 * 48)
+    macs = (16 * 48 * 9 + 48 * 24) * (16 * 24) + (24 * 48 * 25 + 48 * 24) * (16 * 24)
+    assert macs_of(net, 1, 3, 64, 96) == stem + macs
+    x = randomize(second).eval() and torch.randn(2, 24, 6, 5)
+    with torch.no_grad():
+        inner = second.expand.bn(nn.functional.conv2d(x, second.expand.conv.weight, padding=2)).relu()
+        expected = x + second.project.bn(nn.functional.conv2d(inner, second.project.conv.weight))
+        torch.testing.assert_close(second(x), expected)
+    assert not first.with_residual and second.with_residual
+    dilated = FrostNet(arch=dict(stem=16, stages=[[(3, 24, 3, None, 2)], [(3, 24, 3, None, 2)]] * 2), output_stride=8)
+    assert [stage[0].depthwise.conv.dilation[0] for stage in dilated.stages] == [1, 1, 1, 2]
+    fused = [[(3, 24, 3, None, 2, 'fused')], [(5, 24, 3, None, 2, 'fused')]] * 2
+    dilated = FrostNet(arch=dict(stem=16, stages=fused), output_stride=8)
+    assert [(s[0].expand.conv.dilation[0], s[0].expand.conv.padding[0]) for s in dilated.stages] == [
+        (1, 1),
+        (1, 2),
+        (1, 1),
+        (2, 4),
+    ]
+
+
+def test_an_inverted_block_is_a_frost_block_without_squeeze():
+    frost, inverted = (
+        FrostNet(arch=dict(stem=32, stages=[[(5, 32, 3, None, 1, kind)]])) for kind in ('frost', 'inverted')
+    )
+    inverted.load_state_dict(randomize(frost).state_dict())
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(frost.eval()(x)[0], inverted.eval()(x)[0])
+
+
+def test_fused_660_has_the_counts_that_it_was_measured_with():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        from mmdet.registry import MODELS
+
+        cfg = Config.fromfile(ROOT / 'configs/ssdlite_frostnet_coco.py').model
+        counts = {}
+        for name, arch in dict(small='small', base='base', fused=FUSED_660).items():
+            cfg.backbone.arch = arch
+            dense = DenseNetwork(MODELS.build(cfg))
+            # parameters as they are deployed: a norm's factors are folded into the weights
+            folded = sum(p.numel() for key, p in dense.named_parameters() if not key.endswith('bn.weight'))
+            counts[name] = folded, macs_of(dense, 1, 3, 320, 320)
+    assert {name: round(macs / 1e6) for name, (_, macs) in counts.items()} == dict(small=660, base=757, fused=652)
+    assert round(counts['fused'][0] / 1e6, 2) == 3.16
+
+
+def test_a_kind_of_ones_own_is_one_registered_class():
+    @BLOCKS.register_module(name='plain')
+    class Plain(Bottleneck):
+        def build_layers(self, in_channels, row, dilation, cfg):
+            self.only = ConvModule(in_channels, row.channels, row.kernel, row.stride, row.kernel // 2, **cfg)
+
+        def transform(self, x):
+            return self.only(x)
+
+    try:
+        net = FrostNet(arch=dict(stem=16, stages=[[(3, 24, 1, None, 2, 'plain'), (3, 24, 2, 2, 1)]]))
+        assert [tuple(f.shape) for f in net(torch.zeros(1, 3, 16, 16))] == [(1, 24, 4, 4)]
+        assert net.arch.to_config()['stages'] == [[(3, 24, 1, None, 2, 'plain'), (3, 24, 2, 2, 1)]]
+    finally:
+        del BLOCKS.module_dict['plain']
+    with pytest.raises(ValueError, match="kind='plain': expected one of 'frost', 'inverted', 'fused'; the class"):
+        FrostNet(arch=dict(stem=16, stages=[[(3, 24, 1, None, 2, 'plain')]]))
+
+
+@pytest.mark.parametrize('width', [0.35, 0.5, 1.0, 1.25])
+def test_a_widened_table_is_the_network_of_that_width(width):
+    wide = FrostNet('base', width)
+    table = FrostNet(ARCHS['base'].widened(width))
+    assert [(k, v.shape) for k, v in table.state_dict().items()] == [(k, v.shape) for k, v in wide.state_dict().items()]

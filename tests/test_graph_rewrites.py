@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.benchmark.measure.machine import describe_machine
 from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
-from frostnet_mm.deploy.onnx.rewrites.space_to_depth import space_to_depth
+from frostnet_mm.deploy.onnx.rewrites.space_to_depth import rearranged, space_to_depth
 from frostnet_mm.deploy.onnx.rewrites.untie_weights import untie_weights
 from frostnet_mm.device import cpu_saturates, saturation_free_session
 
@@ -100,6 +100,18 @@ def test_stems_of_blocks_are_the_same_bit_by_bit(size, kernel, stride, pads, win
         difference = np.abs(run(changed, images, optimized).astype(int) - reference)
         assert difference.max() <= (0 if optimized else 1) and (difference > 0).mean() < 1e-3
     assert space_to_depth(changed) == []
+
+
+def test_blocks_by_hand():
+    """Older versions of onnxruntime have no SpaceToDepth of integers: only floats are put together."""
+    pixels = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(1, 2, 4, 4)
+    blocks = rearranged(pixels, 2)
+    assert blocks.shape == (1, 8, 2, 2) and blocks[0, :, 0, 1].tolist() == [2, 18, 3, 19, 6, 22, 7, 23]
+    model = network([1, 3, 32, 48], weights(8, 3, 3, 3), dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4))
+    space_to_depth(model)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    (put,) = (node for node in model.graph.node if node.op_type == 'SpaceToDepth')
+    assert put.input[0] == 'images' and 'q' not in makers
 
 
 @pytest.mark.parametrize(

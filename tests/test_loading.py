@@ -213,8 +213,8 @@ def test_ignore_empty_returns_none(tmp_path):
 
 
 def test_arguments_it_cannot_honour_are_refused():
-    with pytest.raises(ValueError, match="color_type='grayscale', expected one of"):
-        LoadImage(color_type='grayscale')
+    with pytest.raises(ValueError, match="color_type='unchanged', expected one of"):
+        LoadImage(color_type='unchanged')
     with pytest.raises(ValueError, match="imdecode_backend='pillow', expected 'cv2'"):
         LoadImage(imdecode_backend='pillow')
 

@@ -191,5 +191,8 @@ def test_normalization_by_hand():
     assert (images[0, :, 3] == -7).all() and (images[0, :, :, 3] == -7).all()
     description = dict(preprocessing=settings | dict(baked=True), input=dict(shape=[1, None, None, 3]))
     images, _ = preprocess(image, description)
-    assert images.dtype == np.uint8 and images.shape == (1, 4, 4, 3)
-    assert images[0, 0, 0].tolist() == [10, 20, 30] and images[0, 3, 3].tolist() == [3, 2, 1]
+    assert images.dtype == np.float32 and images.shape == (1, 4, 4, 3)  # -7 * std + mean are no pixels of 8 bits
+    assert images[0, 0, 0].tolist() == [10, 20, 30] and images[0, 3, 3].tolist() == [-32, -26, -13]
+    description['preprocessing']['pad_value'] = 2
+    images, _ = preprocess(image, description)
+    assert images.dtype == np.uint8 and images[0, 3, 3].tolist() == [13, 10, 5]

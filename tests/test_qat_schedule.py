@@ -71,7 +71,7 @@ def test_phases():
         (dict(warmup=None), 'warmup=None was given'),
         (dict(execution='int8'), "execution='int8' was given; expected one of 'float', 'simulated', 'converted'"),
         (dict(averaging_constant=0), 'averaging_constant=0 was given, expected 0 < value <= 1'),
-        (dict(example_shape=(2, 1, 64, 64)), r'example_shape=\(2, 1, 64, 64\) was given, expected \(N, 3, H, W\)'),
+        (dict(example_shape=(2, 64, 64)), r'example_shape=\(2, 64, 64\) was given, expected \(N, 3, H, W\)'),
     ],
 )
 def test_options_are_checked(options, message):

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from test_segmentation import config  # noqa: F401  (a fixture)
 
 from frostnet_mm.apis.model import load_model
+from frostnet_mm.apis.visualization.training_plots import read_scalars
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.models import read_checkpoint
@@ -286,7 +287,8 @@ class RankSpy(Hook):
 
 def test_two_processes_share_weights_and_ranges(mini_coco, tmp_path):
     (tmp_path / 'rank_spy.py').write_text(SPY)
-    cfg = tiny(mini_coco, tmp_path / 'run', **{'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 3})
+    short = {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 2, 'train_dataloader.batch_size': 3}
+    cfg = tiny(mini_coco, tmp_path / 'run', **short)
     cfg.custom_imports['imports'].append('rank_spy')
     cfg.custom_hooks.append(dict(type='frostnet_mm.RankSpy'))
     cfg.dump(tmp_path / 'config.py')
@@ -302,6 +304,10 @@ def test_two_processes_share_weights_and_ranges(mini_coco, tmp_path):
     assert sum(name.startswith('quantization.') for name in names) > 100
     for name in names:
         assert torch.equal(one['state'][name], two['state'][name]), name
+    records = read_scalars(tmp_path / 'run')
+    assert [r['iter'] for r in records if 'loss' in r] == list(range(1, 9))  # 23 images: 12 a process, 3 a batch
+    assert len([r for r in records if 'coco/bbox_mAP' in r]) == 1
+    assert (tmp_path / 'run/epoch_2.pth').is_file()
 
 
 def test_a_segmenter_in_an_iteration_based_loop_resumes_in_every_phase(config, tmp_path):  # noqa: F811

@@ -114,9 +114,13 @@ if options != 'None':
 """
 
 
-@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg'])
-@pytest.mark.parametrize('registry', REGISTERED)
-def test_names_are_found_in_a_fresh_process_after_the_package_alone(scope, registry):
+SCOPES = ('mmengine', 'mmdet', 'mmseg')
+#: Every registry in a scope, and models in each.
+PLACES = {*zip(REGISTERED, SCOPES * len(REGISTERED), strict=False), *(('MODELS', scope) for scope in SCOPES)}
+
+
+@pytest.mark.parametrize(('registry', 'scope'), sorted(PLACES))
+def test_names_are_found_in_a_fresh_process_after_the_package_alone(registry, scope):
     name, options = REGISTERED[registry][0]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     command = [sys.executable, '-c', LOOKUP, scope, registry, name, str(options)]

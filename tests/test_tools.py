@@ -190,31 +190,6 @@ def test_interrupted_training_resumes_in_the_middle_of_an_epoch(plain_config, tm
     assert one['param_schedulers'][0]['last_step'] == two['param_schedulers'][0]['last_step']
 
 
-def test_two_processes_train_on_the_cpu(plain_config, tmp_path):
-    port = 20000 + os.getpid() % 20000
-    done = subprocess.run(
-        [
-            'bash',
-            str(ROOT / 'tools/dist_train.sh'),
-            str(plain_config),
-            '2',
-            '--work-dir',
-            str(tmp_path / 'dist'),
-            '--cfg-options',
-            'train_cfg.max_epochs=1',
-            'train_cfg.val_interval=1',
-        ],
-        capture_output=True,
-        text=True,
-        env=dict(ENVIRONMENT, PORT=str(port), PYTHON=sys.executable),
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    records = read_scalars(tmp_path / 'dist')
-    assert [r['iter'] for r in records if 'loss' in r] == list(range(1, 7))  # 23 images: 12 a process, 2 a batch
-    assert len([r for r in records if 'coco/bbox_mAP' in r]) == 1
-    assert (tmp_path / 'dist/epoch_1.pth').is_file()
-
-
 def failure(capsys, *args):
     """Exit status 2 and one message without a traceback; return the message."""
     assert run_tool(*args) == 2

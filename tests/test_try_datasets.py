@@ -54,6 +54,7 @@ def test_what_is_a_fault(study, row, is_fault):
     assert study.table(dict(name=row)).splitlines()[2].startswith(f'| name | {row["check"]} | {row["train"]} |')
 
 
+@pytest.mark.slow
 def test_good_and_broken_data_sets_are_taken_through(study, tmp_path):
     generate_mini_coco(tmp_path / 'sets/good', num_train=8, num_val=4, progress=False)
     shutil.copytree(tmp_path / 'sets/good', tmp_path / 'sets/cut_off/data')

@@ -78,10 +78,19 @@ def main() -> None:
         f'{args.out}: {description["model"]["macs"] / 1e6:.0f} M MACs, '
         f'{description["int8_share"]:.1%} of them in INT8 by its numerics'
         + ('' if share is None else f', {share:.1%} as {args.engine} runs it')
-        + f'. Try it: {command("python", f"{args.out}/predictor.py", "IMAGE", "--out", "found.png")}'
+        + f'. {_next_step(description, args.out)}'
     )
     if description.get('verification', {}).get('source') == 'noise' and checkpoint is not None:
         print(NOISE)
+
+
+def _next_step(description: dict, out: str) -> str:
+    if description['decoding'] is not None:
+        return f'Try it: {command("python", f"{out}/predictor.py", "IMAGE", "--out", "found.png")}'
+    return (
+        f'predictor.py cannot predict with it: {description["no_decoding"]}. Evaluate it with tools/test.py --engine, '
+        'or run its network with open_network() and decode its outputs yourself.'
+    )
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..data.loading import COLOR_TYPES
 from ..device import drawing
+from ..device.image_files import as_bgr
 from ..device.results import Detections, LabelMap
 from ..engine.config import ConfigError, dataset_for_testing
 from ..registry import type_name
@@ -40,7 +41,7 @@ def _file_loader(step: dict, name: str) -> dict:
     """Our loader with the options of the config's, as far as it has them; images in arrays have none."""
     kept = () if name == 'LoadImageFromNDArray' else ('color_type', 'backend_args')
     options = {key: step[key] for key in kept if key in step}
-    if options.get('color_type') not in COLOR_TYPES:  # ours always yields three channels, as it has always done here
+    if options.get('color_type') not in COLOR_TYPES:  # ours yields three channels otherwise, as it has always done here
         options.pop('color_type', None)
     return dict(type='frostnet_mm.LoadImageFromFile', **options)
 
@@ -81,7 +82,7 @@ def predict_shown(model: nn.Module, pipeline: Compose, path: str | os.PathLike) 
     """
     load, *rest = pipeline.transforms
     data = load(dict(img_path=os.fspath(path), img_id=0))
-    image = data['img'].copy()
+    image = as_bgr(data['img'])
     return model.test_step(pseudo_collate([Compose(rest)(data)]))[0], image
 
 

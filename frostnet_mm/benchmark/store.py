@@ -70,6 +70,7 @@ class Store(Generic[Kept]):
 
     Attributes:
         results (dict): By key, in the order in which they came.
+        remarks (dict): What is written into the file beside them, and not read.
 
     Raises:
         BenchmarkError: The results there are of another machine or of other versions, or cannot be read.
@@ -80,6 +81,7 @@ class Store(Generic[Kept]):
         self.path = Path(folder) / kind.file
         self.machine = kind.about(machine)
         self.results: dict[Hashable, Kept] = {}
+        self.remarks: dict[str, Any] = {}
         if self.path.is_file():
             self._read(drop)
 
@@ -112,8 +114,12 @@ class Store(Generic[Kept]):
     def add(self, result: Kept) -> None:
         """Keep a result, in the file too."""
         self.results[result.key] = result
+        self.write()
+
+    def write(self) -> None:
+        """Write the file."""
         entries = [entry.to_dict() for entry in self.results.values()]
-        content: dict[str, Any] = {'machine': self.machine, self.kind.entries: entries}
+        content: dict[str, Any] = {'machine': self.machine, self.kind.entries: entries, **self.remarks}
         write_text(self.path, json.dumps(content, indent=1, allow_nan=False))
 
     def of(self, items: Iterable[Item]) -> list[Kept]:

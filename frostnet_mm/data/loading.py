@@ -8,7 +8,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 
 from ..device.errors import ImageError
-from ..device.image_files import as_bgr, decode_image, lacks_end, pillow_error
+from ..device.image_files import as_bgr, as_grey, decode_image, lacks_end, pillow_error
 from ..registry import TRANSFORMS
 from .errors import BadImageError
 
@@ -16,7 +16,7 @@ __all__ = ['COLOR_TYPES', 'MEAN_GREY', 'LoadImage', 'inner_datasets', 'lacks_end
 
 #: BGR of ImageNet's mean, which the data preprocessor of our configs maps to about 0.
 MEAN_GREY = (104, 116, 124)
-COLOR_TYPES = ('color', 'color_ignore_orientation')
+COLOR_TYPES = ('color', 'color_ignore_orientation', 'grayscale')
 _SAID: set[str] = set()  # notes on how images were read that this process has logged
 
 
@@ -45,7 +45,8 @@ class LoadImage(LoadImageFromFile):
     Args:
         to_float32 (bool): Whether to convert the image to float32, otherwise it is uint8. Defaults to False.
         color_type (str): 'color', or 'color_ignore_orientation' for annotations that were made on the stored pixels
-            without the EXIF rotation. Defaults to 'color'.
+            without the EXIF rotation; or 'grayscale' for networks of one channel: (H, W), colours become grey. Defaults
+            to 'color'.
         imdecode_backend (str): Only 'cv2'; there for the signature of mmcv's class. Defaults to 'cv2'.
         ignore_empty (bool): Whether to return None for a bad image instead of raising. Defaults to False.
         backend_args (dict, optional): File backend of mmengine. Defaults to None.
@@ -66,8 +67,8 @@ class LoadImage(LoadImageFromFile):
     ) -> None:
         if color_type not in COLOR_TYPES:
             raise ValueError(
-                f'color_type={color_type!r}, expected one of {COLOR_TYPES}: the result always has three '
-                "channels. For others use type='LoadImageFromFile'."
+                f'color_type={color_type!r}, expected one of {COLOR_TYPES}: the result has three channels, or is grey. '
+                "For others use type='LoadImageFromFile'."
             )
         if imdecode_backend != 'cv2':
             raise ValueError(
@@ -103,6 +104,8 @@ class LoadImage(LoadImageFromFile):
                 if self.ignore_empty:
                     return None
                 raise
+        if self.color_type == 'grayscale':
+            img = as_grey(img)
         results['img'] = img.astype(np.float32) if self.to_float32 else img
         results['img_shape'] = img.shape[:2]
         results['ori_shape'] = img.shape[:2]

@@ -20,13 +20,9 @@ from ..device import (
     DESCRIPTION,
     FORMAT,
     DeploymentError,
-    Detections,
-    Geometry,
     SaturationWarning,
-    compare_outputs,
-    decode,
-    open_network,
-    read_deployment,
+    channels_of,
+    padding_pixel,
     warn_of_saturation,
 )
 from ..engine.config import load_config
@@ -34,12 +30,13 @@ from ..files import write_text
 from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
 from .engines import Engine, LayerTime, count_operators, engine_names, engine_of
-from .flat_network import Normalization, traceable
+from .flat_network import Normalization, pixels_last
 from .heads.describe import describe_model, resize_and_pad
-from .heads.onnx_decoding import NAMES, OUTPUTS, with_decoding
 from .loaded_model import LoadedModel, load_for_deployment
-from .verification import verify
-from .verification.images import verification_images
+from .onnx.export import read_onnx
+from .verification.deployment import append_decoding, verify_network, verify_surroundings
+from .verification.images import input_size, verification_images
+from .verification.verify import write_check
 
 DEVICE = Path(device.__file__).parent
 DEVICE_FOLDER = 'frostnet_device'  # in a deployment; predictor.py knows the name
@@ -49,7 +46,10 @@ NOISE = (
     'test images of the config were found. Give some with --images FILE..., or say where the data are with '
     '--cfg-options data_root=PATH.'
 )
-DECODED_SHARE = 0.98  # ties between equal scores are decided in another order; the limit of candidates is another
+PIXELS = (
+    'Padding is {value:g} in normalized units, which is no pixel from 0 to 255: the network takes its pixels as '
+    'float32 (N, H, W, {channels}), not as uint8.'
+)
 
 
 @dataclass
@@ -148,8 +148,10 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
     baked = None
     if options.bake:
         settings['baked'] = True
-        baked = Normalization(tuple(settings['mean']), tuple(settings['std']), settings['bgr_to_rgb'])
+        baked = Normalization.of(settings)
     example, dynamic = _example(settings, options)
+    if baked is not None and example.dtype != torch.uint8:
+        print(PIXELS.format(value=settings['pad_value'], channels=len(baked.mean)), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
@@ -158,16 +160,21 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
         description |= _facts(source, engine, folder, files, example, dynamic)
         _save(description, folder)
         paths = list(options.images) or source.test_paths(options.num_images)
+        if channels_of(description) not in (1, 3):
+            paths = []  # files have no other numbers of channels
         if options.check and not paths and not source.facts['random_weights']:
             print(f'{NOISE} {source.lacking}'.rstrip(), flush=True)
-        pairs = verification_images(source, paths, example, dynamic)
-        description |= _measure(source, engine, folder, [raw if baked else image for raw, image in pairs])
+        images = verification_images(source, paths, description, example, dynamic)
+        description |= _measure(source, engine, folder, [image.raw for image in images])
         if options.check:
-            description['verification'], compared = _verify(source, engine, folder, pairs, baked, options)
+            kind = 'images' if source.has_data or options.images else 'noise'
+            description['verification'], compared = verify_network(source, engine, folder, images, baked, kind)
+            size = None if dynamic else input_size(example)
+            description['verification'] |= verify_surroundings(source, description, images, size)
             if not options.decode:
-                description['files'] |= verify.write_check(folder, description, pairs[0], *compared)
+                description['files'] |= write_check(folder, description, images[0], *compared)
         if options.decode:
-            description |= _append_decoding(description, engine, folder, pairs, baked is not None)
+            description |= append_decoding(description, engine, folder, images)
         _save(description, folder)
         _replace(folder, out)
     except BaseException:
@@ -249,17 +256,20 @@ def _example(settings: dict, options: DeployOptions) -> tuple[Tensor, bool]:
     divisor = settings['size_divisor']
     height, width = (-(-size // divisor) * divisor for size in (height, width))
     generator = torch.Generator().manual_seed(0)
+    channels = len(settings['mean'])
     if options.bake:
-        shape = (options.batch, height, width, 3)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), options.dynamic
-    return torch.randn((options.batch, 3, height, width), generator=generator), options.dynamic
+        shape = (options.batch, height, width, channels)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        kind = torch.uint8 if padding_pixel(settings)[1] is np.uint8 else torch.float32
+        return pixels.to(kind), options.dynamic
+    return torch.randn((options.batch, channels, height, width), generator=generator), options.dynamic
 
 
 def _facts(
     source: LoadedModel, engine: Engine, folder: Path, files: list[str], example: Tensor, dynamic: bool
 ) -> dict[str, object]:
     """What is known before the engine runs."""
-    axes = (0, 1, 2) if example.dtype == torch.uint8 else (0, 2, 3)
+    axes = (0, 1, 2) if pixels_last(example.shape) else (0, 2, 3)
     shape = [None if dynamic and axis in axes else size for axis, size in enumerate(example.shape)]
     return dict(
         format=FORMAT,
@@ -270,6 +280,7 @@ def _facts(
         input=dict(name='images', shape=shape, dtype=str(example.dtype).removeprefix('torch.')),
         outputs=[dict(name=name) for name in source.network.names],
         numerics=source.numerics,
+        requires={engine.name: engine.device.minimum} if engine.device.minimum else {},
         versions=_versions(),
     )
 
@@ -289,11 +300,13 @@ def _versions() -> dict[str, str]:
 
 def _measure(source: LoadedModel, engine: Engine, folder: Path, inputs: list[np.ndarray]) -> dict[str, object]:
     """What the network costs, and what the engine makes of it."""
-    height, width = inputs[0].shape[1:3] if inputs[0].dtype == np.uint8 else inputs[0].shape[2:]
-    macs = count_macs(source.float_network, torch.zeros(1, 3, height, width))
+    last = pixels_last(inputs[0].shape)
+    height, width = inputs[0].shape[1:3] if last else inputs[0].shape[2:]
+    channels = inputs[0].shape[3 if last else 1]
+    macs = count_macs(source.float_network, torch.zeros(1, channels, height, width))
     layers: list[LayerTime] = engine.profile(folder, inputs[:1])
     model = dict(source.facts, macs=macs, macs_shape=[int(height), int(width)])
-    onnx_model = _onnx_of(folder)
+    onnx_model = read_onnx(folder)
     return dict(
         model=model,
         int8_share=source.int8_share,
@@ -301,94 +314,3 @@ def _measure(source: LoadedModel, engine: Engine, folder: Path, inputs: list[np.
         engine_int8_share=None if onnx_model is None or not layers else engine_int8_share(onnx_model, layers),
         operators=count_operators(layers),
     )
-
-
-def _append_decoding(
-    description: dict, engine: Engine, folder: Path, pairs: Sequence[tuple[np.ndarray, np.ndarray]], baked: bool
-) -> dict:
-    """Replace the network of a verified deployment by one that decodes, and compare the boxes.
-
-    Raises:
-        DeploymentError: The engine or the head has no such form, or finds other boxes.
-    """
-    height, width = pairs[0][1].shape[2:]
-    geometry = Geometry((height, width), (height, width), (height, width), (1.0, 1.0))
-    plain = open_network(folder, description)
-    expected = [decode(plain(raw if baked else image), description, geometry) for raw, image in pairs]
-    plain.close()
-    content = with_decoding((folder / 'network.onnx').read_bytes(), description['decoding'], (height, width))
-    files = engine.write_onnx(content, folder)
-    changed = description | dict(
-        files={name: sha256((folder / name).read_bytes()).hexdigest() for name in files},
-        outputs=[dict(name=name) for name in NAMES],
-        decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=description['decoding']['score_threshold']),
-    )
-    network = open_network(folder, changed)
-    found = [decode(network(raw if baked else image), changed, geometry) for raw, image in pairs]
-    network.close()
-    shares = [_share_found(one, other) for one, other in zip(expected, found, strict=True)]
-    if min(shares) < DECODED_SHARE:
-        raise DeploymentError(
-            f'{engine.name} decodes {min(shares):.1%} of the boxes that NumPy decodes of the same network, expected at '
-            f'least {DECODED_SHARE:.0%}.'
-        )
-    changed['verification'] = dict(description.get('verification', {}), decoded_share=min(shares))
-    return changed
-
-
-def _share_found(expected: Detections, found: Detections) -> float:
-    """The share of boxes that the other has too: same class, the same box within half a pixel, score within 0.001."""
-    if not len(expected.boxes):
-        return 1.0 if not len(found.boxes) else 0.0
-    if not len(found.boxes):
-        return 0.0
-    near = np.abs(expected.boxes[:, None] - found.boxes[None]).max(2) < 0.5
-    near &= expected.labels[:, None] == found.labels[None]
-    near &= np.abs(expected.scores[:, None] - found.scores[None]) < 1e-3
-    return float(near.any(1).sum()) / max(len(expected.boxes), len(found.boxes))
-
-
-def _onnx_of(folder: Path):
-    path = folder / 'network.onnx'
-    if not path.is_file():
-        return None
-    import onnx
-
-    return onnx.load(path)
-
-
-@torch.no_grad()
-def _verify(
-    source: LoadedModel,
-    engine: Engine,
-    folder: Path,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    baked: Normalization | None,
-    options: DeployOptions,
-) -> tuple[dict, tuple[list[np.ndarray], list[np.ndarray]]]:
-    """Run the deployment on the images and compare.
-
-    Returns:
-        tuple[dict, tuple[list[ndarray], list[ndarray]]]: What ``deploy.json`` says of it; and for the first image the
-        outputs of the reference and of the float network.
-
-    Raises:
-        DeploymentError: It deviates beyond the bounds.
-    """
-    network = open_network(folder, read_deployment(folder))
-    found = [network(raw if baked else image) for raw, image in pairs]
-    network.close()
-    expected, in_float = (
-        [[value.numpy() for value in run(torch.from_numpy(image))] for _, image in pairs]
-        for run in (source.network, source.float_network)
-    )
-    outputs = compare_outputs(source.network.names, found, expected, in_float)
-    model = _onnx_of(folder)
-    layers = []
-    if model is not None:
-        module, images = traceable(source.network, baked), pairs[0][0 if baked else 1]
-        layers = verify.check_layers(engine, model, module, images)
-    print(verify.describe(outputs, layers))
-    verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
-    kind = 'images' if source.has_data or options.images else 'noise'
-    return verify.summarize(outputs, layers, len(pairs), kind), (expected[0], in_float[0])

@@ -1,5 +1,6 @@
 """A model's dense network as an engine sees it: one tensor of images in, a flat tuple of tensors out."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -7,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 
-from ..models.dense import DenseNetwork, OutputLayout, family_of
+from ..models.dense import DenseNetwork, OutputLayout, family_of, input_channels
 from ..quantization.convert import ConvertedNetwork
 
 aten = torch.ops.aten
 #: Sizes of images that show how outputs nest; the larger ones are for networks with more strides, such as SSD300.
 PROBE_SIZES = ((128, 160), (320, 320), (512, 512), (1024, 1024))
+MOST_CHANNELS = 16  # of images
 
 
 class FlatNetwork(nn.Module):
@@ -73,17 +75,17 @@ def float_network(model: nn.Module) -> FlatNetwork:
         UnsupportedModelError: It is of none.
     """
     dense = DenseNetwork(model).eval()
-    layout = OutputLayout.of(_probe(dense), dense.head_name)
+    layout = OutputLayout.of(_probe(dense, input_channels(model)), dense.head_name)
     return FlatNetwork(_FloatNetwork(dense, layout), _for_inference(layout, model)).eval()
 
 
-def _probe(dense: DenseNetwork) -> tuple:
+def _probe(dense: DenseNetwork, channels: int) -> tuple:
     """What a network puts out for the smallest images that it takes."""
     device = next(dense.parameters()).device
     for size in PROBE_SIZES[:-1]:
         with suppress(RuntimeError, ValueError):
-            return dense(torch.zeros((1, 3, *size), device=device))
-    return dense(torch.zeros((1, 3, *PROBE_SIZES[-1]), device=device))
+            return dense(torch.zeros((1, channels, *size), device=device))
+    return dense(torch.zeros((1, channels, *PROBE_SIZES[-1]), device=device))
 
 
 def converted_network(model: nn.Module, converted: ConvertedNetwork) -> FlatNetwork:
@@ -108,11 +110,27 @@ class Normalization:
         mean (tuple[float, ...]): Of each channel, in the order that the network reads.
         std (tuple[float, ...]): Likewise.
         flip (bool): Whether the network reads RGB, images being BGR.
+
+    A network with it takes pixels (N, H, W, channels), see :func:`pixels_last`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
+
+    @classmethod
+    def of(cls, settings: dict) -> 'Normalization':
+        """That of a deployment's ``preprocessing``."""
+        return cls(tuple(settings['mean']), tuple(settings['std']), settings['bgr_to_rgb'])
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Pixels (N, H, W, channels) to what a network without it takes, float32 (N, channels, H, W)."""
+        return _normalized(images, *_normalizing_convolution(self).values())
+
+
+def pixels_last(shape: Sequence[int]) -> bool:
+    """Whether the shape of a network's input is (N, H, W, channels): no image is so narrow."""
+    return shape[-1] is not None and shape[-1] <= MOST_CHANNELS
 
 
 def traceable(network: FlatNetwork, baked: Normalization | None = None) -> nn.Module:
@@ -121,7 +139,7 @@ def traceable(network: FlatNetwork, baked: Normalization | None = None) -> nn.Mo
     Args:
         network (FlatNetwork): The network.
         baked (Normalization, optional): Put the normalization in front: the input is then (N, H, W, 3), uint8, BGR, as
-            cameras and OpenCV give it.
+            cameras and OpenCV give it; or float32 where the padding is no such pixel.
 
     Returns:
         nn.Module: Images to a flat tuple of tensors.
@@ -150,8 +168,11 @@ class _Baked(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = images.permute(0, 3, 1, 2).to(torch.float32)
-        return self.network(torch.conv2d(x, self.baked_weight, self.baked_bias))
+        return self.network(_normalized(images, self.baked_weight, self.baked_bias))
+
+
+def _normalized(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.conv2d(images.permute(0, 3, 1, 2).to(torch.float32), weight, bias)
 
 
 def _normalizing_convolution(baked: Normalization) -> dict[str, Tensor]:
@@ -160,10 +181,11 @@ def _normalizing_convolution(baked: Normalization) -> dict[str, Tensor]:
     As three operators they took 2.5 ms in onnxruntime at 192x192, a third of the whole network.
     """
     scale = 1 / torch.tensor(baked.std, dtype=torch.float64)
-    order = torch.eye(3, dtype=torch.float64)
-    weight = scale.view(3, 1) * (order.flip(1) if baked.flip else order)
+    count = len(baked.std)
+    order = torch.eye(count, dtype=torch.float64)
+    weight = scale.view(count, 1) * (order.flip(1) if baked.flip else order)
     bias = -torch.tensor(baked.mean, dtype=torch.float64) * scale
-    return dict(baked_weight=weight.float().view(3, 3, 1, 1), baked_bias=bias.float())
+    return dict(baked_weight=weight.float().view(count, count, 1, 1), baked_bias=bias.float())
 
 
 def _bake(module: GraphModule, baked: Normalization) -> None:

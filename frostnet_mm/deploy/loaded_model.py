@@ -15,7 +15,7 @@ from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
 from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
-from ..models.dense import DenseNetwork, detach, family_of
+from ..models.dense import DenseNetwork, detach, family_of, input_channels
 from ..quantization.calibration import calibrate
 from ..quantization.checkpoint import Checkpoint
 from ..quantization.convert import convert
@@ -199,7 +199,7 @@ def _random_model(
     dense = DenseNetwork(model)
     enliven(dense)
     height, width = size or (320, 320)
-    batches = [torch.randn(2, 3, height, width) for _ in range(_RANDOM_PASSES)]
+    batches = [torch.randn(2, input_channels(model), height, width) for _ in range(_RANDOM_PASSES)]
     gather_statistics(model, dense, batches)
     if settings is not None:
         calibrate(prepare_model(model, settings), batches, 'minmax')

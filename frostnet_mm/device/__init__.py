@@ -23,11 +23,11 @@ from .description import AGAIN, DECODINGS, DESCRIPTION, FORMAT, KEYS, deployed_w
 from .engines.onnxruntime import SATURATION_FREE, saturation_free_session
 from .errors import DeploymentError, ImageError, SaturationWarning, UserError
 from .image_files import as_bgr, read_image
-from .images import normalize_pixels, preprocess, resize_plane, resized
+from .images import channels_of, normalize_pixels, padding_pixel, preprocess, resize_plane, resized, with_channels
 from .network import Network, may_saturate, open_network, warn_of_saturation
 from .pictures import write_image
 from .pipeline import Predictor
-from .results import Detections, Geometry, LabelMap
+from .results import Detections, Geometry, LabelMap, geometry_values
 from .saturation import SATURATION, cpu_saturates
 from .suppression import NMS_BLOCK, nms
 
@@ -71,6 +71,7 @@ __all__ = [
     'SaturationWarning',
     'UserError',
     'as_bgr',
+    'channels_of',
     'check_deployment',
     'check_values',
     'compare_outputs',
@@ -79,10 +80,12 @@ __all__ = [
     'deployed_weight_bits',
     'describe_outputs',
     'engines',
+    'geometry_values',
     'may_saturate',
     'nms',
     'normalize_pixels',
     'open_network',
+    'padding_pixel',
     'preprocess',
     'read_deployment',
     'read_image',
@@ -90,5 +93,6 @@ __all__ = [
     'resized',
     'saturation_free_session',
     'warn_of_saturation',
+    'with_channels',
     'write_image',
 ]

@@ -28,6 +28,7 @@ DECODINGS = {
     'logits': ('output', 'align_corners', 'num_classes'),
     'boxes': ('outputs',),
 }
+_OPTIONAL = ('kind', 'threshold', 'score_threshold')
 
 
 def read_deployment(folder: str | os.PathLike, verify: bool = True) -> dict:
@@ -94,6 +95,12 @@ def _check_decoding(description: dict, path: Path) -> None:
     lacking = [key for key in DECODINGS[decoding['kind']] if key not in decoding]
     if lacking:
         raise DeploymentError(f'{path}: "decoding" has no {", ".join(lacking)}. {AGAIN}')
+    unknown = [key for key in decoding if key not in (*DECODINGS[decoding['kind']], *_OPTIONAL)]
+    if unknown:
+        raise DeploymentError(
+            f'{path}: "decoding" has {", ".join(unknown)}, which this predictor does not know: use the predictor.py of '
+            'the deployment itself.'
+        )
     read = [name for level in decoding.get('outputs', {}).values() for name in level]
     missing = [name for name in [*read, decoding.get('output')] if name is not None and name not in names]
     if missing:

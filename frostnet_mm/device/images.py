@@ -7,7 +7,7 @@ and NumPy resizes them: a resized pixel differs by at most 1 of 255, a JPEG's de
 import numpy as np
 
 from .errors import DeploymentError, ImageError
-from .image_files import optional
+from .image_files import as_bgr, as_grey, optional
 from .results import Geometry
 
 
@@ -47,8 +47,8 @@ def resize_plane(plane: np.ndarray, size: tuple[int, int], align_corners: bool =
 def _resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     cv2 = optional('cv2')
     if cv2 is not None:
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    planes = [resize_plane(image[..., c].astype(np.float32), size) for c in range(3)]
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, image.shape[2])
+    planes = [resize_plane(image[..., c].astype(np.float32), size) for c in range(image.shape[2])]
     return np.rint(np.stack(planes, -1)).astype(np.uint8)
 
 
@@ -64,11 +64,42 @@ def resized(size: tuple[int, int], resize: dict | None) -> tuple[int, int]:
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def channels_of(description: dict) -> int:
+    """The channels of the images that a deployment's network reads."""
+    return len(description['preprocessing']['mean'])
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """An image array as a network of some channels reads it.
+
+    Args:
+        image (np.ndarray): For 3 channels and for 1, as :func:`~.image_files.as_bgr` takes it; for 1, colours become
+            grey as OpenCV computes it. For others uint8 or uint16 of shape (H, W, channels).
+        channels (int): How many.
+
+    Returns:
+        np.ndarray: uint8 of shape (H, W, channels).
+
+    Raises:
+        ImageError: It is of another kind.
+    """
+    if channels in (1, 3):
+        bgr = as_bgr(image)
+        return bgr if channels == 3 else as_grey(bgr)[..., None]
+    kind, shape = getattr(image, 'dtype', type(image).__name__), getattr(image, 'shape', ())
+    if kind not in (np.uint8, np.uint16) or len(shape) != 3 or shape[2] != channels or 0 in shape:
+        raise ImageError(
+            f'The network reads images of {channels} channels, and was given {kind} of shape {shape}: expected an '
+            f'array, uint8 or uint16 of shape (height, width, {channels}). Files are read with 1 or 3 channels only.'
+        )
+    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+
+
 def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geometry]:
     """What the test pipeline and the data preprocessor do: resize, pad, normalize.
 
     Args:
-        image (np.ndarray): uint8 BGR of shape (H, W, 3).
+        image (np.ndarray): uint8 of shape (H, W, channels), BGR if there are three.
         description (dict): What :func:`~.description.read_deployment` returned.
 
     Returns:
@@ -86,7 +117,7 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
     image = image if size == original else _resize_image(image, size)
     if settings['pad'] is not None:
         padded = np.empty(
-            (max(settings['pad']['height'], size[0]), max(settings['pad']['width'], size[1]), 3), np.uint8
+            (max(settings['pad']['height'], size[0]), max(settings['pad']['width'], size[1]), image.shape[2]), np.uint8
         )
         padded[:] = settings['pad']['value']
         padded[: size[0], : size[1]] = image
@@ -108,24 +139,45 @@ def normalize_pixels(image: np.ndarray, size: tuple[int, int], settings: dict) -
     """A network's input of a resized image.
 
     Args:
-        image (np.ndarray): uint8 BGR of shape (H, W, 3).
+        image (np.ndarray): uint8 of shape (H, W, channels), BGR if there are three.
         size (tuple[int, int]): Height and width of the input, padded at the right and the bottom.
         settings (dict): The description's ``preprocessing``.
 
     Returns:
-        np.ndarray: float32 of shape (1, 3, H, W), or with preprocessing baked in uint8 of shape (1, H, W, 3).
+        np.ndarray: float32 of shape (1, channels, H, W), or with preprocessing baked in pixels of shape
+        (1, H, W, channels).
     """
-    height, width = image.shape[:2]
+    height, width, channels = image.shape
     mean, std = (np.asarray(settings[key], np.float32) for key in ('mean', 'std'))
-    if settings['baked']:  # the padding is to be 0 after normalization: the mean is, but for its rounding
-        images = np.empty((1, *size, 3), np.uint8)
-        images[:] = np.rint(mean[::-1] if settings['bgr_to_rgb'] else mean).clip(0, 255)
+    if settings['baked']:
+        pixel, dtype = padding_pixel(settings)
+        images = np.empty((1, *size, channels), dtype)
+        images[:] = pixel
         images[0, :height, :width] = image
         return images
-    images = np.full((1, 3, *size), settings.get('pad_value', 0), np.float32)
-    for channel in range(3):
+    images = np.full((1, channels, *size), settings.get('pad_value', 0), np.float32)
+    for channel in range(channels):
         plane = images[0, channel, :height, :width]
         source = image[..., 2 - channel if settings['bgr_to_rgb'] else channel]
         np.subtract(source, mean[channel], out=plane, dtype=np.float32)
         np.divide(plane, std[channel], out=plane)
     return images
+
+
+def padding_pixel(settings: dict) -> tuple[np.ndarray, type]:
+    """The pixel that becomes ``pad_value`` where the network normalizes, and the type of all its pixels.
+
+    Args:
+        settings (dict): The description's ``preprocessing``.
+
+    Returns:
+        tuple[np.ndarray, type]: The pixel, BGR; and uint8, in which it is rounded to half a grey level, or float32
+        where no such pixel lies from 0 to 255.
+    """
+    mean, std = (np.asarray(settings[key], np.float64) for key in ('mean', 'std'))
+    pixel = settings.get('pad_value', 0) * std + mean
+    pixel = pixel[::-1] if settings['bgr_to_rgb'] else pixel
+    rounded = np.rint(pixel)
+    if rounded.min() < 0 or rounded.max() > 255:
+        return pixel.astype(np.float32), np.float32
+    return rounded.astype(np.uint8), np.uint8

@@ -11,6 +11,7 @@ import numpy as np
 from . import engines
 from .description import deployed_weight_bits, read_deployment
 from .errors import DeploymentError, SaturationWarning
+from .results import Geometry, geometry_values
 from .saturation import SATURATION
 
 
@@ -28,11 +29,13 @@ class Network:
         self.handle = handle
         self._run = run
 
-    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, images: np.ndarray, geometry: np.ndarray | None = None) -> list[np.ndarray]:
         """Run the network.
 
         Args:
             images (np.ndarray): Of the shape and dtype that the description's ``input`` has.
+            geometry (np.ndarray, optional): For a network that decodes, see :func:`~.results.geometry_values`. Default:
+                an image as large as the network's input, which was not resized.
 
         Returns:
             list[np.ndarray]: In the order of the description's ``outputs``; arrays of the caller's own.
@@ -50,7 +53,13 @@ class Network:
                 f'The network was given {images.dtype} of shape {tuple(images.shape)}, it expects {dtype} of shape '
                 f'{tuple("any" if size is None else size for size in shape)}.'
             )
-        return run(np.ascontiguousarray(images))
+        values = [np.ascontiguousarray(images)]
+        if 'geometry_input' in self.description:
+            if geometry is None:
+                size = images.shape[1:3] if self.description['preprocessing']['baked'] else images.shape[2:4]
+                geometry = geometry_values(Geometry(size, size, size, (1.0, 1.0)))
+            values.append(geometry)
+        return run(*values)
 
     def close(self) -> None:
         """Let go of the engine; calls after it raise."""
@@ -84,6 +93,7 @@ def open_network(
     if unknown:
         raise DeploymentError(f'{engine.name} has no option {unknown}, expected one of {list(engine.options)}.')
     engine.require()
+    engine.check_version(description.get('requires', {}).get(engine.name))
     warn_of_saturation(description, stacklevel=3)
     path = str(Path(folder) / description['network'])
     try:

@@ -10,9 +10,9 @@ from .description import read_deployment
 from .drawing import draw
 from .errors import DeploymentError
 from .image_files import as_bgr, read_image
-from .images import preprocess
+from .images import channels_of, preprocess, with_channels
 from .network import open_network
-from .results import Detections, LabelMap
+from .results import Detections, LabelMap, geometry_values
 
 
 class Predictor:
@@ -68,16 +68,48 @@ class Predictor:
             ImageError: The image cannot be used.
             DeploymentError: It does not fit the network.
         """
-        image = self._read(image)
-        images, geometry = preprocess(image, self.description)
-        return decode(self.network(images), self.description, geometry, self.score_threshold)
+        return self.predict_all([image])[0]
+
+    def predict_all(self, images: Sequence[str | os.PathLike | np.ndarray]) -> list[Detections | LabelMap]:
+        """Predict several images, in batches as large as those that the network was written for.
+
+        A batch that is not full is filled with copies of its last image.
+
+        Args:
+            images (Sequence[str | PathLike | np.ndarray]): Each as for :meth:`predict`.
+
+        Returns:
+            list[Detections | LabelMap]: One for each image, in pixels of it.
+
+        Raises:
+            ImageError: An image cannot be used.
+            DeploymentError: It does not fit the network.
+        """
+        batch, results = self.description['input']['shape'][0] or 1, []
+        for start in range(0, len(images), batch):
+            read = [with_channels(self._read(image), self._channels) for image in images[start : start + batch]]
+            inputs = [preprocess(image, self.description) for image in read]
+            arrays = [array for array, _ in inputs]
+            arrays += [arrays[-1]] * (batch - len(arrays))
+            values = [np.concatenate(arrays) if batch > 1 else arrays[0]]
+            if 'geometry_input' in self.description:  # a network that decodes is one for a single image
+                values.append(geometry_values(inputs[0][1]))
+            outputs = self.network(*values)
+            for index, (_, geometry) in enumerate(inputs):
+                own = [value[index : index + 1] for value in outputs] if batch > 1 else outputs
+                results.append(decode(own, self.description, geometry, self.score_threshold))
+        return results
+
+    @property
+    def _channels(self) -> int:
+        return channels_of(self.description)
 
     def _read(self, image: str | os.PathLike | np.ndarray) -> np.ndarray:
         if not isinstance(image, (str, os.PathLike)):
-            return as_bgr(image)
+            return image if self._channels not in (1, 3) else as_bgr(image)
         return read_image(image, self.ignore_orientation)
 
     def draw(self, image: str | os.PathLike | np.ndarray, result: Detections | LabelMap) -> np.ndarray:
         """Draw a prediction on a copy of its image; uint8 BGR of shape (H, W, 3)."""
-        image = self._read(image)
+        image = as_bgr(self._read(image))
         return draw(image, result, len(self.description['classes']), self.description['palette'])

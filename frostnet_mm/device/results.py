@@ -59,3 +59,8 @@ class Geometry(NamedTuple):
     image: tuple[int, int]  # resized and padded by the pipeline; boxes are clipped to it
     padded: tuple[int, int]  # that of the network's input
     scale: tuple[float, float]
+
+
+def geometry_values(geometry: Geometry) -> np.ndarray:
+    """What a network that decodes is told of an image: its width and height in the input, and the scales (x, y)."""
+    return np.asarray([*geometry.image[::-1], *geometry.scale], np.float32)

@@ -6,19 +6,24 @@ from typing import Any, NamedTuple
 
 Rows = list[tuple[int, int, int, int | None, int]]
 KEYS = ('stem', 'stages')
-NEXT_FIELD = 'kind'  # what a sixth field of a row will be, once there is a second kind of block
+FIELDS = 'kernel, channels, expansion, reduction, stride[, kind]'  # of a row
 STEM_STRIDE = 2
+DEFAULT_KIND = 'frost'
 
 
 class BlockSpec(NamedTuple):
-    """One row of a table: a Frost bottleneck.
+    """One row of a table: a block.
 
     Args:
-        kernel (int): Kernel of the depthwise convolution, odd.
+        kernel (int): Kernel of the depthwise convolution, or of the dense one of a fused block, odd.
         channels (int): Output channels at width 1.
-        expansion (int): Expansion of the channels after the concatenation; 1 leaves out squeeze and expansion.
+        expansion (int): Expansion of the channels, of a Frost bottleneck after the concatenation, where 1 leaves out
+            squeeze and expansion.
         reduction (int, optional): Ratio of input channels to squeezed channels; None leaves out the squeeze.
-        stride (int): Stride of the depthwise convolution, 1 or 2.
+        stride (int): Stride, 1 or 2.
+        kind (str): 'frost' (squeeze, concatenation, expansion, depthwise convolution, projection), 'inverted' (the same
+            without squeeze and concatenation), 'fused' (dense convolution that expands, projection), or a kind of
+            another package that is registered in ``BLOCKS``. Default: 'frost'.
     """
 
     kernel: int
@@ -26,6 +31,7 @@ class BlockSpec(NamedTuple):
     expansion: int
     reduction: int | None
     stride: int
+    kind: str = DEFAULT_KIND
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class FrostNetArch:
 
         Args:
             arch (str | Mapping | FrostNetArch): 'small', 'base' or 'large', or a table
-                ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride), ...], ...])`` of lists or
-                tuples.
+                ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride[, kind]), ...], ...])`` of
+                lists or tuples. Whether a kind is known shows when the network is built.
 
         Raises:
             ValueError: There is no such name, or the table is wrong; the message names stage, row and field.
@@ -61,7 +67,7 @@ class FrostNetArch:
         if not isinstance(arch, Mapping):
             raise ValueError(
                 f'arch={arch!r} is of type {type(arch).__name__}: expected one of {_names()}, or a table '
-                f'dict(stem=32, stages=[[({", ".join(BlockSpec._fields)}), ...], ...]).'
+                f'dict(stem=32, stages=[[({FIELDS}), ...], ...]).'
             )
         return cls._from_table(arch)
 
@@ -82,8 +88,25 @@ class FrostNetArch:
         )
 
     def to_config(self) -> dict:
-        """The table as a config holds it: plain numbers, tuples, lists and a dict."""
-        return dict(stem=self.stem, stages=[[tuple(row) for row in stage] for stage in self.stages])
+        """The table as a config holds it: plain numbers, tuples, lists and a dict; 'frost' goes without saying."""
+        return dict(
+            stem=self.stem,
+            stages=[[tuple(row[:-1] if row.kind == DEFAULT_KIND else row) for row in stage] for stage in self.stages],
+        )
+
+    def widened(self, factor: float) -> 'FrostNetArch':
+        """The architecture with the channels that a width multiplier gives; at width 1 it is the same network.
+
+        Args:
+            factor (float): Width multiplier. The stem grows no wider than at width 1.
+        """
+        return FrostNetArch(
+            divisible(self.stem * min(1.0, factor)),
+            tuple(
+                tuple(row._replace(channels=divisible(int(row.channels * factor))) for row in stage)
+                for stage in self.stages
+            ),
+        )
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -122,21 +145,19 @@ def _is_sequence(value: Any) -> bool:
 
 def _stage(place: str, stage: Any) -> tuple[BlockSpec, ...]:
     if not _is_sequence(stage) or not stage:
-        raise ValueError(f'{place}={stage!r}: expected a list of at least one row ({", ".join(BlockSpec._fields)}).')
+        raise ValueError(f'{place}={stage!r}: expected a list of at least one row ({FIELDS}).')
     return tuple(_row(f'{place}[{index}]', row) for index, row in enumerate(stage))
 
 
 def _row(place: str, row: Any) -> BlockSpec:
-    fields = BlockSpec._fields
     if not _is_sequence(row):
-        raise ValueError(f'{place}={row!r}: expected a row ({", ".join(fields)}).')
-    if len(row) != len(fields):
-        lacking = f'; {", ".join(fields[len(row) :])} missing' if len(row) < len(fields) else ''
-        further = f'; there is no field {NEXT_FIELD} yet' if len(row) == len(fields) + 1 else ''
-        raise ValueError(
-            f'{place}={row!r} has {len(row)} fields: expected {len(fields)}, ({", ".join(fields)}){lacking}{further}.'
-        )
-    kernel, channels, expansion, reduction, stride = row
+        raise ValueError(f'{place}={row!r}: expected a row ({FIELDS}).')
+    most = len(BlockSpec._fields)
+    if not most - 1 <= len(row) <= most:
+        lacking = BlockSpec._fields[len(row) : -1]
+        missing = f'; {", ".join(lacking)} missing' if lacking else ''
+        raise ValueError(f'{place}={row!r} has {len(row)} fields: expected {most - 1} or {most}, ({FIELDS}){missing}.')
+    kernel, channels, expansion, reduction, stride, kind = (*row, DEFAULT_KIND)[:most]
     kernel = _whole(f'{place}.kernel', kernel, 1, 'an odd whole number')
     if kernel % 2 == 0:
         raise ValueError(f'{place}.kernel={kernel!r}: expected an odd whole number of at least 1.')
@@ -146,7 +167,9 @@ def _row(place: str, row: Any) -> BlockSpec:
         reduction = _whole(f'{place}.reduction', reduction, 1, 'None (no squeeze) or a whole number')
     if isinstance(stride, bool) or not isinstance(stride, int) or stride not in (1, 2):
         raise ValueError(f'{place}.stride={stride!r}: expected 1 or 2.')
-    return BlockSpec(kernel, channels, expansion, reduction, stride)
+    if not isinstance(kind, str):
+        raise ValueError(f"{place}.kind={kind!r}: expected the name of a kind, such as 'frost' or 'fused'.")
+    return BlockSpec(kernel, channels, expansion, reduction, stride, kind)
 
 
 def _whole(place: str, value: Any, least: int, what: str = 'a whole number') -> int:

@@ -14,7 +14,7 @@ from torch.fx import Graph, GraphModule
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
-from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
+from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError, input_channels
 from .checkpointing import without_checkpointing
 from .constants import is_random
 from .deformable import sampled_deformable
@@ -89,7 +89,7 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
     _refuse_sync_batchnorm(dense)
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
-        example = torch.randn(example_shape, device=device)
+        example = torch.randn((example_shape[0], input_channels(dense), *example_shape[2:]), device=device)
         with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable():
             try:
                 captured = _capture_sizes(dense, example)
@@ -250,7 +250,8 @@ def _difference(
     required to.
     """
     generator = torch.Generator().manual_seed(0)  # training goes on with the random numbers that it would have had
-    images = torch.randn((captured.fixed_size[0] or batch, captured.fixed_size[1] or 3, *size), generator=generator)
+    shape = (captured.fixed_size[0] or batch, captured.fixed_size[1] or input_channels(dense), *size)
+    images = torch.randn(shape, generator=generator)
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
         try:

@@ -22,7 +22,8 @@ class QuantizationSettings:
         scheme (Scheme): The arithmetic. Default: the preset 'onnx'.
         learned_scales (bool): Train the scales (LSQ). Default: False.
         averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
-        example_shape (tuple[int, int, int, int]): Shape (N, 3, H, W) of the images that the network is captured with.
+        example_shape (tuple[int, int, int, int]): Shape (N, 3, H, W) of the images that the network is captured with; a
+            network of other channels is captured with its own.
 
     Raises:
         QuantizationError: A value is out of its domain.
@@ -37,7 +38,7 @@ class QuantizationSettings:
         if not 0 < self.averaging_constant <= 1:
             raise QuantizationError(f'averaging_constant={self.averaging_constant} was given, expected 0 < value <= 1.')
         shape = tuple(int(size) for size in self.example_shape)
-        if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
+        if len(shape) != 4 or min(shape) < 1:
             raise QuantizationError(f'example_shape={shape} was given, expected (N, 3, H, W).')
         object.__setattr__(self, 'example_shape', shape)
 

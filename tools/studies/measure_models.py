@@ -19,7 +19,7 @@ from frostnet_mm.cli import add_weight_bits, run_tool
 from frostnet_mm.errors import UserError
 from frostnet_mm.files import require_config, write_text
 
-MOVES = ('Reorder', 'Transpose', 'Reshape')  # compute nothing
+MOVES = ('Reorder', 'Transpose', 'Reshape', 'SpaceToDepth')  # compute nothing
 
 
 def parse_args() -> argparse.Namespace:

@@ -157,7 +157,8 @@ def deployment_input(description: dict, batch: int, shape: tuple[int, int] | Non
     """
     about = description['input']
     height, width = shape or (None, None)
-    wanted = (batch, height, width, 3) if about['dtype'] == 'uint8' else (batch, 3, height, width)
+    baked = description['preprocessing']['baked'] if 'preprocessing' in description else about['dtype'] == 'uint8'
+    wanted = (batch, height, width, 3) if baked else (batch, 3, height, width)
     size = tuple(own or given for own, given in zip(about['shape'], wanted, strict=True))
     if None in size:
         raise ValueError(

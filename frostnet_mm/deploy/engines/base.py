@@ -152,6 +152,8 @@ class Engine(ABC):
                 f'{self.device.package}'
                 + (f", or with all that it needs: pip install 'frostnet-mm[{self.extra}]'" if self.extra else '')
             )
+        if self.device.minimum:
+            self.device.check_version()
 
     def _needed(self) -> tuple[str, ...]:
         return (self.device.module.partition('.')[0], *self.modules)

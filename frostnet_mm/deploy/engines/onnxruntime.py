@@ -20,7 +20,14 @@ from .base import PRECISIONS, LayerTime
 from .onnx_engine import OnnxEngine
 
 #: Each rewrites a part of a graph so that onnxruntime computes it fast, or right, and returns the names of the nodes.
-REWRITES = (use_global_pools, untie_weights, pad_depthwise, space_to_depth, integer_matmul, keep_float_weights)
+REWRITES = (
+    use_global_pools,
+    untie_weights,
+    pad_depthwise,
+    space_to_depth,
+    integer_matmul,
+    keep_float_weights,
+)
 
 
 @ENGINES.register_module()

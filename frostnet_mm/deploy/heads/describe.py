@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...engine.config import ConfigError, dataset_for_testing
-from ...models.dense import family_of
+from ...models.dense import family_of, input_channels
 from ...registry import type_name
 
 BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
@@ -22,6 +22,11 @@ EXPRESSED = (*BEFORE, *IGNORED, 'Resize', 'Pad')
 PREPROCESSORS = ('ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor')
 #: Of mmdet's BaseDenseHead: a head that has another one of these decodes in a way of its own.
 DECODING_METHODS = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
+
+
+_BOX_KEYS = ('score_thr', 'nms_pre', 'min_bbox_size', 'nms', 'max_per_img')
+_YOLOX_KEYS = (*_BOX_KEYS, 'multi_label')  # it reads score_thr and nms of them
+_LABEL_KEYS = ('mode', 'crop_size', 'stride')
 
 
 class _NoDecodingError(Exception):
@@ -91,7 +96,10 @@ def _palette(palette: Any, count: int) -> list[list[int]]:
 
 def _preprocessing(model: nn.Module, cfg: Config) -> dict:
     resize, pad, options = resize_and_pad(cfg)
-    return dict(resize=resize, pad=pad, **_data_preprocessor(model.data_preprocessor), baked=False, **options)
+    settings = _data_preprocessor(model.data_preprocessor, input_channels(model))
+    if pad is not None:
+        pad['value'] = (pad['value'] * len(settings['mean']))[: len(settings['mean'])]
+    return dict(resize=resize, pad=pad, **settings, baked=False, **options)
 
 
 def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
@@ -155,11 +163,11 @@ def _pad(step: ConfigDict, resize: dict | None) -> dict:
         )
     value = step.get('pad_val', 0)
     value = value.get('img', 0) if isinstance(value, dict) else value
-    value = list(value) if isinstance(value, Sequence) else [value] * 3
+    value = list(value) if isinstance(value, Sequence) else [value]
     return dict(width=int(size[0]), height=int(size[1]), value=[int(v) for v in value])
 
 
-def _data_preprocessor(preprocessor: nn.Module) -> dict:
+def _data_preprocessor(preprocessor: nn.Module, channels: int) -> dict:
     name = type(preprocessor).__name__
     if name not in PREPROCESSORS:
         raise ConfigError(
@@ -175,17 +183,20 @@ def _data_preprocessor(preprocessor: nn.Module) -> dict:
             )
     else:
         divisor, value = preprocessor.pad_size_divisor, preprocessor.pad_value
-    normalizes = preprocessor._enable_normalize
     mean, std = (
-        getattr(preprocessor, key).flatten().tolist() * (1 if getattr(preprocessor, key).numel() == 3 else 3)
-        if normalizes
-        else [default] * 3
+        getattr(preprocessor, key).flatten().tolist() if preprocessor._enable_normalize else [default]
         for key, default in (('mean', 0.0), ('std', 1.0))
     )
+    if {len(mean), len(std)} - {1, channels}:
+        raise ConfigError(
+            f'The data preprocessor has mean={mean} and std={std}, the backbone reads images of {channels} channels: '
+            f'expected 1 or {channels} numbers each.'
+        )
+    mean, std = (values * (channels // len(values)) for values in (mean, std))
     return dict(
         size_divisor=int(divisor),
         pad_value=float(value),
-        bgr_to_rgb=bool(preprocessor._channel_conversion),
+        bgr_to_rgb=bool(preprocessor._channel_conversion) and channels == 3,
         mean=mean,
         std=std,
     )
@@ -207,6 +218,7 @@ def _segmentation(model: nn.Module) -> dict:
             raise _NoDecodingError(f'{type(model).__name__} has a {name} of its own')
     if model.test_cfg.get('mode', 'whole') != 'whole':
         raise _NoDecodingError(f'test_cfg.mode is {model.test_cfg["mode"]!r}, expected "whole"')
+    _require_known(model.test_cfg, _LABEL_KEYS, type(model).__name__)
     decoding = dict(
         kind='logits',
         output='decode_head',
@@ -230,6 +242,7 @@ def _detection(model: nn.Module) -> dict:
     yolox = isinstance(head, YOLOXHead) and not _own_methods(head, YOLOXHead, '_bbox_decode')
     kinds = ['scores', 'boxes', 'objectness'] if yolox else _outputs_of(head)
     priors, test_cfg = head.prior_generator, model.test_cfg
+    _require_known(test_cfg, _YOLOX_KEYS if yolox else _BOX_KEYS, type(head).__name__)
     return dict(
         **_priors(priors),
         coder=dict(type='yolox') if yolox else _coder(head.bbox_coder),
@@ -246,6 +259,16 @@ def _detection(model: nn.Module) -> dict:
         min_size=-1.0 if yolox else float(test_cfg.get('min_bbox_size', -1)),
         clip=False if yolox else bool(head.bbox_coder.clip_border),
     )
+
+
+def _require_known(test_cfg: ConfigDict, known: Sequence[str], head: str) -> None:
+    """Refuse a test_cfg with a key that decoding outside mm would leave out of account."""
+    unknown = [f'test_cfg.{key}={test_cfg[key]!r}' for key in test_cfg if key not in known]
+    if unknown:
+        raise _NoDecodingError(
+            f'{", ".join(unknown)} of {head} is unknown outside mm, expected only {", ".join(known)}; take it out of '
+            'the config if nothing reads it'
+        )
 
 
 def _own_methods(head: nn.Module, base: type, *more: str) -> list[str]:

@@ -4,15 +4,17 @@ import ast
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ...models.dense import UnsupportedModelError
-from ..flat_network import FlatNetwork, Normalization, traceable
+from ..flat_network import FlatNetwork, Normalization, pixels_last, traceable
 from .graph import OnnxGraph
 
 OPSET = 21  # the first with 16 bit and blocked quantization; onnxruntime >= 1.20 and OpenVINO >= 2024.4 read it
@@ -30,7 +32,7 @@ def exported_program(module: nn.Module, example: torch.Tensor, dynamic: bool) ->
     Raises:
         UnsupportedModelError: It cannot be traced; the message has torch's reason.
     """
-    shapes, axes = None, (0, 1, 2) if example.shape[-1] == 3 else (0, 2, 3)
+    shapes, axes = None, (0, 1, 2) if pixels_last(example.shape) else (0, 2, 3)
     if dynamic:
         shapes = ({axis: torch.export.Dim.AUTO for axis in axes},)
     try:
@@ -89,7 +91,7 @@ def onnx_of(network: FlatNetwork, example: torch.Tensor, dynamic: bool, baked: N
         dynamic (bool): Leave batch size, height and width open.
         baked (Normalization, optional): Put the normalization in front.
     """
-    key = (tuple(example.shape), dynamic, baked)
+    key = (tuple(example.shape), example.dtype, dynamic, baked)
     if key not in network.exports:
         model = export_onnx(traceable(network, baked), network.names, example, dynamic)
         network.exports[key] = model.SerializeToString()
@@ -186,3 +188,13 @@ def _forget_origin(model: Any) -> None:
         node.doc_string = ''
     graph.name = 'dense network'
     model.producer_name, model.producer_version = 'frostnet_mm', __version__
+
+
+def read_onnx(folder: str | os.PathLike) -> Any | None:
+    """The network of a deployment as an ``onnx.ModelProto``; None if its engine reads another format."""
+    path = Path(folder) / 'network.onnx'
+    if not path.is_file():
+        return None
+    import onnx
+
+    return onnx.load(path)

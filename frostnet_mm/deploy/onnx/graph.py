@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+_CONVERSIONS = ('QuantizeLinear', 'DequantizeLinear')
+
 
 class OnnxGraph:
     """An ONNX graph with its links, as they are when this object is made.
@@ -59,10 +61,10 @@ class OnnxGraph:
             self.graph.node.insert(place + offset, node)
 
     def drop_unused(self) -> None:
-        """Remove what no node reads any more: dequantizers, and initializers."""
+        """Remove what no node reads any more: quantizers, dequantizers, and initializers."""
         while True:
             used = {name for node in self.graph.node for name in node.input} | self.outputs
-            idle = [n for n in self.graph.node if n.op_type == 'DequantizeLinear' and n.output[0] not in used]
+            idle = [n for n in self.graph.node if n.op_type in _CONVERSIONS and n.output[0] not in used]
             if not idle:
                 break
             for node in idle:

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from ..onnx.graph import OnnxGraph
 from ..onnx.rewrites.integer_matmul import PRODUCT
+from ..onnx.rewrites.space_to_depth import BLOCKS, rearranged
 
 TIE = 1e-3  # of a step: so near to the middle of two steps either is right; a bilinear resize puts every 100th there
 RunModel = Callable[[bytes, np.ndarray, Sequence[str]], list[np.ndarray]]
@@ -174,16 +175,20 @@ def reference_runner(module: GraphModule) -> RunModel:
         collector = _Collector(module)
         collector.run(torch.from_numpy(images))
         found = collector.integers
-        if len(found) != len(names):
+        origins = {name: name.partition(BLOCKS) for name in names}  # of blocks: those of the pixels
+        tensors = list(dict.fromkeys(origin for origin, _, _ in origins.values()))
+        if len(found) != len(tensors):
             raise ValueError(
-                f'The file quantizes {len(names)} tensors, the network {len(found)}: it is another network.'
+                f'The file quantizes {len(tensors)} tensors, the network {len(found)}: it is another network.'
             )
+        values = dict(zip(tensors, found, strict=True))
         graph = load_from_string(model)
         channels, grids = _channels(graph), _grids(graph)
-        return [
-            _padded(value, channels.get(name, 0), grids[name].zero_point)
-            for name, value in zip(names, found, strict=True)
-        ]
+        results = []
+        for name, (origin, _, block) in origins.items():
+            value = rearranged(values[origin], int(block)) if block else values[origin]
+            results.append(_padded(value, channels.get(name, 0), grids[name].zero_point))
+        return results
 
     return run
 

@@ -24,6 +24,7 @@ from ...device import (
 )
 from ...files import write_bytes
 from ..engines import Engine
+from .images import VerificationImage
 from .layers import LayerDifference, compare_layers, reference_runner
 
 LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
@@ -135,7 +136,7 @@ def require_agreement(
 def write_check(
     folder: Path,
     description: dict,
-    pair: tuple[np.ndarray, np.ndarray],
+    image: VerificationImage,
     reference: Sequence[np.ndarray],
     in_float: Sequence[np.ndarray],
 ) -> dict[str, str]:
@@ -144,21 +145,18 @@ def write_check(
     Args:
         folder (Path): The deployment.
         description (dict): Of the deployment.
-        pair (tuple[ndarray, ndarray]): The raw image and the normalized one.
+        image (VerificationImage): The image.
         reference (Sequence[ndarray]): Outputs of the reference.
         in_float (Sequence[ndarray]): Outputs of the float network.
 
     Returns:
         dict[str, str]: The file and its sha256.
     """
-    raw, image = pair
-    settings = description['preprocessing']
-    plain = settings['baked'] or all(
-        np.array_equal(normalize_pixels(one, one.shape[:2], settings)[0], other)
-        for one, other in zip(raw, image, strict=True)
-    )
+    settings, pixels = description['preprocessing'], image.pixels[None]
+    plain = not settings['baked'] and pixels.shape[1:3] == image.normalized.shape[2:] and len(image.normalized) == 1
+    plain = plain and np.array_equal(normalize_pixels(pixels[0], pixels.shape[1:3], settings), image.normalized)
     positions = [_sample(value) for value in reference]
-    arrays = dict(images=raw if plain else image)
+    arrays = dict(images=pixels if plain else image.raw)  # bytes are shorter than floats
     compared = (positions, check_values(reference, positions), check_values(in_float, positions))
     for kind, values in zip(CHECKED, compared, strict=True):
         arrays |= {f'{kind}_{index}': value for index, value in enumerate(values)}

@@ -1,6 +1,7 @@
 """What an engine offers on a device."""
 
 import importlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,13 @@ import numpy as np
 
 from ..errors import DeploymentError
 
-Run = Callable[[np.ndarray], list[np.ndarray]]
+Run = Callable[..., list[np.ndarray]]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version; none where it begins with no number."""
+    found = re.match(r'\d+(\.\d+){0,2}', version)
+    return tuple(int(part) for part in found.group().split('.')) if found else ()
 
 
 class DeviceEngine(ABC):
@@ -19,6 +26,7 @@ class DeviceEngine(ABC):
         name (str): Name in ``deploy.json``; the file is called ``<name>.py``.
         module (str): Module that is imported to run it.
         package (str): What pip installs for it.
+        minimum (str): The oldest version that is known to run what deployments hold; '' if none is known.
         options (tuple[str, ...]): Keyword arguments of :meth:`open` beside ``threads``.
         precisions (dict[str, dict]): What it computes in: 'float' and 'int8' as it was deployed, others such as 'bf16';
             with the options of :meth:`open` that make it do so.
@@ -27,6 +35,7 @@ class DeviceEngine(ABC):
     name = ''
     module = ''
     package = ''
+    minimum = ''
     options: tuple[str, ...] = ()
     precisions: dict[str, dict] = {'float': {}, 'int8': {}}
 
@@ -43,6 +52,23 @@ class DeviceEngine(ABC):
                 f'This deployment needs {self.name}, which cannot be imported ({error}): pip install {self.package}'
             ) from error
 
+    def check_version(self, minimum: str | None = None) -> None:
+        """Refuse an engine that is too old.
+
+        Args:
+            minimum (str, optional): The oldest version that does. Default: :attr:`minimum`.
+
+        Raises:
+            DeploymentError: It is older; the message has the command that updates it.
+        """
+        minimum = self.minimum if minimum is None else minimum
+        found = getattr(importlib.import_module(self.module), '__version__', '')
+        if minimum and _numbers(found) and _numbers(found) < _numbers(minimum):
+            raise DeploymentError(
+                f'This deployment needs {self.package} {minimum} or newer, {found} is installed: '
+                f"pip install -U '{self.package}>={minimum}'"
+            )
+
     @abstractmethod
     def open(self, path: str, description: dict, threads: int | None = None, **options: Any) -> tuple[Run, Any]:
         """Load a network.
@@ -55,7 +81,8 @@ class DeviceEngine(ABC):
 
         Returns:
             tuple[Callable, Any]: A function from images to the outputs in the order of the description, arrays of the
-            caller's own, which may be called from several threads at once; and the engine's own object.
+            caller's own, which may be called from several threads at once; and the engine's own object. Where the
+            description has ``geometry_input`` (engines that read ONNX), that input follows the images.
         """
 
     def saturates(self, weight_bits: int | None) -> bool:

@@ -16,6 +16,7 @@ class OnnxRuntime(DeviceEngine):
     """ONNX on CPUs of any kind. Its sums never saturate: see :func:`saturation_free_session`."""
 
     name = module = package = 'onnxruntime'
+    minimum = '1.23.2'  # the oldest that was tried
     options = ('session_options', 'providers')
 
     def open(
@@ -42,7 +43,8 @@ class OnnxRuntime(DeviceEngine):
             settings.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, settings, providers=list(providers))
         names, name = [output['name'] for output in description['outputs']], description['input']['name']
-        return lambda images: session.run(names, {name: images}), session
+        inputs = (name, description.get('geometry_input'))
+        return lambda *values: session.run(names, dict(zip(inputs, values, strict=False))), session
 
     def open_onnx(
         self, source: str | bytes, threads: int, precision: str = 'float'

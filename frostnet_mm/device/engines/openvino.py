@@ -45,10 +45,12 @@ class OpenVINO(DeviceEngine):
         names = [output['name'] for output in description['outputs']]
         local = threading.local()  # an infer request belongs to one run at a time
 
-        def run(images: np.ndarray) -> list[np.ndarray]:
+        inputs = (description['input']['name'], description.get('geometry_input'))
+
+        def run(*values: np.ndarray) -> list[np.ndarray]:
             if not hasattr(local, 'request'):
                 local.request = compiled.create_infer_request()
-            local.request.infer([images], share_inputs=True)
+            local.request.infer(dict(zip(inputs, values, strict=False)), share_inputs=True)
             return [np.array(local.request.get_tensor(name).data) for name in names]
 
         return run, compiled

@@ -2,114 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
-import torch.utils.checkpoint as cp
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..checkpoints import load_pretrained
 from ..frostnet_arch import ARCHS, NUM_STAGES, STEM_CHANNELS, STEM_STRIDE, BlockSpec, FrostNetArch, divisible
+from .frost_blocks import FrostBottleneck, build_block, check_kinds, placed_rows
 from .staged import StagedBackbone
 
 __all__ = ['ARCHS', 'NUM_STAGES', 'STEM_CHANNELS', 'BlockSpec', 'FrostBottleneck', 'FrostNet', 'divisible']
 
-MIN_SQUEEZE_CHANNELS = 8  # a narrower squeeze is left out: the block is then a plain inverted bottleneck
-
 ConfigDict = dict
-
-
-class FrostBottleneck(BaseModule):
-    """Frost bottleneck: squeeze, concatenate with the input, expand, depthwise convolution, linear projection.
-
-    ``expansion == 1`` leaves out squeeze and expansion; ``reduction=None`` and ``in_channels // reduction < 8`` leave
-    out the squeeze.
-
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        kernel_size (int): Kernel of the depthwise convolution, odd.
-        expansion (int): Expansion of the channels after the concatenation.
-        reduction (int, optional): Ratio of input channels to squeezed channels.
-        stride (int): Stride of the depthwise convolution.
-        dilation (int): Dilation of the depthwise convolution. Default: 1.
-        with_cp (bool): Trade computation for memory with gradient checkpointing. Default: False.
-        norm_cfg (dict): Config of the normalization layers.
-        act_cfg (dict): Config of the activation layers.
-        init_cfg (dict | list[dict], optional): Initialization config.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        expansion: int,
-        reduction: int | None,
-        stride: int,
-        dilation: int = 1,
-        with_cp: bool = False,
-        norm_cfg: ConfigDict | None = None,
-        act_cfg: ConfigDict | None = None,
-        init_cfg: ConfigDict | list[ConfigDict] | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        norm_cfg = norm_cfg or dict(type='BN')
-        act_cfg = act_cfg or dict(type='ReLU')
-        self.with_cp = with_cp
-        self.with_residual = stride == 1 and in_channels == out_channels
-        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-
-        hidden = in_channels
-        self.squeeze: ConvModule | None = None
-        self.expand: ConvModule | None = None
-        if expansion != 1:
-            if reduction is not None and in_channels // reduction >= MIN_SQUEEZE_CHANNELS:
-                squeezed = divisible(in_channels // reduction)
-                self.squeeze = ConvModule(in_channels, squeezed, 1, **cfg)
-                hidden += squeezed
-            self.expand = ConvModule(hidden, hidden * expansion, 1, **cfg)
-            hidden *= expansion
-        self.depthwise = ConvModule(
-            hidden,
-            hidden,
-            kernel_size,
-            stride=stride,
-            padding=kernel_size // 2 * dilation,
-            dilation=dilation,
-            groups=hidden,
-            **cfg,
-        )
-        self.project = ConvModule(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        out = x
-        if self.squeeze is not None:
-            out = torch.cat((self.squeeze(x), x), dim=1)  # squeezed channels first, as in the released weights
-        if self.expand is not None:
-            out = self.expand(out)
-        out = self.project(self.depthwise(out))
-        return x + out if self.with_residual else out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
 
 
 @MODELS.register_module()
 class FrostNet(StagedBackbone):
     """FrostNet feature extractor of `FrostNet <https://arxiv.org/abs/2006.09679>`_.
 
-    A 3x3 stem of stride 2 and stages of Frost bottlenecks: five in the released variants, whose outputs have strides 4,
-    8, 16, 32 and 32. Plain float code: quantization is applied to the exported network, not here.
+    A 3x3 stem of stride 2 and stages of blocks: five stages of Frost bottlenecks in the released variants, whose
+    outputs have strides 4, 8, 16, 32 and 32. Plain float code: quantization is applied to the exported network, not
+    here.
 
     Args:
         arch (str | dict): 'small', 'base' or 'large', or a table of any number of stages:
-            ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride), ...], ...])``, whose fields
-            :class:`BlockSpec` describes. Default: 'small'.
+            ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride[, kind]), ...], ...])``, whose
+            fields :class:`BlockSpec` describes. Default: 'small'.
         widen_factor (float): Width multiplier of all channels; the authors use 0.35, 0.5, 0.75, 1.0 and 1.25.
             Default: 1.0.
         out_indices (Sequence[int], optional): Stages whose outputs are returned, from 0. Later stages than the last one
@@ -126,10 +44,11 @@ class FrostNet(StagedBackbone):
         norm_cfg (dict): Config of the normalization layers. Default: dict(type='BN'), whose eps of 1e-5 is that of the
             released weights.
         act_cfg (dict): Config of the activation layers. Default: dict(type='ReLU').
-        with_cp (bool): Gradient checkpointing in every bottleneck. Default: False.
+        with_cp (bool): Gradient checkpointing in every block. Default: False.
         init_cfg (dict | list[dict], optional): Initialization config. Default: Kaiming normal (fan out) for
             convolutions, 1 and 0 for normalization. ``dict(type='Pretrained', checkpoint=FILE)`` reads an mm
             checkpoint or a file of the authors' release alike.
+        in_channels (int): Channels of the images; 1 for grey ones. Default: 3.
 
     Raises:
         ValueError: An argument is outside of what is listed above.
@@ -153,18 +72,14 @@ class FrostNet(StagedBackbone):
         act_cfg: ConfigDict | None = None,
         with_cp: bool = False,
         init_cfg: ConfigDict | list[ConfigDict] | None = None,
+        in_channels: int = 3,
     ) -> None:
         spec = FrostNetArch.from_config(arch)
         out_indices = spec.default_out_indices if out_indices is None else out_indices
         output_stride = spec.strides[-1] if output_stride is None else output_stride
+        check_kinds(spec)
         _check_arguments(spec, widen_factor, out_indices, output_stride, frozen_stages)
-        super().__init__(
-            init_cfg
-            or [
-                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
-                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
-            ]
-        )
+        super().__init__(init_cfg or initialization())
         self.arch = arch if isinstance(arch, str) else spec
         self.widen_factor = widen_factor
         self.out_indices = tuple(out_indices)
@@ -173,37 +88,13 @@ class FrostNet(StagedBackbone):
         self.norm_eval = norm_eval
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
 
-        channels = divisible(spec.stem * min(1.0, widen_factor))
-        self.stem = ConvModule(3, channels, 3, stride=2, padding=1, **cfg)
+        wide = spec.widened(widen_factor)
+        self.stem = ConvModule(in_channels, wide.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
         self.stages = nn.ModuleList()
         self.out_channels: tuple[int, ...] = ()
-        stride, dilation = STEM_STRIDE, 1
-        for rows in spec.stages[: max(self.out_indices) + 1]:
-            blocks = []
-            for row in rows:
-                if stride * row.stride > output_stride:
-                    block_stride, block_dilation = 1, dilation
-                    dilation *= row.stride
-                else:
-                    block_stride, block_dilation = row.stride, dilation
-                    stride *= row.stride
-                out_channels = divisible(int(row.channels * widen_factor))
-                blocks.append(
-                    FrostBottleneck(
-                        channels,
-                        out_channels,
-                        row.kernel,
-                        row.expansion,
-                        row.reduction,
-                        block_stride,
-                        block_dilation,
-                        with_cp=with_cp,
-                        **cfg,
-                    )
-                )
-                channels = out_channels
-            self.stages.append(nn.Sequential(*blocks))
-            self.out_channels += (channels,)
+        for rows in placed_rows(wide, output_stride, STEM_STRIDE)[: max(self.out_indices) + 1]:
+            self.stages.append(nn.Sequential(*(build_block(*placed, with_cp=with_cp, **cfg) for placed in rows)))
+            self.out_channels += (rows[-1][1].channels,)
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -230,6 +121,14 @@ class FrostNet(StagedBackbone):
             self._is_init = True
         else:
             super().init_weights()
+
+
+def initialization() -> list[ConfigDict]:
+    """How weights begin: Kaiming normal (fan out) for convolutions, 1 and 0 for normalization."""
+    return [
+        dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
+        dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+    ]
 
 
 def _check_arguments(

@@ -4,6 +4,9 @@ onnxruntime gathers the window of an INT8 convolution position by position and r
 there are channels: with the three of an image that takes most of the time of a stem. With the pixels of s x s blocks as
 channels (``SpaceToDepth``), a convolution of stride s has stride 1 and a quarter of the pieces. Weights of pixels that
 the window does not reach are 0: the results are the same, bit by bit.
+
+The blocks are made of the float pixels, in front of their quantization: onnxruntime before 1.28 has no SpaceToDepth of
+integers, and Reshape, Transpose and Reshape in its place take 1 ms at 320x320, where this takes 0.15.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ import numpy as np
 from ..graph import OnnxGraph, attributes, groups
 
 CHANNELS = 4  # no more than an image has; wider pieces are gathered fast enough
+BLOCKS = ':blocks'  # in the names of tensors whose pixels were put together, followed by the side of a block
 
 
 def space_to_depth(model: Any) -> list[str]:
@@ -36,7 +40,8 @@ def space_to_depth(model: Any) -> list[str]:
     changed = []
     for conv in [node for node in model.graph.node if node.op_type == 'Conv']:
         images, weights = graph.dequantizer(conv.input[0]), graph.dequantizer(conv.input[1])
-        if images is None or weights is None or groups(conv) != 1:
+        quantizer = None if images is None else _of_float(graph, images.input[0])
+        if quantizer is None or weights is None or groups(conv) != 1:
             continue
         weight, size = graph.value(weights.input[0]), sizes.get(conv.input[0], [])
         axes = _axes(attributes(conv), size, weight)
@@ -44,14 +49,16 @@ def space_to_depth(model: Any) -> list[str]:
             continue
         block = axes[0].stride
         values = graph.add(f'{conv.name}:blocks/weight', _weight_of_blocks(weight, axes))
-        names = [f'{conv.name}:blocks/{what}' for what in ('integers', 'images', 'weights')]
+        names = [f'{conv.name}:blocks/{what}' for what in ('images', 'weights')]
         graph.insert(
             conv,
-            helper.make_node('SpaceToDepth', [images.input[0]], names[:1], name=names[0], blocksize=block),
-            helper.make_node('DequantizeLinear', [names[0], *images.input[1:]], names[1:2], name=names[1]),
-            helper.make_node('DequantizeLinear', [values, *weights.input[1:]], names[2:], name=names[2], axis=0),
+            *_blocks(graph, quantizer, block),
+            helper.make_node(
+                'DequantizeLinear', [_name(quantizer, block), *images.input[1:]], names[:1], name=names[0]
+            ),
+            helper.make_node('DequantizeLinear', [values, *weights.input[1:]], names[1:], name=names[1], axis=0),
         )
-        conv.input[0], conv.input[1] = names[1:]
+        conv.input[0], conv.input[1] = names
         del conv.attribute[:]
         pads = [axis.before for axis in axes] + [axis.behind for axis in axes]
         shape = [axis.blocks for axis in axes]
@@ -62,6 +69,44 @@ def space_to_depth(model: Any) -> list[str]:
         graph.drop_unused()
         del model.graph.value_info[:]  # shapes of before
     return changed
+
+
+def _of_float(graph: OnnxGraph, name: str) -> Any | None:
+    """The node that quantizes an image; None for the result of a quantized operator, which is fused with that node."""
+    quantizer = graph.makers.get(name)
+    if quantizer is None or quantizer.op_type != 'QuantizeLinear':
+        return None
+    maker = graph.makers.get(quantizer.input[0])
+    fused = maker is not None and any(graph.dequantizer(source) is not None for source in maker.input)
+    return None if fused else quantizer
+
+
+def _name(quantizer: Any, block: int) -> str:
+    """Of the quantized blocks."""
+    return f'{quantizer.output[0]}{BLOCKS}{block}'
+
+
+def _blocks(graph: OnnxGraph, quantizer: Any, block: int) -> list[Any]:
+    """Nodes that put out the quantized blocks of an image; none where another convolution has asked for them."""
+    from onnx import helper
+
+    result = _name(quantizer, block)
+    if result in graph.makers:
+        return []
+    pixels = f'{result}/pixels'
+    nodes = [
+        helper.make_node('SpaceToDepth', [quantizer.input[0]], [pixels], name=pixels, blocksize=block),
+        helper.make_node('QuantizeLinear', [pixels, *quantizer.input[1:]], [result], name=result),
+    ]
+    graph.makers[result] = nodes[-1]
+    return nodes
+
+
+def rearranged(pixels: np.ndarray, block: int) -> np.ndarray:
+    """What SpaceToDepth makes of pixels (N, C, H, W): (N, block * block * C, H / block, W / block)."""
+    count, channels, height, width = pixels.shape
+    parts = pixels.reshape(count, channels, height // block, block, width // block, block)
+    return parts.transpose(0, 3, 5, 1, 2, 4).reshape(count, -1, height // block, width // block)
 
 
 @dataclass(frozen=True)

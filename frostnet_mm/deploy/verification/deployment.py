@@ -1,0 +1,151 @@
+"""All that a deployment is verified with, in one place: its network, what surrounds it, and decoding in it."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...device import DeploymentError, compare_outputs, open_network, read_deployment
+from ..engines import Engine
+from ..flat_network import Normalization, traceable
+from ..heads.onnx_decoding import GEOMETRY, NAMES, OUTPUTS, image_size, with_decoding
+from ..loaded_model import LoadedModel
+from ..onnx.export import read_onnx
+from . import predictions, verify
+from .images import VerificationImage, require_equal_inputs
+
+
+@torch.no_grad()
+def verify_network(
+    source: LoadedModel,
+    engine: Engine,
+    folder: Path,
+    images: Sequence[VerificationImage],
+    baked: Normalization | None,
+    kind: str,
+) -> tuple[dict, tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Run a deployment's network on images and compare its outputs, and each of its layers.
+
+    Args:
+        source (LoadedModel): The model.
+        engine (Engine): The engine.
+        folder (Path): The deployment.
+        images (Sequence[VerificationImage]): What to run it on.
+        baked (Normalization, optional): The normalization that the network has in front.
+        kind (str): What the images are, for ``deploy.json``: 'images' or 'noise'.
+
+    Returns:
+        tuple[dict, tuple[list[ndarray], list[ndarray]]]: What ``deploy.json`` says of it; and for the first image the
+        outputs of the reference and of the float network.
+
+    Raises:
+        DeploymentError: It deviates beyond the bounds.
+    """
+    network = open_network(folder, read_deployment(folder))
+    found = [network(image.raw) for image in images]
+    network.close()
+    pixels = baked is not None and source.precision == 'float'  # its padding is rounded to half a grey level
+    runs = [traceable(run, baked) if pixels else run for run in (source.network, source.float_network)]
+    inputs = [torch.from_numpy(image.raw if pixels else image.normalized) for image in images]
+    expected, in_float = ([[value.numpy() for value in run(each)] for each in inputs] for run in runs)
+    outputs = compare_outputs(source.network.names, found, expected, in_float)
+    model = read_onnx(folder)
+    layers = []
+    if model is not None:
+        layers = verify.check_layers(engine, model, traceable(source.network, baked), images[0].raw)
+    print(verify.describe(outputs, layers))
+    verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
+    return verify.summarize(outputs, layers, len(images), kind), (expected[0], in_float[0])
+
+
+def verify_surroundings(
+    source: LoadedModel, description: dict, images: Sequence[VerificationImage], size: tuple[int, int] | None
+) -> dict[str, float]:
+    """What surrounds the network against mm's own pipeline, on an image in several sizes.
+
+    The inputs are compared by themselves; the boxes or label maps around the same network, as torch computes it, for
+    the same inputs.
+
+    Args:
+        source (LoadedModel): The model.
+        description (dict): Of the deployment.
+        images (Sequence[VerificationImage]): Of which the first is taken.
+        size (tuple[int, int], optional): Height and width of the network's input; None for any.
+
+    Returns:
+        dict[str, float]: For ``deploy.json``; empty where no decoding is known.
+
+    Raises:
+        DeploymentError: The inputs, the boxes or the label maps are others.
+    """
+    pixels = predictions.other_sizes(images[0].pixels)
+    for image in pixels:
+        require_equal_inputs(source, image, description, size)
+    if description['decoding'] is None:
+        return {}
+    settings, shape = description['preprocessing'], description['input']['shape']
+    shape = [1, len(settings['mean']), *(shape[1:3] if settings['baked'] else shape[2:])]
+    alone = description | dict(
+        input=dict(name='images', shape=shape, dtype='float32'), preprocessing=settings | dict(baked=False)
+    )
+    share = predictions.require_equal(
+        predictions.predictor_of(predictions.torch_network(source), alone),
+        predictions.mm_predictor(source, size),
+        pixels,
+        predictions.SHARE,
+        'predictor.py',
+        "mm's own pipeline",
+    )
+    return dict(predicted_share=share)
+
+
+def append_decoding(description: dict, engine: Engine, folder: Path, images: Sequence[VerificationImage]) -> dict:
+    """Replace the network of a verified deployment by one that decodes, and compare the boxes.
+
+    Args:
+        description (dict): Of the deployment.
+        engine (Engine): The engine.
+        folder (Path): The deployment; its files are replaced.
+        images (Sequence[VerificationImage]): Of which the first is predicted, in several sizes.
+
+    Returns:
+        dict: The description's entries that become others.
+
+    Raises:
+        DeploymentError: The engine or the head has no such form, or finds other boxes.
+    """
+    decoding = description['decoding']
+    if decoding is None:
+        raise DeploymentError(f'{description["no_decoding"]}: leave --with-decode out.')
+    content = (folder / 'network.onnx').read_bytes()
+    size = image_size(description['preprocessing'], decoding) if decoding['kind'] in ('anchors', 'points') else None
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        for name in description['files']:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, Path(scratch) / name)
+        plain = open_network(scratch, description)
+        files = engine.write_onnx(with_decoding(content, decoding, size), folder)
+        changed = description | dict(
+            files={name: sha256((folder / name).read_bytes()).hexdigest() for name in files},
+            outputs=[dict(name=name) for name in NAMES],
+            decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=decoding['score_threshold']),
+        )
+        if size is None:
+            changed['geometry_input'] = GEOMETRY
+        network = open_network(folder, changed)
+        share = predictions.require_equal(
+            predictions.predictor_of(network, changed),
+            predictions.predictor_of(plain, description),
+            predictions.other_sizes(images[0].pixels),
+            predictions.DECODED_SHARE,
+            f'{engine.name} with decoding',
+            'NumPy',
+        )
+        for opened in (network, plain):
+            opened.close()
+    changed['verification'] = dict(description.get('verification', {}), decoded_share=share)
+    return changed

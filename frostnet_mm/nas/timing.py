@@ -1,0 +1,297 @@
+"""Networks of a search space timed on an engine, end to end as they are deployed, and the file that keeps the times."""
+
+import hashlib
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..benchmark.cells import PRECISIONS
+from ..benchmark.measure import Limits, measure_deployments
+from ..benchmark.measure.machine import describe_machine
+from ..benchmark.measure.scheduler import require_quiet
+from ..benchmark.measure.timing import busy_reason
+from ..benchmark.store import BUSY, DONE, Kind, Store
+from ..deploy.deploy import DeployOptions, deploy_model
+from ..deploy.engines import engine_of
+from ..deploy.loaded_model import load_for_deployment
+from ..engine.config import load_config
+from ..models.frostnet_arch import FrostNetArch
+from .architectures import Arch, canonical, key
+from .errors import SearchError
+from .features import FEATURES, features_of, mmacs
+from .latency import REST, LatencyModel
+from .networks import plain_backbone
+from .space import SearchSpace
+
+GROUP = 10  # networks that are loaded and measured in turns
+CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
+# Of the backbone: times do not compare without the rest of the model.
+SEARCHED = ('arch', 'widen_factor', 'init_cfg', 'space', 'type')
+CONDITIONS = ('cpu', 'flags', 'cores', 'engine', 'version', 'precision', 'threads', 'shape', 'model')
+
+
+@dataclass
+class Setting:
+    """What is measured, and how.
+
+    Args:
+        config (str): Path of the config; its backbone is a FrostNet.
+        engine (str): Name of a registered engine.
+        shape (tuple[int, int]): Height and width of the images.
+        precision (str): 'int8', 'int8w7' or 'float'. Default: 'int8'.
+        threads (int): Of the engine. Default: 1.
+        cfg_options (dict, optional): Values that replace those of the config.
+    """
+
+    config: str
+    engine: str
+    shape: tuple[int, int]
+    precision: str = 'int8'
+    threads: int = 1
+    cfg_options: Mapping | None = None
+
+    @cached_property
+    def model(self) -> dict:
+        """The config's model."""
+        return load_config(self.config, dict(self.cfg_options or {}), classes=None).model.to_dict()
+
+    def features(self, arch: Arch) -> dict[str, float]:
+        """The features of a network in the place of the config's backbone."""
+        own = self.model['backbone']
+        return features_of(
+            arch, self.shape, own.get('output_stride'), own.get('out_indices'), own.get('in_channels', 3)
+        )
+
+    def conditions(self) -> dict:
+        """What times depend on: machine, engine and its version, and all of the model but the backbone's table.
+
+        Raises:
+            DeploymentError: There is no such engine.
+        """
+        backbone = {name: value for name, value in self.model['backbone'].items() if name not in SEARCHED}
+        model = self.model | dict(backbone=backbone)
+        digest = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        engine = engine_of(self.engine)
+        return describe_machine() | dict(
+            engine=self.engine,
+            version=engine.describe()['version'],
+            precision=self.precision,
+            threads=self.threads,
+            shape=list(self.shape),
+            model=digest,
+        )
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    """A network and its time.
+
+    Args:
+        arch (dict): Its table.
+        features (dict): Of :func:`features_of`.
+        status (str): 'done', or 'busy': measured, but no result.
+        reason (str): Why it is none.
+        milliseconds (float): Median over the rounds.
+        spread (float): (p90 - p10) / median of all calls.
+        rounds (int): How many rounds.
+        others (float, optional): Cores that other processes used meanwhile.
+    """
+
+    arch: dict
+    features: dict
+    status: str
+    reason: str
+    milliseconds: float
+    spread: float
+    rounds: int
+    others: float | None
+
+    @property
+    def key(self) -> str:
+        """A short name of the architecture."""
+        return key(self.arch)
+
+    def to_dict(self) -> dict:
+        """All as plain data."""
+        return asdict(self)
+
+
+def latency_store(folder: str | os.PathLike, setting: Setting, again: bool = False) -> Store[TimedNetwork]:
+    """The times of networks in a folder, ``latency-ENGINE.json``.
+
+    Args:
+        folder (str | PathLike): The folder.
+        setting (Setting): What is measured.
+        again (bool): Begin with none where those there were measured under other conditions. Default: False.
+
+    Raises:
+        BenchmarkError: The times there are of another machine, engine, version or model, or cannot be read.
+    """
+    kind = Kind(f'latency-{setting.engine}.json', 'networks', lambda own: TimedNetwork(**own), _conditions, CONDITIONS)
+    return Store(kind, folder, setting.conditions(), drop=again)
+
+
+def _conditions(machine: dict) -> dict:
+    return {name: machine[name] for name in CONDITIONS}
+
+
+def choose_networks(
+    space: SearchSpace, features: Callable[[Arch], dict], count: int = 40, seed: int = 0
+) -> list[FrostNetArch]:
+    """Random networks of a space that spread evenly over its multiply-accumulates.
+
+    Args:
+        space (SearchSpace): The networks.
+        features (Callable): Of a network, such as :meth:`Setting.features`.
+        count (int): How many. Default: 40.
+        seed (int): Of the random ones. Default: 0.
+
+    Raises:
+        SearchError: The space has fewer networks.
+    """
+    rng = random.Random(seed)
+    found = {key(arch): arch for arch in (space.sample(rng) for _ in range(CANDIDATES * count))}
+    if len(found) < count:
+        raise SearchError(
+            f'{count} networks were asked for to fit the latency model to, but {len(found)} were found in a space of '
+            f'{space.size}: give it more options, or ask for fewer networks.'
+        )
+    ordered = sorted(found.values(), key=lambda arch: mmacs(features(arch)))
+    return [ordered[round(index * (len(ordered) - 1) / (count - 1))] for index in range(count)]
+
+
+def time_networks(
+    archs: Iterable[Arch],
+    setting: Setting,
+    store: Store[TimedNetwork],
+    *,
+    rounds: int = 7,
+    seconds: float = 0.3,
+    limits: Limits | None = None,
+    allow_busy: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[TimedNetwork]:
+    """Deploy networks with random weights and measure them in turns, ten at a time; those with a result are kept.
+
+    Args:
+        archs (Iterable): The architectures.
+        setting (Setting): What is measured.
+        store (Store): Of :func:`latency_store`; it holds each group as soon as it is measured.
+        rounds (int): Turns of each. Default: 7.
+        seconds (float): Length of a turn. Default: 0.3.
+        limits (Limits, optional): From when on a time is no result.
+        allow_busy (bool): Let times of a busy machine count. Default: False.
+        say (Callable): Prints a line.
+
+    Returns:
+        list[TimedNetwork]: In the order of the architectures.
+
+    Raises:
+        BusyError: The machine is busy, before anything was measured.
+        SearchError: It was so meanwhile; what was measured before is kept.
+        DeploymentError: The engine is not installed, or cannot run a network.
+    """
+    limits = limits or Limits()
+    wanted = {key(arch): canonical(arch) for arch in archs}
+    engine_of(setting.engine).require()
+    known = store.results
+    missing = [name for name in wanted if name not in known or not (allow_busy or known[name].status == DONE)]
+    if missing and not allow_busy:
+        require_quiet(limits)
+    for start in range(0, len(missing), GROUP):
+        names = missing[start : start + GROUP]
+        with tempfile.TemporaryDirectory() as folder:
+            folders = [_deploy(setting, wanted[name], Path(folder) / name) for name in names]
+            timings = measure_deployments(folders, setting.threads, rounds, seconds)
+        for name, timing in zip(names, timings, strict=True):
+            reason = busy_reason(timing.others, timing.spread, limits)
+            store.add(
+                TimedNetwork(
+                    arch=json.loads(json.dumps(wanted[name].to_config())),
+                    features=setting.features(wanted[name]),
+                    status=BUSY if reason else DONE,
+                    reason=reason or '',
+                    milliseconds=timing.latency * 1000,
+                    spread=timing.spread,
+                    rounds=timing.rounds,
+                    others=timing.others,
+                )
+            )
+        say(f'{start + len(names)} of {len(missing)} networks measured on {setting.engine}')
+    found = [known[name] for name in wanted]
+    busy = [entry for entry in found if entry.status == BUSY]
+    if busy and not allow_busy:
+        raise SearchError(
+            f'{len(busy)} of {len(found)} networks were measured while the machine was {busy[0].reason}, which is no '
+            f'result. The others are kept in {store.path}: end the other work and run again, and only these are '
+            'measured again.'
+        )
+    return found
+
+
+def _deploy(setting: Setting, arch: FrostNetArch, folder: Path) -> Path:
+    engine = engine_of(setting.engine)
+    kind, bits = PRECISIONS[setting.precision]
+    backbone = plain_backbone(setting.model['backbone'], arch) | dict(_delete_=True)
+    options = dict(setting.cfg_options or {}) | {'model.backbone': backbone}
+    source = load_for_deployment(
+        setting.config, None, kind, options, size=setting.shape, preset=engine.preset, weight_bits=bits
+    )
+    deploy_model(source, engine, folder, DeployOptions(kind, setting.shape, 1, num_images=0, check=False))
+    return folder
+
+
+def fit_latency(networks: Sequence[TimedNetwork], store: Store[TimedNetwork] | None = None) -> LatencyModel:
+    """Fit a latency model to measured networks, and check it.
+
+    Args:
+        networks (Sequence[TimedNetwork]): Of :func:`time_networks`.
+        store (Store, optional): Keeps the weights and the check in its file too.
+
+    Raises:
+        SearchError: It ranks networks too badly to be searched with; the check is in the file all the same.
+    """
+    model = LatencyModel.fit([own.features for own in networks], [own.milliseconds for own in networks])
+    if store is not None:
+        store.remarks['regression'] = model.to_dict()
+        store.write()
+    model.check.require('The latency model' + ('' if store is None else f' of {store.path}'))
+    return model
+
+
+def read_latency(path: str | os.PathLike) -> tuple[LatencyModel, dict]:
+    """The latency model of a file of times, for a process that predicts and does not measure, on any machine.
+
+    Args:
+        path (str | PathLike): The file, ``latency-ENGINE.json``.
+
+    Returns:
+        tuple[LatencyModel, dict]: The model, and the conditions that it was measured under (``CONDITIONS``).
+
+    Raises:
+        SearchError: There is no such file, no model in it, or one that ranks too badly to be searched with.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SearchError(
+            f'{file} does not exist; expected the times of networks on an engine, which are measured first.'
+        )
+    try:
+        content = json.loads(file.read_text())
+        model, conditions = content.get('regression'), content['machine']
+        model = None if model is None else LatencyModel.from_dict(model)
+        lacking = [] if model is None else [name for name in (*FEATURES, REST) if name not in model.weights]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SearchError(
+            f'{file} is no file of times ({type(error).__name__}: {error}): remove it and measure again.'
+        ) from error
+    if model is None or lacking:
+        what = f'lacks {", ".join(lacking)}' if lacking else 'holds no regression yet'
+        raise SearchError(f'{file} {what}: finish measuring on the machine that it is of.')
+    model.check.require(f'The latency model of {file}')
+    return model, conditions
