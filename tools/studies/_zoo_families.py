@@ -35,6 +35,7 @@ NOT_DENSE = {
 SPECIAL: dict[str, dict] = {
     'mmdet/ssd': dict(config='ssd300_coco', size=(300, 300)),
     'mmdet/yolact': dict(size=(550, 550)),
+    'mmdet/ddod': dict(size=(512, 512)),  # mmcv's deformable convolutions take no map smaller than their kernel
     'mmdet/cornernet': dict(size=(511, 511)),
     'mmdet/centripetalnet': dict(size=(511, 511)),
     'mmdet/fcos': dict(config='fcos_r50-caffe_fpn_gn-head_1x_coco'),  # the smaller ones have other variants of the head

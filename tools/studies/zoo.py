@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Take a model of every family of mmdet and mmseg to the engines.')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='logs and results')
     parser.add_argument('--names', nargs='+', metavar='NAME', help='only these families, such as mmdet/fcos')
-    parser.add_argument('--limit', type=int, default=120, help='seconds of a core that a family may take; default 120')
+    parser.add_argument('--limit', type=int, default=250, help='seconds of a core that a family may take; default 250')
     parser.add_argument('--memory', type=float, default=8, help='GiB that a family may take; default 8')
     parser.add_argument('--jobs', type=int, default=1, help='families at a time, of a thread each; default 1')
     parser.add_argument('--full', action='store_true', help='leave blocks that a backbone repeats')
