@@ -4,6 +4,7 @@ import onnx
 import pytest
 import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack, deform_conv2d, modulated_deform_conv2d
+from mmdet.models.backbones.resnest import SplitAttentionConv2d
 from segmenter_parts import settled
 from test_network_habits import Habit
 from tiny_segmenter import images, prepared_segmenter, segmenter
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
+from frostnet_mm.deploy.engines.onnxruntime import REWRITES
 from frostnet_mm.deploy.flat_network import converted_network, traceable
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
@@ -77,6 +79,17 @@ class Windows(Habit):
         return self.block(x.reshape(batch, channels, rows * 5, columns * 5)[:, :, :height, :width])
 
 
+class SplitAttention(Habit):
+    """ResNeSt's: on other images a probability exceeds those that the ranges are of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.split = SplitAttentionConv2d(16, 16, 3, padding=1, radix=2, reduction_factor=4)
+
+    def middle(self, x):
+        return self.split(self.block(x))
+
+
 KINDS = {
     'large pool that counts zeros around': pool(9, 4, 4),
     'pool with a divisor': pool(3, 2, 1, divisor_override=5),
@@ -86,6 +99,7 @@ KINDS = {
     'deformable': Deformable,
     'aligned': AlignedByOffsets,
     'windows': Windows,
+    'split attention': SplitAttention,
 }
 
 
@@ -102,6 +116,8 @@ def test_it_is_the_network_and_engines_compute_it(kind):
     flat = converted_network(model, convert(network))
     for name in ('onnxruntime', 'openvino'):
         content = onnx.load_from_string(onnx_of(flat, images(7)[:1], False, None))
+        for rewrite in REWRITES if name == 'onnxruntime' else ():
+            rewrite(content)
         layers = verify.check_layers(engine_of(name), content, traceable(flat), images(9)[:1].numpy())
         assert layers and not verify.failed_layers(layers), name
 
