@@ -119,7 +119,7 @@ def test_it_is_the_network_and_engines_compute_it(kind):
         for rewrite in REWRITES if name == 'onnxruntime' else ():
             rewrite(content)
         layers = verify.check_layers(engine_of(name), content, traceable(flat), images(9)[:1].numpy())
-        assert layers and not verify.failed_layers(layers), name
+        assert layers and not verify.failed_layers(layers, engine_of(name).layer_share), name
 
 
 @pytest.mark.parametrize(

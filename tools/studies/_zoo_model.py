@@ -218,7 +218,7 @@ class Study:
             )
         outputs = compare_outputs(names, found, expected, plain)
         try:
-            verify.require_agreement(outputs, layers, name)
+            verify.require_agreement(outputs, layers, engine_of(name))
         except DeploymentError as error:
             raise StudyError(str(error)) from error
 

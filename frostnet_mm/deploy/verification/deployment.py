@@ -58,7 +58,7 @@ def verify_network(
     if model is not None:
         layers = verify.check_layers(engine, model, traceable(source.network, baked), images[0].raw)
     print(verify.describe(outputs, layers))
-    verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
+    verify.require_agreement(outputs, layers, engine, source.weight_bits)
     return verify.summarize(outputs, layers, len(images), kind), (expected[0], in_float[0])
 
 
