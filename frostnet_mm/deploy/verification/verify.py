@@ -44,14 +44,22 @@ def check_layers(engine: Engine, model: Any, module: Any, images: np.ndarray) ->
     Returns:
         list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
         nothing is quantized.
+
+    Raises:
+        DeploymentError: The engine cannot put out its layers, or the file has others than the network.
     """
     if not engine.reads_onnx or not any(node.op_type == 'QuantizeLinear' for node in model.graph.node):
         return []
-    pairs = zip(
-        compare_layers(model, images, reference_runner(module)),
-        compare_layers(model, images, engine.run_onnx),
-        strict=True,
-    )
+    try:
+        written = compare_layers(model, images, reference_runner(module))
+        found = compare_layers(model, images, engine.run_onnx)
+    except DeploymentError:
+        raise
+    except Exception as error:  # of an engine, or of a file that is another network
+        raise DeploymentError(
+            f'The layers cannot be compared, so that this deployment to {engine.name} cannot be verified: {error}'
+        ) from error
+    pairs = zip(written, found, strict=True)
     return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
 
 
