@@ -17,7 +17,8 @@ from frostnet_mm.deploy.verification import deployment
 from frostnet_mm.device import DeploymentError, Predictor
 from frostnet_mm.device.engines.base import DeviceEngine
 from frostnet_mm.device.image_files import as_grey
-from frostnet_mm.models.dense import DenseNetwork, input_channels
+from frostnet_mm.models.dense import DenseNetwork
+from frostnet_mm.models.input_channels import input_channels
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
 SIZE = (128, 160)

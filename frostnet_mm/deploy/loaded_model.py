@@ -15,7 +15,8 @@ from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
 from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
-from ..models.dense import DenseNetwork, detach, family_of, input_channels
+from ..models.dense import DenseNetwork, detach, family_of
+from ..models.input_channels import input_channels
 from ..quantization.calibration import calibrate
 from ..quantization.checkpoint import Checkpoint
 from ..quantization.convert import convert

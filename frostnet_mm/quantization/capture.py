@@ -14,7 +14,8 @@ from torch.fx import Graph, GraphModule
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
-from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError, input_channels
+from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
+from ..models.input_channels import input_channels
 from .checkpointing import without_checkpointing
 from .constants import is_random
 from .deformable import sampled_deformable
