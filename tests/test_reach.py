@@ -161,6 +161,11 @@ class Random(Habit):
         return self.block(x) * torch.rand(1, 16, 1, 1)
 
 
+class Noise(Habit):
+    def middle(self, x):
+        return self.block(x) + (0.1 * torch.randn_like(x) if self.training else 0)
+
+
 class OneSize(Habit):
     """As BEiT, whose tables are made for one size of images."""
 
@@ -177,6 +182,7 @@ class OneSize(Habit):
     [
         (CountsTheBatch, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
         (Random, r'^aten\.rand\.default of backbone.* draws random numbers in evaluation too, so what is deployed'),
+        (Noise, r'^aten\.randn_like\.default of backbone.* draws random numbers in training alone, so one graph'),
     ],
 )
 def test_what_cannot_be_deployed_is_refused_with_the_true_reason(kind, message):

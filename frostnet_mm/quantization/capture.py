@@ -214,10 +214,14 @@ def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fau
     head = f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__})'
     random = [node for node in captured.module.graph.nodes if is_random(node) and node.target not in DROPPING]
     if random:
+        if _is_random_in_evaluation(dense, example):
+            why = 'in evaluation too, so what is deployed would not compute what was trained. Switch that off '
+            why += '(rand_init=False of a HamburgerDecoder)'
+        else:
+            why = 'in training alone, so one graph cannot stand for both (dropout and DropPath are known, and off in '
+            why += 'evaluation). Leave it out'
         raise UnsupportedModelError(
-            f'{line_of(random[0])} draws random numbers in evaluation too, so what is deployed would not compute what '
-            'was trained. Switch that off (rand_init=False of a HamburgerDecoder), or leave the model in float '
-            '(without QATHook).'
+            f'{line_of(random[0])} draws random numbers {why}, or leave the model in float (without QATHook).'
         )
     batch = example.shape[0]
     own = tuple(example.shape[2:])
@@ -234,6 +238,13 @@ def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fau
         'norm_on_bbox=True does), so one graph cannot stand for both. Move that step to loss_by_feat and '
         'predict_by_feat, or switch the option off.'
     )
+
+
+@torch.no_grad()
+def _is_random_in_evaluation(dense: DenseNetwork, images: Tensor) -> bool:
+    """Whether a network puts out other values for the same images."""
+    one, other = (pytree.tree_leaves(dense.eval()(images)) for _ in range(2))
+    return any(not torch.equal(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, Tensor))
 
 
 def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
