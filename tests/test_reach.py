@@ -40,6 +40,19 @@ class PooledTwice(Habit):
         return torch.cat([functional.relu(first + 1.5 * first), functional.max_pool2d(second, 3, 1, 1)], 1)[:, 8:24]
 
 
+class NormedTwice(Habit):
+    """As PIDNet's pyramid: two norms of a map, which are equal as long as they are not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(16) for _ in range(2))
+
+    def middle(self, x):
+        x = self.block(x)
+        first, second = (functional.relu(norm(x)) for norm in self.norms)
+        return first + functional.max_pool2d(second, 3, 1, 1)
+
+
 class Deformable(Habit):
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +133,20 @@ def test_it_is_the_network_and_engines_compute_it(kind):
             rewrite(content)
         layers = verify.check_layers(engine_of(name), content, traceable(flat), images(9)[:1].numpy())
         assert layers and not verify.failed_layers(layers, engine_of(name).layer_share), name
+
+
+def test_equal_norms_of_a_map_are_computed_once():
+    model, network = settled(NormedTwice)
+    first, second = model.backbone.norms
+    second.load_state_dict(first.state_dict())
+    ranges = [
+        own for own in network.activations() if own.name in ('backbone.norms.0.output', 'backbone.norms.1.output')
+    ]
+    ranges[1].set_range(float(ranges[0].min_val), float(ranges[0].max_val))
+    flat = converted_network(model, convert(network))
+    content = onnx.load_from_string(onnx_of(flat, images(7)[:1], False, None))
+    layers = verify.check_layers(engine_of('onnxruntime'), content, traceable(flat), images(9)[:1].numpy())
+    assert layers and not verify.failed_layers(layers)
 
 
 @pytest.mark.parametrize(

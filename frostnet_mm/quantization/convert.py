@@ -156,16 +156,28 @@ def _erase_identities(module: GraphModule) -> None:
 def _merge_twins(module: GraphModule) -> None:
     """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
     graph, known = module.graph, {}
+    vectors = _equal_vectors(module)
     for node in list(graph.nodes):
         if node.op not in ('call_function', 'call_module'):
             continue
         if changes_operand(node) or is_random(node) or _is_changed(node):
             continue
         target = _grid(module, node) if node.op == 'call_module' else node.target
-        twin = known.setdefault((node.op, target, _hashable(node.args), _hashable(node.kwargs)), node)
+        operands = [_hashable(value, vectors) for value in (node.args, node.kwargs)]
+        twin = known.setdefault((node.op, target, *operands), node)
         if twin is not node:
             node.replace_all_uses_with(twin)
             graph.erase_node(node)
+
+
+def _equal_vectors(module: GraphModule) -> dict[Node, tuple]:
+    """The content of vectors, of which norms of the same map that have not been trained have equal ones."""
+    found = {}
+    for node in module.graph.nodes:
+        value = _value(module, node) if node.op == 'get_attr' else None
+        if isinstance(value, Tensor) and value.dim() == 1:
+            found[node] = (str(value.dtype), value.detach().cpu().numpy().tobytes())
+    return found
 
 
 def _grid(module: GraphModule, node: Node) -> Any:
@@ -173,15 +185,20 @@ def _grid(module: GraphModule, node: Node) -> Any:
     quantizer = _quantizer_of(module, node, ActivationFakeQuantize)
     if quantizer is None:
         return node.target
-    scale, zero_point = quantizer.calculate_qparams()
-    return float(scale), int(zero_point), quantizer.dtype, quantizer.low, quantizer.high
+    scale, zero_point = (value.item() for value in quantizer.calculate_qparams())
+    ends = torch.iinfo(quantizer.dtype)
+    low = max(quantizer.low, (ends.min - zero_point) * scale)  # a rectifier's bounds may lie outside of the integers
+    high = min(quantizer.high, (ends.max - zero_point) * scale)
+    return scale, zero_point, quantizer.dtype, low, high
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: Any, vectors: dict[Node, tuple]) -> Any:
     if isinstance(value, dict):
-        return tuple((key, _hashable(item)) for key, item in value.items())
+        return tuple((key, _hashable(item, vectors)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(item, vectors) for item in value)
     # 1, 1.0 and True are equal, and other arguments
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else (type(value), value)
+    return vectors.get(value, value) if isinstance(value, Node) else (type(value), value)
 
 
 def _is_whole(node: Node) -> bool:
