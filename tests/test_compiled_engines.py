@@ -77,7 +77,7 @@ def test_executorch_computes_what_was_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(executorch_engine, 'float_weights_of_float_outputs', lambda module: None)
     found, _ = run_in(engine_of('executorch'), flat, x, tmp_path)
     with pytest.raises(DeploymentError, match='executorch does not compute what was trained'):
-        verify.require_agreement(compared(network, flat, x, found), [], 'executorch')
+        verify.require_agreement(compared(network, flat, x, found), [], engine_of('executorch'))
 
 
 def test_executorch_wants_one_size_and_its_own_numerics(tmp_path):

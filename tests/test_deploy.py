@@ -168,7 +168,7 @@ def test_an_engine_that_is_wrong_in_one_layer_is_found(deployed):
     layers = compare_layers(model, images, broken)
     assert verify.failed_layers(layers)[0].name == wrong
     with pytest.raises(DeploymentError, match='first layer that differs is backbone.stages.1.0.depthwise.activate'):
-        verify.require_agreement([], layers, 'onnxruntime')
+        verify.require_agreement([], layers, engine_of('onnxruntime'))
 
 
 def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_path, monkeypatch):

@@ -11,11 +11,14 @@ from frostnet_mm.apis.inference import build_pipeline, plain_result
 from frostnet_mm.deploy.deploy import DeployOptions, deploy_model
 from frostnet_mm.deploy.engines import engine_of
 from frostnet_mm.deploy.heads.describe import describe_model
+from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
 from frostnet_mm.deploy.loaded_model import load_for_deployment
+from frostnet_mm.deploy.verification import deployment
 from frostnet_mm.device import DeploymentError, Predictor
 from frostnet_mm.device.engines.base import DeviceEngine
 from frostnet_mm.device.image_files import as_grey
-from frostnet_mm.models.dense import DenseNetwork, input_channels
+from frostnet_mm.models.dense import DenseNetwork
+from frostnet_mm.models.input_channels import input_channels
 
 CONFIG = ROOT / 'configs/ssdlite_frostnet_coco.py'
 SIZE = (128, 160)
@@ -74,6 +77,19 @@ def test_boxes_are_those_of_mm_on_images_of_any_size(name, tmp_path):
         height, width = cv2.imread(path).shape[:2]
         assert found.boxes.min() >= 0 and (found.boxes <= np.array([width, height] * 2) + 1e-3).all()
     assert count > 30
+
+
+def test_decoding_that_suppresses_otherwise_is_refused(tmp_path, monkeypatch):
+    source = load_for_deployment(CONFIG, None, 'float', OPTIONS, size=SIZE)
+    monkeypatch.setattr(
+        deployment,
+        'with_decoding',
+        lambda content, own, size: with_decoding(content, own | dict(iou_threshold=0.9), size),
+    )
+    options = DeployOptions(precision='float', shape=SIZE, decode=True)
+    with pytest.raises(DeploymentError, match=r'onnxruntime, decoding, gives \d+\.\d% of the boxes of NumPy'):
+        deploy_model(source, engine_of('onnxruntime'), tmp_path / 'out', options)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_batches_take_single_images(tmp_path):

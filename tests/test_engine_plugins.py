@@ -175,7 +175,7 @@ def test_saturation_is_said_once(tmp_path, monkeypatch, refused):
     for module in (saturation, verify):
         monkeypatch.setattr(module, 'cpu_saturates', lambda: True)
     if refused:
-        monkeypatch.setattr(verify, 'failed_layers', lambda layers: [verify.LayerDifference('stem', 9, 100, 0.5)])
+        monkeypatch.setattr(verify, 'failed_layers', lambda *args: [verify.LayerDifference('stem', 9, 100, 0.5)])
     else:  # also where it does saturate
         monkeypatch.setattr(verify, 'require_agreement', lambda *args: None)
     options = DeployOptions(weight_bits=8, num_images=0)

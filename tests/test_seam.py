@@ -80,16 +80,22 @@ def test_families_are_found_by_a_base_class():
     assert found == {
         'TwoStageDetector': ('rpn_head', 'detection', True),
         'SingleStageDetector': ('bbox_head', 'detection', False),
+        'SingleStageInstanceSegmentor': ('mask_head', 'detection', False),  # the last of two
         'EncoderDecoder': ('decode_head', 'segmentation', False),
         'ImageClassifier': ('head', 'classification', False),
     }
     assert family_of(stand_in('SSD', 'mmdet', 'SingleStageDetector')).base == 'SingleStageDetector'
     assert family_of(stand_in('FCN', 'mmseg', 'EncoderDecoder', decode_head=None)).base == 'EncoderDecoder'
     assert family_of(stand_in('ImageClassifier', 'mmpretrain', head=nn.Identity())).task == 'classification'
+    yolact = stand_in('YOLACT', 'mmdet', 'SingleStageInstanceSegmentor', bbox_head=nn.Identity())
+    assert (family_of(yolact).head, family_of(yolact).features_at_inference) == ('bbox_head', True)
+    solo = stand_in('SOLO', 'mmdet', 'SingleStageInstanceSegmentor', bbox_head=None, mask_head=nn.Identity())
+    assert (family_of(solo).head, family_of(solo).features_at_inference) == ('mask_head', False)
     own = stand_in('SingleStageDetector', 'my_mmdet')
     message = (
         r'^SingleStageDetector has no dense network that is known here; expected one of mmdet\.TwoStageDetector, '
-        r'mmdet\.SingleStageDetector, mmseg\.EncoderDecoder, mmpretrain\.ImageClassifier\.$'
+        r'mmdet\.SingleStageDetector, mmdet\.SingleStageInstanceSegmentor, mmseg\.EncoderDecoder, '
+        r'mmpretrain\.ImageClassifier\.$'
     )
     with pytest.raises(UnsupportedModelError, match=message):
         family_of(own)

@@ -208,7 +208,7 @@ def test_weights_of_8_bits_saturate_without_vnni(name, run):
     failed = verify.failed_layers(layers)
     assert len(failed) == 1 and failed[0].steps > 5 and failed[0].share > 0.5
     with pytest.raises(DeploymentError, match='does not compute what was trained.*has no VNNI.*--weight-bits 7'):
-        verify.require_agreement([], layers, name, 8)
+        verify.require_agreement([], layers, engine_of(name), 8)
 
 
 def test_a_deviation_for_another_reason_is_not_blamed_on_the_cpu(monkeypatch):
@@ -216,7 +216,7 @@ def test_a_deviation_for_another_reason_is_not_blamed_on_the_cpu(monkeypatch):
     for saturates, bits, blamed in ((True, 8, True), (True, 7, False), (False, 8, False), (None, 8, False)):
         monkeypatch.setattr(verify, 'cpu_saturates', lambda saturates=saturates: saturates)
         with pytest.raises(DeploymentError) as caught:
-            verify.require_agreement([], wrong, 'openvino', bits)
+            verify.require_agreement([], wrong, engine_of('openvino'), bits)
         assert ('VNNI' in str(caught.value)) == blamed
 
 

@@ -180,7 +180,7 @@ class Fake:
     """A study whose step named like itself misbehaves."""
 
     def __init__(self, name):
-        self.name, self.config, self.facts = name, 'fake::fake/fake', {}
+        self.name, self.config, self.facts, self.size = name, 'fake::fake/fake', {}, (64, 96)
         self.build = self.capture = self.step = self.convert = self.onnxruntime = self.openvino = lambda: None
 
     def fails_in_float(self):
@@ -230,7 +230,7 @@ def test_many_in_processes_of_their_own(zoo, tmp_path, monkeypatch):
         '5 families; 1 of 5 dense networks that mm trains here work (20%), 2 DEFECT, 1 TIME, 1 MEMORY'
     )
     line = next(line for line in zoo.table(rows).splitlines() if 'mmdet/raw' in line)
-    assert line == '| mmdet/raw | `fake` | ok | ok | ok | ok | DEFECT | – | IndexError: list / index |'
+    assert line == '| mmdet/raw | `fake` | 64x96 | ok | ok | ok | ok | DEFECT | – | IndexError: list / index |'
 
 
 def test_the_limit_is_time_of_a_core(zoo, tmp_path, monkeypatch):
@@ -242,11 +242,11 @@ def test_the_limit_is_time_of_a_core(zoo, tmp_path, monkeypatch):
 
 
 def test_what_is_done_is_not_done_again(zoo, tmp_path, monkeypatch, capsys):
-    done = dict.fromkeys(zoo.STEPS, 'ok') | dict(config='mmdet::fcos/one', int8=1.0)
+    done = dict.fromkeys(zoo.STEPS, 'ok') | dict(config='mmdet::fcos/one', size=[64, 96], int8=1.0)
     (tmp_path / 'results.json').write_text(json.dumps({'mmdet/fcos': done}))
     monkeypatch.setattr(sys, 'argv', ['zoo.py', '--out', str(tmp_path), '--names', 'mmdet/fcos'])
     monkeypatch.setattr(zoo, 'run_all', lambda *args: pytest.fail('done again'))
     assert zoo.main() == 0
-    assert '| mmdet/fcos | `one` | ok | ok | ok | ok | ok | 100% |  |' in capsys.readouterr().out
+    assert '| mmdet/fcos | `one` | 64x96 | ok | ok | ok | ok | ok | 100% |  |' in capsys.readouterr().out
     (tmp_path / 'results.json').write_text(json.dumps({'mmdet/fcos': done | dict(step='WRONG')}))
     assert zoo.main() == 1

@@ -174,7 +174,7 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
             if not options.decode:
                 description['files'] |= write_check(folder, description, images[0], *compared)
         if options.decode:
-            description |= append_decoding(description, engine, folder, images)
+            description |= append_decoding(source, description, engine, folder, images)
         _save(description, folder)
         _replace(folder, out)
     except BaseException:

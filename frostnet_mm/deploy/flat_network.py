@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
 
-from ..models.dense import DenseNetwork, OutputLayout, family_of, input_channels
+from ..models.dense import DenseNetwork, OutputLayout, family_of
+from ..models.input_channels import input_channels
 from ..quantization.convert import ConvertedNetwork
 
 aten = torch.ops.aten

@@ -15,7 +15,8 @@ from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
 from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
-from ..models.dense import DenseNetwork, detach, family_of, input_channels
+from ..models.dense import DenseNetwork, detach, family_of
+from ..models.input_channels import input_channels
 from ..quantization.calibration import calibrate
 from ..quantization.checkpoint import Checkpoint
 from ..quantization.convert import convert
@@ -197,17 +198,17 @@ def _random_model(
     model.init_weights()
     model.dataset_meta = dict(classes=_class_names(model))
     dense = DenseNetwork(model)
-    _enliven(dense)
+    enliven(dense)
     height, width = size or (320, 320)
     batches = [torch.randn(2, input_channels(model), height, width) for _ in range(_RANDOM_PASSES)]
-    _gather_statistics(model, dense, batches)
+    gather_statistics(model, dense, batches)
     if settings is not None:
         calibrate(prepare_model(model, settings), batches, 'minmax')
     return model, cfg
 
 
 @torch.no_grad()
-def _gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Tensor]) -> None:
+def gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Tensor]) -> None:
     """Give batch norms the statistics of some batches, whatever their momentum, so that no layer fades."""
     norms = [module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -222,7 +223,7 @@ def _gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.T
         norm.momentum = momentum
 
 
-def _enliven(dense: nn.Module) -> None:
+def enliven(dense: nn.Module) -> None:
     """Give convolutions that begin near zero, as those of heads do, weights that put out values of every size."""
     for module in dense.modules():
         if isinstance(module, nn.Conv2d):

@@ -6,11 +6,10 @@ INT8, an engine) is put at this seam, and the data pipeline, the losses and the 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -45,6 +44,18 @@ def _features_of_auxiliary_heads(model: nn.Module) -> tuple[int, ...]:
 
 def _nothing_refused(model: nn.Module) -> None:
     return None
+
+
+def _always(model: nn.Module) -> bool:
+    return True
+
+
+def _has_boxes(model: nn.Module) -> bool:
+    return getattr(model, 'bbox_head', None) is not None
+
+
+def _has_masks_alone(model: nn.Module) -> bool:
+    return not _has_boxes(model)
 
 
 def _without_rpn(model: nn.Module) -> str | None:
@@ -94,6 +105,7 @@ class ModelFamily:
         features (Callable): Of a model, the indices of the feature maps that its other heads read; None for all.
         features_at_inference (bool): Whether they are read at inference too, not in training alone. Default: False.
         refusal (Callable): Of a model, why its dense network cannot be separated from the rest; None if it can.
+        applies (Callable): Whether a model of the base class is of this kind. Default: each is.
     """
 
     package: str
@@ -103,17 +115,22 @@ class ModelFamily:
     features: Callable[[nn.Module], tuple[int, ...] | None] = _no_features
     features_at_inference: bool = False
     refusal: Callable[[nn.Module], str | None] = _nothing_refused
+    applies: Callable[[nn.Module], bool] = _always
 
     def includes(self, model: nn.Module) -> bool:
         """Whether a model is of this kind."""
         return any(
             kind.__name__ == self.base and kind.__module__.split('.')[0] == self.package for kind in type(model).__mro__
-        )
+        ) and self.applies(model)
 
 
 FAMILIES = (
     ModelFamily('mmdet', 'TwoStageDetector', 'rpn_head', 'detection', _all_features, True, _without_rpn),
     ModelFamily('mmdet', 'SingleStageDetector', 'bbox_head', 'detection'),
+    ModelFamily(  # YOLACT, CondInst: their mask head reads feature maps and what the box head has found
+        'mmdet', 'SingleStageInstanceSegmentor', 'bbox_head', 'detection', _all_features, True, applies=_has_boxes
+    ),
+    ModelFamily('mmdet', 'SingleStageInstanceSegmentor', 'mask_head', 'detection', applies=_has_masks_alone),  # SOLO
     ModelFamily(
         'mmseg', 'EncoderDecoder', 'decode_head', 'segmentation', _features_of_auxiliary_heads, refusal=_cascade
     ),
@@ -134,7 +151,7 @@ def family_of(model: nn.Module) -> ModelFamily:
             if reason is not None:
                 raise UnsupportedModelError(f'{name} {reason}')
             return family
-    known = ', '.join(f'{family.package}.{family.base}' for family in FAMILIES)
+    known = ', '.join(dict.fromkeys(f'{family.package}.{family.base}' for family in FAMILIES))
     raise UnsupportedModelError(f'{name} has no dense network that is known here; expected one of {known}.')
 
 
@@ -155,6 +172,10 @@ class DenseNetwork(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         family = family_of(model)
+        if getattr(model, family.head, None) is None:  # MaskFormer, whose queries predict masks
+            raise UnsupportedModelError(
+                f'{type(model).__name__} has no {family.head}: expected one, whose outputs are maps.'
+            )
         self.head_name = family.head
         self.backbone = model.backbone
         self.has_neck = bool(getattr(model, 'with_neck', False))
@@ -263,34 +284,6 @@ class OutputLayout:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model itself, without the wrapper of distributed training."""
     return model.module if is_model_wrapper(model) else model
-
-
-@torch.no_grad()
-def input_channels(model: nn.Module) -> int:
-    """The channels of the images that a model's backbone reads.
-
-    Args:
-        model (nn.Module): A model, its dense network or its backbone; it is left in the mode that it was in.
-
-    Returns:
-        int: Those of its first convolution; where that reads pixels put together (Focus), those that the backbone runs
-        with.
-    """
-    backbone = getattr(model, 'backbone', model)
-    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None or first.in_channels == 3:
-        return 3
-    modes = {module: module.training for module in backbone.modules()}
-    try:
-        backbone.eval()
-        for channels in (3, first.in_channels, 1, 4):
-            with suppress(RuntimeError, ValueError, AssertionError):
-                backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
-                return channels
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return 3
 
 
 class _Features(tuple):

@@ -1,36 +1,42 @@
 """From a dense network to a graph of ATen operators, whose parameters stay the network's own."""
 
-import linecache
 import logging
 import operator
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
-from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError, input_channels
+from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
+from ..models.input_channels import input_channels
 from .checkpointing import without_checkpointing
+from .constants import is_random
+from .deformable import sampled_deformable
 from .drop_path import drop_path, traced_drop_path
+from .explain import explain_failure, first_constant, line_of
 from .graph_forms import counts_batches, normalize
-from .quantizer import BATCH_NORM, has_statistics, module_paths
+from .quantizer import BATCH_NORM, has_statistics
 from .settings import EXAMPLE_SHAPE
+from .symbolic_integers import symbolic_integers
 
 aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
 CHECK_SIZES = ((160, 224), (151, 217))
 EQUAL = ''  # no output differs
-#: Where mmcv's operators lie that are compiled.
-COMPILED_OPERATORS = '/mmcv/ops/'
+#: What is random in training alone.
+DROPPING = (aten.dropout.default, aten.feature_dropout.default, drop_path)
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
+
+
+class BoundBatchError(UnsupportedModelError):
+    """The graph holds for batches of one size alone."""
 
 
 @dataclass
@@ -85,8 +91,12 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn((example_shape[0], input_channels(dense), *example_shape[2:]), device=device)
-        with without_checkpointing() as calls, traced_drop_path(dense):
-            captured = _capture_sizes(dense, example)
+        with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable():
+            try:
+                captured = _capture_sizes(dense, example)
+            except BoundBatchError:
+                with symbolic_integers(dense):
+                    captured = _capture_sizes(dense, example)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -129,37 +139,9 @@ def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> Grap
         try:
             program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
         except Exception:  # of the two failures the first is raised: its traceback runs through the model's own lines
-            raise UnsupportedModelError(_explain(error, dense)) from error
+            raise UnsupportedModelError(explain_failure(error, dense)) from error
     # Maps of size 1 add guards on the input's shape, which the graph does not need.
     return program.module(check_guards=False)
-
-
-def _explain(error: Exception, dense: DenseNetwork) -> str:
-    """Name the innermost module that could not be captured, and its line."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    names = {id(module): name for name, module in dense.named_modules() if name}
-    found = compiled = None
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        module = frame.f_locals.get('self')
-        if id(module) in names:
-            found = module, frame.f_code.co_filename, line
-        if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
-            compiled = Path(frame.f_code.co_filename).stem
-    if found is None:
-        return f'The dense network of the model ({dense.head_name}) cannot be captured as a graph. {reason}'
-    module, file, line = found
-    if compiled:
-        return (
-            f"{names[id(module)]} ({type(module).__name__}) is one of mmcv's compiled operators ({compiled}), which "
-            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place (as '
-            'dcn=None, or conv_cfg=None, for deformable convolutions), or leave the model in float (without QATHook).'
-        )
-    return (
-        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}\n'
-        f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
-        'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
-        'QATHook).'
-    )
 
 
 def _flatten(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
@@ -223,12 +205,46 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
             captured = _settle(_export(dense.train(), example, any_size=False), dense)
     fault = _difference(captured, dense, own, required=True)
     if fault:
-        raise UnsupportedModelError(
-            f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) computes its output {fault} in '
-            'another way in evaluation than in training (as FCOS with norm_on_bbox=True does), so one graph cannot '
-            'stand for both. Move that step to loss_by_feat and predict_by_feat, or switch the option off.'
-        )
+        _refuse(captured, dense, example, fault)
     return captured
+
+
+def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fault: str) -> None:
+    """Raise the reason why one graph cannot stand for training and evaluation."""
+    head = f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__})'
+    random = [node for node in captured.module.graph.nodes if is_random(node) and node.target not in DROPPING]
+    if random:
+        if _is_random_in_evaluation(dense, example):
+            why = 'in evaluation too, so what is deployed would not compute what was trained. Switch that off '
+            why += '(rand_init=False of a HamburgerDecoder)'
+        else:
+            why = 'in training alone, so one graph cannot stand for both (dropout and DropPath are known, and off in '
+            why += 'evaluation). Leave it out'
+        raise UnsupportedModelError(
+            f'{line_of(random[0])} draws random numbers {why}, or leave the model in float (without QATHook).'
+        )
+    batch = example.shape[0]
+    own = tuple(example.shape[2:])
+    if captured.fixed_size[0] is None and _difference(captured, dense, own, batch=batch) == EQUAL:
+        others = example.new_zeros((batch + 1, *example.shape[1:]))
+        where = first_constant(*(_export(dense.train(), images).graph for images in (example, others)))
+        raise BoundBatchError(
+            f'{head} counts the images of a batch in Python, so that its graph holds for batches of {batch} alone: '
+            f'{where.replace("the size of the image", "their number")}. Write it with tensor operations (expand, -1), '
+            'or leave the model in float (without QATHook).'
+        )
+    raise UnsupportedModelError(
+        f'{head} computes its output {fault} in another way in evaluation than in training (as FCOS with '
+        'norm_on_bbox=True does), so one graph cannot stand for both. Move that step to loss_by_feat and '
+        'predict_by_feat, or switch the option off.'
+    )
+
+
+@torch.no_grad()
+def _is_random_in_evaluation(dense: DenseNetwork, images: Tensor) -> bool:
+    """Whether a network puts out other values for the same images."""
+    one, other = (pytree.tree_leaves(dense.eval()(images)) for _ in range(2))
+    return any(not torch.equal(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, Tensor))
 
 
 def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
@@ -238,7 +254,7 @@ def _settle(module: GraphModule, dense: DenseNetwork) -> CapturedNetwork:
 
 
 def _difference(
-    captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int], required: bool = False
+    captured: CapturedNetwork, dense: DenseNetwork, size: tuple[int, int], required: bool = False, batch: int = 1
 ) -> str | None:
     """In evaluation mode, the output in which the graph differs from the network on images of a size.
 
@@ -246,7 +262,7 @@ def _difference(
     required to.
     """
     generator = torch.Generator().manual_seed(0)  # training goes on with the random numbers that it would have had
-    shape = (captured.fixed_size[0] or 1, captured.fixed_size[1] or input_channels(dense), *size)
+    shape = (captured.fixed_size[0] or batch, captured.fixed_size[1] or input_channels(dense), *size)
     images = torch.randn(shape, generator=generator)
     images = images.to(next(dense.parameters()).device)
     with torch.no_grad():
@@ -256,7 +272,7 @@ def _difference(
             if required:
                 raise UnsupportedModelError(
                     f'The network runs in training, but not in evaluation, on images of {size[0]}x{size[1]}: '
-                    f'{_explain(error, dense)}'
+                    f'{explain_failure(error, dense)}'
                 ) from error
             return None
         leaves = pytree.tree_leaves(outputs)
@@ -301,34 +317,12 @@ def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     other = torch.zeros((*example.shape[:2], *larger), device=example.device)
     graphs = (_export(dense.train(), images).graph for images in (example, other))
     print_log(
-        f'The network is captured for images of {sizes} alone: {_first_constant(*graphs)}. Write it with the sizes '
+        f'The network is captured for images of {sizes} alone: {first_constant(*graphs)}. Write it with the sizes '
         'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant: '
         'QATHook(example_shape=…), or --example-shape of tools/calibrate.py.',
         logger='current',
         level=logging.WARNING,
     )
-
-
-def _first_constant(graph: Graph, other: Graph) -> str:
-    """The first operation of a graph of which another capture has other numbers, with its line."""
-    for node, twin in zip(graph.nodes, other.nodes, strict=False):
-        if node.target != twin.target and node.op == 'call_function':
-            return f'{_line_of(node)} takes another way at another size'
-        numbers, others = (
-            [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, (int, float))]
-            for each in (node, twin)
-        )
-        if numbers != others:
-            return f'{_line_of(node)} computes with numbers that come from the size of the image'
-    return 'something in it depends on the size of the image'
-
-
-def _line_of(node: Node) -> str:
-    """Operation, module and source line of a node."""
-    trace = [line.strip() for line in (node.meta.get('stack_trace') or '').strip().splitlines()]
-    where = f' of {module_paths(node)[-1]}' if module_paths(node) else ''
-    code = f' ({trace[-1]!r}, {trace[-2].removeprefix("File ")})' if len(trace) > 1 else ''
-    return f'{node.target}{where}{code}'
 
 
 def evaluation_copy(module: GraphModule) -> GraphModule:
@@ -353,7 +347,7 @@ def set_mode(graph: Graph, training: bool, update_norms: bool) -> None:
     for node in reversed(list(graph.nodes)):  # a norm that is called several times counts in a chain
         if node.target in BATCH_NORM and not update_norms and has_statistics(node):
             node.args = (*node.args[:5], False, *node.args[6:])
-        elif node.target in (aten.dropout.default, aten.feature_dropout.default, drop_path) and not training:
+        elif node.target in DROPPING and not training:
             node.args = (*node.args[:2], False)
         elif counts_batches(node) and not update_norms:
             counter = node.args[0]

@@ -104,7 +104,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
     _erase_identities(module)
-    _merge_twins(module.graph)
+    _merge_twins(module)
     fold_constants(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
@@ -122,6 +122,8 @@ def fold(network: QuantizedNetwork) -> GraphModule:
             inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if inputs is not None:
                 _average(module, node, inputs)
+        elif node.target is aten.avg_pool2d.default and not any(_pool_arguments(node)[2]):
+            _exclude_padding(node)
     _erase_unread(module.graph)
     module.graph.lint()
     module.delete_all_unused_submodules()
@@ -151,25 +153,52 @@ def _erase_identities(module: GraphModule) -> None:
             graph.erase_node(node)
 
 
-def _merge_twins(graph: Graph) -> None:
+def _merge_twins(module: GraphModule) -> None:
     """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
-    known: dict[tuple, Node] = {}
+    graph, known = module.graph, {}
+    vectors = _equal_vectors(module)
     for node in list(graph.nodes):
         if node.op not in ('call_function', 'call_module'):
             continue
         if changes_operand(node) or is_random(node) or _is_changed(node):
             continue
-        twin = known.setdefault((node.op, node.target, _hashable(node.args), _hashable(node.kwargs)), node)
+        target = _grid(module, node) if node.op == 'call_module' else node.target
+        operands = [_hashable(value, vectors) for value in (node.args, node.kwargs)]
+        twin = known.setdefault((node.op, target, *operands), node)
         if twin is not node:
             node.replace_all_uses_with(twin)
             graph.erase_node(node)
 
 
-def _hashable(value: Any) -> Any:
+def _equal_vectors(module: GraphModule) -> dict[Node, tuple]:
+    """The content of vectors, of which norms of the same map that have not been trained have equal ones."""
+    found = {}
+    for node in module.graph.nodes:
+        value = _value(module, node) if node.op == 'get_attr' else None
+        if isinstance(value, Tensor) and value.dim() == 1:
+            found[node] = (str(value.dtype), value.detach().cpu().numpy().tobytes())
+    return found
+
+
+def _grid(module: GraphModule, node: Node) -> Any:
+    """What tells the quantizer that a node calls from others: of an activation, the integers that it rounds to."""
+    quantizer = _quantizer_of(module, node, ActivationFakeQuantize)
+    if quantizer is None:
+        return node.target
+    scale, zero_point = (value.item() for value in quantizer.calculate_qparams())
+    ends = torch.iinfo(quantizer.dtype)
+    low = max(quantizer.low, (ends.min - zero_point) * scale)  # a rectifier's bounds may lie outside of the integers
+    high = min(quantizer.high, (ends.max - zero_point) * scale)
+    return scale, zero_point, quantizer.dtype, low, high
+
+
+def _hashable(value: Any, vectors: dict[Node, tuple]) -> Any:
     if isinstance(value, dict):
-        return tuple((key, _hashable(item)) for key, item in value.items())
+        return tuple((key, _hashable(item, vectors)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(item, vectors) for item in value)
     # 1, 1.0 and True are equal, and other arguments
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else (type(value), value)
+    return vectors.get(value, value) if isinstance(value, Node) else (type(value), value)
 
 
 def _is_whole(node: Node) -> bool:
@@ -256,10 +285,15 @@ def _convolve(module: GraphModule, norm: Node, inputs: ActivationFakeQuantize) -
 
 
 def _averages_evenly(pool: Node) -> bool:
-    """Whether an average pool in INT8 divides by the size of its window everywhere, and that window is small."""
+    """Whether an average pool in INT8 divides by one number everywhere, and a convolution is faster, or right at all.
+
+    A large window is left to the engines, unless it counts zeros around the map (OpenVINO 2026.4 counts integers of 0,
+    which are no zeros) or divides by another number than its size, which ONNX cannot say.
+    """
     window, _, padding, ceil_mode, include_pad, divisor = _pool_arguments(pool)
-    even = not ceil_mode and divisor is None and (include_pad or not any(padding))
-    return KEY in pool.meta and even and prod(window) <= LARGEST_WINDOW
+    even = not ceil_mode and (divisor is not None or include_pad or not any(padding))
+    wrong = any(padding) or divisor is not None
+    return KEY in pool.meta and even and (wrong or prod(window) <= LARGEST_WINDOW)
 
 
 def _pool_arguments(pool: Node) -> tuple[list[int], list[int], list[int], bool, bool, int | None]:
@@ -274,12 +308,18 @@ def _pair(value: int | Sequence[int]) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
+def _exclude_padding(pool: Node) -> None:
+    """Have a pool without padding count none: with ``ceil_mode`` onnxruntime's INT8 pool counts what is outside."""
+    if len(pool.args) > 4 and pool.args[4]:
+        pool.args = (*pool.args[:5], False, *pool.args[6:])
+
+
 def _average(module: GraphModule, pool: Node, inputs: ActivationFakeQuantize) -> None:
     """Replace an average pool by a depthwise convolution of equal weights, which engines have fast kernels for.
 
     onnxruntime's own INT8 average pool is 40 to 70 times as slow, OpenVINO's 3 to 13 times (docs/deployment.md).
     """
-    window, stride, padding = _pool_arguments(pool)[:3]
+    window, stride, padding, *_, divisor = _pool_arguments(pool)
     channels = int(pool.meta['val'].shape[-3])
     with module.graph.inserting_before(pool):
         conv = module.graph.call_function(
@@ -287,7 +327,7 @@ def _average(module: GraphModule, pool: Node, inputs: ActivationFakeQuantize) ->
         )
     conv.meta = dict(pool.meta)
     quantizer = WeightFakeQuantize(inputs.scheme.for_constants())
-    weight = torch.full((channels, 1, *window), 1 / prod(window), device=inputs.min_val.device)
+    weight = torch.full((channels, 1, *window), 1 / (divisor or prod(window)), device=inputs.min_val.device)
     quantizer.fix(quantizer.scale(weight))
     _set_quantized_weight(module, conv, weight, f'mean_weight_{conv.name}', quantizer)
     pool.replace_all_uses_with(conv)

@@ -17,9 +17,9 @@ from .quantizer import (
     BATCH_NORM,
     INTEGER,
     MULTIPLICATIONS,
-    SAME_SCALE,
     is_convolution,
     is_quantized_norm,
+    keeps_scale,
     module_paths,
     rectifier_bounds,
 )
@@ -115,12 +115,12 @@ def _is_computation(node: Node) -> bool:
         and isinstance(node.target, torch._ops.OpOverload)
         and isinstance(value, Tensor)
         and value.is_floating_point()
-        and not (node.target in SAME_SCALE and _only_leaves(node))
+        and not (keeps_scale(node) and _only_leaves(node))
     )
 
 
 def _only_leaves(node: Node) -> bool:
-    return all(user.op == 'output' or (user.target in SAME_SCALE and _only_leaves(user)) for user in node.users)
+    return all(user.op == 'output' or (keeps_scale(user) and _only_leaves(user)) for user in node.users)
 
 
 def _computes_in_integers(network: QuantizedNetwork, node: Node) -> bool:

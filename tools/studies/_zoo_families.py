@@ -35,14 +35,10 @@ NOT_DENSE = {
 SPECIAL: dict[str, dict] = {
     'mmdet/ssd': dict(config='ssd300_coco', size=(300, 300)),
     'mmdet/yolact': dict(size=(550, 550)),
+    'mmdet/ddod': dict(size=(512, 512)),  # mmcv's deformable convolutions take no map smaller than their kernel
     'mmdet/cornernet': dict(size=(511, 511)),
     'mmdet/centripetalnet': dict(size=(511, 511)),
     'mmdet/fcos': dict(config='fcos_r50-caffe_fpn_gn-head_1x_coco'),  # the smaller ones have other variants of the head
-    'mmdet/ddod': dict(size=(384, 384)),  # deformable convolutions need 3x3 maps
-    'mmdet/dyhead': dict(size=(384, 384)),
-    'mmdet/reppoints': dict(size=(384, 384)),
-    'mmdet/tood': dict(size=(384, 384)),
-    'mmdet/vfnet': dict(size=(384, 384)),
     'mmdet/ld': dict(options={'model.teacher_ckpt': None}),
     'mmdet/lad': dict(options={'model.teacher_ckpt': None}),
     'mmdet/htc': dict(stride=8),
@@ -53,7 +49,7 @@ SPECIAL: dict[str, dict] = {
     'mmdet/cascade_rpn': dict(config='cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco'),
     'mmdet/dcn': dict(config='faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco'),
     'mmdet/dcnv2': dict(config='faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco'),
-    'mmdet/guided_anchoring': dict(config='ga-retinanet_r50_fpn_1x_coco', size=(384, 384)),
+    'mmdet/guided_anchoring': dict(config='ga-retinanet_r50_fpn_1x_coco'),
     'mmdet/nas_fpn': dict(config='retinanet_r50_nasfpn_crop640-50e_coco'),
     'mmdet/pisa': dict(config='retinanet-r50_fpn_pisa_1x_coco'),
     'mmdet/res2net': dict(config='faster-rcnn_res2net-101_fpn_2x_coco'),

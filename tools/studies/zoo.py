@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Take a model of every family of mmdet and mmseg to the engines.')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='logs and results')
     parser.add_argument('--names', nargs='+', metavar='NAME', help='only these families, such as mmdet/fcos')
-    parser.add_argument('--limit', type=int, default=120, help='seconds of a core that a family may take; default 120')
+    parser.add_argument('--limit', type=int, default=250, help='seconds of a core that a family may take; default 250')
     parser.add_argument('--memory', type=float, default=8, help='GiB that a family may take; default 8')
     parser.add_argument('--jobs', type=int, default=1, help='families at a time, of a thread each; default 1')
     parser.add_argument('--full', action='store_true', help='leave blocks that a backbone repeats')
@@ -172,7 +172,7 @@ def import_all() -> None:
 
 def table(rows: dict[str, dict]) -> str:
     """Outcomes as Markdown."""
-    heads = ['family', 'config', *STEPS[1:4], 'onnxruntime', 'OpenVINO', 'INT8', 'what was said']
+    heads = ['family', 'config', 'image', *STEPS[1:4], 'onnxruntime', 'OpenVINO', 'INT8', 'what was said']
     lines = [heads, ['---'] * len(heads)]
     for name, row in sorted(rows.items()):
         cells = [row.get(step, '–') for step in STEPS[1:]]
@@ -180,9 +180,10 @@ def table(rows: dict[str, dict]) -> str:
             cells[0] = row.get('build', '–')
         share = f'{row["int8"]:.0%}' if 'int8' in row else '–'
         share += ', one size' * bool(row.get('fixed'))
+        size = 'x'.join(map(str, row.get('size', '–')))
         said = re.sub(r'\S*/site-packages/', '', row.get('says', '')).replace('|', '/')
         said = said if len(said) <= 240 else f'{said[:240]} …'
-        lines.append([name, f'`{row["config"].split("/")[-1]}`', *cells, share, said])
+        lines.append([name, f'`{row["config"].split("/")[-1]}`', size, *cells, share, said])
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
 

@@ -14,6 +14,7 @@ from ..onnx.rewrites.float_weights import keep_float_weights
 from ..onnx.rewrites.global_pooling import use_global_pools
 from ..onnx.rewrites.integer_matmul import integer_matmul
 from ..onnx.rewrites.pad_depthwise import pad_depthwise
+from ..onnx.rewrites.saturate_softmax import saturate_softmax
 from ..onnx.rewrites.space_to_depth import space_to_depth
 from ..onnx.rewrites.untie_weights import untie_weights
 from .base import PRECISIONS, LayerTime
@@ -23,6 +24,7 @@ from .onnx_engine import OnnxEngine
 REWRITES = (
     use_global_pools,
     untie_weights,
+    saturate_softmax,
     pad_depthwise,
     space_to_depth,
     integer_matmul,

@@ -13,7 +13,8 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...engine.config import ConfigError, dataset_for_testing
-from ...models.dense import family_of, input_channels
+from ...models.dense import family_of
+from ...models.input_channels import input_channels
 from ...registry import type_name
 
 BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')

@@ -143,6 +143,31 @@ def image_size(preprocessing: dict, decoding: dict) -> tuple[int, int] | None:
     return None if decoding['clip'] else (0, 0)
 
 
+def passing_on(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> tuple[bytes, list[str]]:
+    """A network that puts out what it is given, to try decoding with by itself.
+
+    Args:
+        names (Sequence[str]): Of its outputs.
+        shapes (Sequence[tuple[int, ...]]): Of each.
+
+    Returns:
+        tuple[bytes, list[str]]: The network as ONNX, and the names of its inputs.
+    """
+    from onnx import TensorProto, helper
+
+    from ..onnx.export import OPSET
+
+    inputs = [f'{name} given' for name in names]
+    values = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in zip(own, shapes, strict=True)]
+        for own in (inputs, names)
+    ]
+    nodes = [helper.make_node('Identity', [given], [name]) for given, name in zip(inputs, names, strict=True)]
+    graph = helper.make_graph(nodes, 'outputs', *values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', OPSET)], ir_version=10)
+    return model.SerializeToString(), inputs
+
+
 def with_decoding(content: bytes, decoding: dict, size: tuple[int, int] | None) -> bytes:
     """Append decoding and non-maximum suppression to a network.
 

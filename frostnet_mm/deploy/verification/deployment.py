@@ -12,7 +12,7 @@ import torch
 from ...device import DeploymentError, compare_outputs, open_network, read_deployment
 from ..engines import Engine
 from ..flat_network import Normalization, traceable
-from ..heads.onnx_decoding import GEOMETRY, NAMES, OUTPUTS, image_size, with_decoding
+from ..heads.onnx_decoding import GEOMETRY, NAMES, OUTPUTS, image_size, passing_on, with_decoding
 from ..loaded_model import LoadedModel
 from ..onnx.export import read_onnx
 from . import predictions, verify
@@ -58,7 +58,7 @@ def verify_network(
     if model is not None:
         layers = verify.check_layers(engine, model, traceable(source.network, baked), images[0].raw)
     print(verify.describe(outputs, layers))
-    verify.require_agreement(outputs, layers, engine.name, source.weight_bits)
+    verify.require_agreement(outputs, layers, engine, source.weight_bits)
     return verify.summarize(outputs, layers, len(images), kind), (expected[0], in_float[0])
 
 
@@ -87,13 +87,8 @@ def verify_surroundings(
         require_equal_inputs(source, image, description, size)
     if description['decoding'] is None:
         return {}
-    settings, shape = description['preprocessing'], description['input']['shape']
-    shape = [1, len(settings['mean']), *(shape[1:3] if settings['baked'] else shape[2:])]
-    alone = description | dict(
-        input=dict(name='images', shape=shape, dtype='float32'), preprocessing=settings | dict(baked=False)
-    )
     share = predictions.require_equal(
-        predictions.predictor_of(predictions.torch_network(source), alone),
+        predictions.predictor_of(predictions.torch_network(source), _of_torch(description)),
         predictions.mm_predictor(source, size),
         pixels,
         predictions.SHARE,
@@ -103,10 +98,24 @@ def verify_surroundings(
     return dict(predicted_share=share)
 
 
-def append_decoding(description: dict, engine: Engine, folder: Path, images: Sequence[VerificationImage]) -> dict:
+def _of_torch(description: dict) -> dict:
+    """A description for the network as torch computes it: of one normalized image."""
+    settings, shape = description['preprocessing'], description['input']['shape']
+    shape = [1, len(settings['mean']), *(shape[1:3] if settings['baked'] else shape[2:])]
+    return description | dict(
+        input=dict(name='images', shape=shape, dtype='float32'), preprocessing=settings | dict(baked=False)
+    )
+
+
+def append_decoding(
+    source: LoadedModel, description: dict, engine: Engine, folder: Path, images: Sequence[VerificationImage]
+) -> dict:
     """Replace the network of a verified deployment by one that decodes, and compare the boxes.
 
+    Decoding is compared by itself, for outputs without ties; and where the weights are trained, the whole network.
+
     Args:
+        source (LoadedModel): The model.
         description (dict): Of the deployment.
         engine (Engine): The engine.
         folder (Path): The deployment; its files are replaced.
@@ -121,31 +130,71 @@ def append_decoding(description: dict, engine: Engine, folder: Path, images: Seq
     decoding = description['decoding']
     if decoding is None:
         raise DeploymentError(f'{description["no_decoding"]}: leave --with-decode out.')
-    content = (folder / 'network.onnx').read_bytes()
     size = image_size(description['preprocessing'], decoding) if decoding['kind'] in ('anchors', 'points') else None
+    decoded = with_decoding((folder / 'network.onnx').read_bytes(), decoding, size)
+    pixels = predictions.other_sizes(images[0].pixels)
+    share = _verify_decoding(source, description, engine, size, pixels)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for name in description['files']:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, Path(scratch) / name)
         plain = open_network(scratch, description)
-        files = engine.write_onnx(with_decoding(content, decoding, size), folder)
-        changed = description | dict(
-            files={name: sha256((folder / name).read_bytes()).hexdigest() for name in files},
-            outputs=[dict(name=name) for name in NAMES],
-            decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=decoding['score_threshold']),
-        )
-        if size is None:
-            changed['geometry_input'] = GEOMETRY
+        files = engine.write_onnx(decoded, folder)
+        digests = {name: sha256((folder / name).read_bytes()).hexdigest() for name in files}
+        changed = _with_decoding(description, size) | dict(files=digests)
         network = open_network(folder, changed)
-        share = predictions.require_equal(
-            predictions.predictor_of(network, changed),
-            predictions.predictor_of(plain, description),
-            predictions.other_sizes(images[0].pixels),
-            predictions.DECODED_SHARE,
-            f'{engine.name} with decoding',
-            'NumPy',
-        )
+        if not source.facts['random_weights']:  # whose boxes may be endless and scores all 1
+            predictions.require_equal(
+                predictions.predictor_of(network, changed),
+                predictions.predictor_of(plain, description),
+                pixels,
+                predictions.WHOLE_SHARE,
+                f'{engine.name} with decoding',
+                'NumPy',
+            )
         for opened in (network, plain):
             opened.close()
     changed['verification'] = dict(description.get('verification', {}), decoded_share=share)
     return changed
+
+
+def _with_decoding(description: dict, size: tuple[int, int] | None) -> dict:
+    changed = description | dict(
+        outputs=[dict(name=name) for name in NAMES],
+        decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=description['decoding']['score_threshold']),
+    )
+    return changed if size is not None else changed | dict(geometry_input=GEOMETRY)
+
+
+def _verify_decoding(
+    source: LoadedModel,
+    description: dict,
+    engine: Engine,
+    size: tuple[int, int] | None,
+    pixels: Sequence[np.ndarray],
+) -> float:
+    """What an engine decodes of outputs that torch has computed, against NumPy.
+
+    Raises:
+        DeploymentError: The boxes are others.
+    """
+    network = predictions.torch_network(source)
+    shape = (1, len(description['preprocessing']['mean']), *_of_torch(description)['input']['shape'][2:])
+    shapes = [output.shape for output in network(np.zeros(shape, np.float32))]
+    names = [output['name'] for output in description['outputs']]
+    content, inputs = passing_on(names, shapes)
+    run = engine.device.open_onnx(with_decoding(content, description['decoding'], size), 1)
+
+    def decoder(images: np.ndarray, *geometry: np.ndarray) -> list[np.ndarray]:
+        found = run(dict(zip((*inputs, GEOMETRY), (*network(images), *geometry), strict=False)))
+        return [np.array(value) for value in (found if isinstance(found, list) else map(found.__getitem__, NAMES))]
+
+    own = _of_torch(description)
+    return predictions.require_equal(
+        predictions.predictor_of(decoder, _with_decoding(own, size)),
+        predictions.predictor_of(network, own),
+        pixels,
+        predictions.DECODED_SHARE,
+        f'{engine.name}, decoding,',
+        'NumPy',
+    )

@@ -12,7 +12,8 @@ from ..loaded_model import LoadedModel
 from .images import mm_batch, mm_padding
 
 SHARE = 0.95  # of the boxes or pixels: ties between equal scores are decided in another order
-DECODED_SHARE = 0.98  # the same engine twice
+DECODED_SHARE = 0.98  # of the same outputs
+WHOLE_SHARE = 0.9  # the same engine twice, with what ties there are
 _NOISE, _LEAST_NOISE = 1e-3, 1e-2
 #: Height and width of copies of an image that are predicted too, as shares of its own: smaller, of odd sizes.
 SMALLER = ((1.0, 1.0), (0.61, 0.43), (0.37, 0.71))

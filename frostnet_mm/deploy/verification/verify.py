@@ -27,7 +27,7 @@ from ..engines import Engine
 from .images import VerificationImage
 from .layers import LayerDifference, compare_layers, reference_runner
 
-LAYER_STEPS, LAYER_SHARE = 1, 1e-3  # a layer by itself: measured 1 step in at most 0.03 % of the elements
+LAYER_STEPS = 1  # a layer by itself
 LAYER_COUNT = 2  # elements that may differ in a map too small for a share
 _CHECKED_VALUES = 2048  # of each output, for the machines that it is deployed on
 
@@ -44,26 +44,36 @@ def check_layers(engine: Engine, model: Any, module: Any, images: np.ndarray) ->
     Returns:
         list[LayerDifference]: The larger difference of the two for each layer; empty where the engine reads no ONNX, or
         nothing is quantized.
+
+    Raises:
+        DeploymentError: The engine cannot put out its layers, or the file has others than the network.
     """
     if not engine.reads_onnx or not any(node.op_type == 'QuantizeLinear' for node in model.graph.node):
         return []
-    pairs = zip(
-        compare_layers(model, images, reference_runner(module)),
-        compare_layers(model, images, engine.run_onnx),
-        strict=True,
-    )
+    try:
+        written = compare_layers(model, images, reference_runner(module))
+        found = compare_layers(model, images, engine.run_onnx)
+    except DeploymentError:
+        raise
+    except Exception as error:  # of an engine, or of a file that is another network
+        raise DeploymentError(
+            f'The layers cannot be compared, so that this deployment to {engine.name} cannot be verified: {error}'
+        ) from error
+    pairs = zip(written, found, strict=True)
     return [max(pair, key=lambda layer: (layer.steps, layer.count)) for pair in pairs]
 
 
-def failed_layers(layers: Sequence[LayerDifference]) -> list[LayerDifference]:
+def failed_layers(layers: Sequence[LayerDifference], share: float = Engine.layer_share) -> list[LayerDifference]:
     """The layers that an engine computes otherwise than the reference, in the order of the network.
 
     A small map may differ in two elements, whatever their share.
+
+    Args:
+        layers (Sequence[LayerDifference]): Of :func:`check_layers`.
+        share (float): Of the elements that may be one step off. Default: 0.001.
     """
     return [
-        layer
-        for layer in layers
-        if layer.steps > LAYER_STEPS or (layer.share > LAYER_SHARE and layer.count > LAYER_COUNT)
+        layer for layer in layers if layer.steps > LAYER_STEPS or (layer.share > share and layer.count > LAYER_COUNT)
     ]
 
 
@@ -95,7 +105,7 @@ def describe(outputs: Sequence[OutputDifference], layers: Sequence[LayerDifferen
 def require_agreement(
     outputs: Sequence[OutputDifference],
     layers: Sequence[LayerDifference],
-    engine: str,
+    engine: Engine,
     weight_bits: int | None = None,
 ) -> None:
     """Raise an error if an engine does not compute what was trained.
@@ -103,13 +113,14 @@ def require_agreement(
     Args:
         outputs (Sequence[OutputDifference]): Of :func:`compare_outputs`.
         layers (Sequence[LayerDifference]): Of :func:`check_layers`.
-        engine (str): Its name.
+        engine (Engine): The engine.
         weight_bits (int, optional): Of its INT8 weights.
 
     Raises:
         DeploymentError: An output deviates beyond the bounds, or a layer; the message names the first.
     """
-    bad_outputs, bad_layers = [o for o in outputs if not o.passed], failed_layers(layers)
+    bad_outputs = [o for o in outputs if not o.passed]
+    bad_layers = failed_layers(layers, engine.layer_share)
     if not bad_outputs and not bad_layers:
         return
     parts = []
@@ -124,13 +135,13 @@ def require_agreement(
         first = bad_layers[0]
         parts.append(
             f'The first layer that differs is {first.name}: {first.steps} steps, {first.share:.3%} of its elements, '
-            f'expected at most {LAYER_STEPS} step in {LAYER_SHARE:.1%}.'
+            f'expected at most {LAYER_STEPS} step in {engine.layer_share:.1%}.'
         )
     elif layers:
         parts.append('Each layer by itself agrees: the engine fuses layers in another way when it runs them together.')
     if weight_bits == 8 and cpu_saturates():
         parts.append(SATURATION)
-    raise DeploymentError(f'{engine} does not compute what was trained. {" ".join(parts)}')
+    raise DeploymentError(f'{engine.name} does not compute what was trained. {" ".join(parts)}')
 
 
 def write_check(

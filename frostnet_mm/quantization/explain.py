@@ -1,0 +1,75 @@
+"""Why a network cannot be captured, and where: the module, the operation, the line of its source."""
+
+import linecache
+import traceback
+from pathlib import Path
+
+from torch.fx import Graph, Node
+from torch.utils import _pytree as pytree
+
+from ..models.dense import DenseNetwork
+from .quantizer import module_paths
+
+#: Where mmcv's operators lie that are compiled.
+COMPILED_OPERATORS = '/mmcv/ops/'
+
+
+def explain_failure(error: Exception, dense: DenseNetwork) -> str:
+    """Name the innermost module that could not be captured, and its line."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    names = {id(module): name for name, module in dense.named_modules() if name}
+    found = compiled = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_locals.get('self')
+        if id(module) in names:
+            found = module, frame.f_code.co_filename, line
+        if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
+            compiled = Path(frame.f_code.co_filename).stem
+    if found is None:
+        what = f'The dense network of the model ({dense.head_name})'
+        return f'{what} cannot be captured as a graph. {reason}{_hint(reason)}'
+    module, file, line = found
+    if compiled:
+        return (
+            f"{names[id(module)]} ({type(module).__name__}) is one of mmcv's compiled operators ({compiled}), which "
+            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place, '
+            'or leave the model in float (without QATHook).'
+        )
+    return (
+        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}{_hint(reason)}\n'
+        f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
+        'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
+        'QATHook).'
+    )
+
+
+def _hint(reason: str) -> str:
+    """What mends a network that takes some sizes alone, such as multiples of 128, and not that of the example."""
+    if 'must match' not in reason:
+        return ''
+    return (
+        ' If the network takes images of certain sizes alone, give one of them: QATHook(example_shape=(2, 3, H, W)), '
+        '--example-shape H W of tools/calibrate.py.'
+    )
+
+
+def first_constant(graph: Graph, other: Graph) -> str:
+    """The first operation of a graph of which another capture has other numbers, with its line."""
+    for node, twin in zip(graph.nodes, other.nodes, strict=False):
+        if node.target != twin.target and node.op == 'call_function':
+            return f'{line_of(node)} takes another way at another size'
+        numbers, others = (
+            [leaf for leaf in pytree.tree_leaves((each.args, each.kwargs)) if isinstance(leaf, (int, float))]
+            for each in (node, twin)
+        )
+        if numbers != others:
+            return f'{line_of(node)} computes with numbers that come from the size of the image'
+    return 'something in it depends on the size of the image'
+
+
+def line_of(node: Node) -> str:
+    """Operation, module and source line of a node."""
+    trace = [line.strip() for line in (node.meta.get('stack_trace') or '').strip().splitlines()]
+    where = f' of {module_paths(node)[-1]}' if module_paths(node) else ''
+    code = f' ({trace[-1]!r}, {trace[-2].removeprefix("File ")})' if len(trace) > 1 else ''
+    return f'{node.target}{where}{code}'
