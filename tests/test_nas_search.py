@@ -177,7 +177,7 @@ def test_the_schedule_is_stretched_to_another_length(by_epoch):
 # -- the choice
 
 
-@pytest.mark.parametrize('sampler', ['nsga2', 'random'])
+@pytest.mark.parametrize('sampler', ['nsga2', pytest.param('random', marks=pytest.mark.slow)])
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, sampler):
     whole = Counting()
     expected = study_of(tmp_path / 'whole', sampler=sampler, target_ms=0.26).run(whole, lambda line: None)

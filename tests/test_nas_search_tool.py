@@ -235,6 +235,7 @@ def segmentation(tmp_path_factory):
 SEG_LENGTH = ['train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1']
 
 
+@pytest.mark.slow
 def test_a_segmenter_is_searched_and_what_was_found_trains(segmentation, tmp_path):
     results = json.loads((segmentation / 'out/results.json').read_text())
     assert results['metric'] == 'mIoU' and len(results['studies'][0]['networks']) == 2

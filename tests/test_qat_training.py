@@ -160,6 +160,7 @@ def test_all_arithmetics_beside_each_other(straight, mini_coco, tmp_path, capsys
     assert report['simulated'].pop('images/s') > 0 and found == report['simulated']
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_with_weights_of_7_bits(straight, mini_coco, tmp_path):
     """For simulation, reference and engine alike, by its own config and by the float one; the weights are the same."""
     runner, _ = straight
