@@ -177,6 +177,7 @@ def reference_runner(module: GraphModule) -> RunModel:
         found = collector.integers
         origins = {name: name.partition(BLOCKS) for name in names}  # of blocks: those of the pixels
         tensors = list(dict.fromkeys(origin for origin, _, _ in origins.values()))
+        found = _without_twins(found, len(found) - len(tensors))
         if len(found) != len(tensors):
             raise ValueError(
                 f'The file quantizes {len(tensors)} tensors, the network {len(found)}: it is another network.'
@@ -191,6 +192,17 @@ def reference_runner(module: GraphModule) -> RunModel:
         return results
 
     return run
+
+
+def _without_twins(values: Sequence[np.ndarray], surplus: int) -> list[np.ndarray]:
+    """Values without some that are equal to earlier ones: a file computes once what rounds to the same constants."""
+    kept: list[np.ndarray] = []
+    for value in values:
+        if surplus > 0 and any(np.array_equal(value, other) for other in kept):
+            surplus -= 1
+        else:
+            kept.append(value)
+    return kept
 
 
 def _channels(model: Any) -> dict[str, int]:
