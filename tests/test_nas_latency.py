@@ -199,7 +199,8 @@ def test_a_file_of_times_is_read_to_predict(setting, tmp_path, table):
         timing.read_latency(store.path)
     archs = timing.choose_networks(SearchSpace('small'), setting.features, 40, seed=1)
     for arch, own, time in zip(archs, table, times_of(table), strict=True):
-        store.add(timing.TimedNetwork(arch.to_config(), own, 'done', '', time, 0.1, 7, 0.0))
+        values = dict(status='done', reason='', milliseconds=time, spread=0.1, rounds=7, others=0.0)
+        store.add(timing.TimedNetwork(arch.to_config(), own, **values))
     with pytest.raises(SearchError, match='latency-onnxruntime.json holds no regression yet: finish measuring'):
         timing.read_latency(store.path)
     fitted = timing.fit_latency(list(store.results.values()), store)

@@ -1,6 +1,5 @@
 """A search from a config to networks: times, common weights, the choice, the report; stages go on where they were."""
 
-import hashlib
 import json
 import logging
 import os
@@ -34,7 +33,7 @@ from .settings import SearchSettings
 from .space import SearchSpace
 from .study import Found, NetworkStudy, require_optuna
 from .supernet import train_supernet, write_supernet
-from .timing import Setting, choose_networks, fit_latency, latency_store, read_latency, time_networks
+from .timing import Setting, choose_networks, digest_of, fit_latency, latency_store, read_latency, time_networks
 
 STAGES = ('latency', 'supernet', 'search', 'report')
 FIXED = ('val_fraction', 'seed', 'epochs', 'space', 'quantize')  # settings that the common weights depend on
@@ -109,7 +108,8 @@ class Search:
         """Note what the weights of the folder depend on, or refuse to mix them with others."""
         settings = self.settings.to_dict()
         own = {name: settings[name] for name in FIXED} | dict(
-            model=_digest(cfg.model.to_dict()), data=_digest(_without_pipeline(cfg.train_dataloader.dataset.to_dict()))
+            model=digest_of(cfg.model.to_dict()),
+            data=digest_of(_without_pipeline(cfg.train_dataloader.dataset.to_dict())),
         )
         own = json.loads(json.dumps(own))
         path = self.folder / IDENTITY
@@ -251,7 +251,7 @@ class Search:
         return lambda arch: model.predict(features(arch))
 
     def _study(self, model: LatencyModel) -> NetworkStudy:
-        times = _digest([f'{value:.6g}' for value in model.weights.values()])[:6]
+        times = digest_of([f'{value:.6g}' for value in model.weights.values()])[:6]
         return NetworkStudy(self.folder, self._sampled, self.space, self._predictor(model), times, self.options.join)
 
     def _metric(self, evaluate: Evaluator, found: list[Found]) -> str:
@@ -299,7 +299,3 @@ def _without_pipeline(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: _without_pipeline(value) for name, value in node.items() if name != 'pipeline'}
     return [_without_pipeline(each) for each in node] if isinstance(node, (list, tuple)) else node
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

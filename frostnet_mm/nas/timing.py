@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..benchmark.cells import PRECISIONS
 from ..benchmark.measure import Limits, measure_deployments
 from ..benchmark.measure.machine import describe_machine
 from ..benchmark.measure.scheduler import require_quiet
-from ..benchmark.measure.timing import busy_reason
+from ..benchmark.measure.timing import Timing, busy_reason
 from ..benchmark.store import BUSY, DONE, Kind, Store
 from ..deploy.deploy import DeployOptions, deploy_model
 from ..deploy.engines import engine_of
@@ -75,7 +76,6 @@ class Setting:
         """
         backbone = {name: value for name, value in self.model['backbone'].items() if name not in SEARCHED}
         model = self.model | dict(backbone=backbone)
-        digest = hashlib.sha256(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()[:16]
         engine = engine_of(self.engine)
         return describe_machine() | dict(
             engine=self.engine,
@@ -83,17 +83,15 @@ class Setting:
             precision=self.precision,
             threads=self.threads,
             shape=list(self.shape),
-            model=digest,
+            model=digest_of(model),
         )
 
 
-@dataclass(frozen=True)
-class TimedNetwork:
-    """A network and its time.
+@dataclass(frozen=True, kw_only=True)
+class EngineTime:
+    """The time of a model on an engine.
 
     Args:
-        arch (dict): Its table.
-        features (dict): Of :func:`features_of`.
         status (str): 'done', or 'busy': measured, but no result.
         reason (str): Why it is none.
         milliseconds (float): Median over the rounds.
@@ -102,8 +100,6 @@ class TimedNetwork:
         others (float, optional): Cores that other processes used meanwhile.
     """
 
-    arch: dict
-    features: dict
     status: str
     reason: str
     milliseconds: float
@@ -111,14 +107,45 @@ class TimedNetwork:
     rounds: int
     others: float | None
 
+    def to_dict(self) -> dict:
+        """All as plain data."""
+        return asdict(self)
+
+
+def values_of(timing: Timing, limits: Limits) -> dict[str, Any]:
+    """The fields of :class:`EngineTime` of what :func:`measure_deployments` has measured.
+
+    Args:
+        timing (Timing): Of one deployment.
+        limits (Limits): From when on a time is no result.
+    """
+    reason = busy_reason(timing.others, timing.spread, limits)
+    return dict(
+        status=BUSY if reason else DONE,
+        reason=reason or '',
+        milliseconds=timing.latency * 1000,
+        spread=timing.spread,
+        rounds=timing.rounds,
+        others=timing.others,
+    )
+
+
+@dataclass(frozen=True)
+class TimedNetwork(EngineTime):
+    """A network and its time.
+
+    Args:
+        arch (dict): Its table.
+        features (dict): Of :func:`features_of`.
+    """
+
+    arch: dict
+    features: dict
+
     @property
     def key(self) -> str:
         """A short name of the architecture."""
         return key(self.arch)
-
-    def to_dict(self) -> dict:
-        """All as plain data."""
-        return asdict(self)
 
 
 def latency_store(folder: str | os.PathLike, setting: Setting, again: bool = False) -> Store[TimedNetwork]:
@@ -132,12 +159,19 @@ def latency_store(folder: str | os.PathLike, setting: Setting, again: bool = Fal
     Raises:
         BenchmarkError: The times there are of another machine, engine, version or model, or cannot be read.
     """
-    kind = Kind(f'latency-{setting.engine}.json', 'networks', lambda own: TimedNetwork(**own), _conditions, CONDITIONS)
+    name = f'latency-{setting.engine}.json'
+    kind = Kind(name, 'networks', lambda own: TimedNetwork(**own), conditions_of, CONDITIONS)
     return Store(kind, folder, setting.conditions(), drop=again)
 
 
-def _conditions(machine: dict) -> dict:
+def conditions_of(machine: dict) -> dict:
+    """Of what :meth:`Setting.conditions` returned, that by which times compare."""
     return {name: machine[name] for name in CONDITIONS}
+
+
+def digest_of(content: Any) -> str:
+    """A short name of plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def choose_networks(
@@ -209,19 +243,8 @@ def time_networks(
             folders = [_deploy(setting, wanted[name], Path(folder) / name) for name in names]
             timings = measure_deployments(folders, setting.threads, rounds, seconds)
         for name, timing in zip(names, timings, strict=True):
-            reason = busy_reason(timing.others, timing.spread, limits)
-            store.add(
-                TimedNetwork(
-                    arch=json.loads(json.dumps(wanted[name].to_config())),
-                    features=setting.features(wanted[name]),
-                    status=BUSY if reason else DONE,
-                    reason=reason or '',
-                    milliseconds=timing.latency * 1000,
-                    spread=timing.spread,
-                    rounds=timing.rounds,
-                    others=timing.others,
-                )
-            )
+            arch = json.loads(json.dumps(wanted[name].to_config()))
+            store.add(TimedNetwork(arch, setting.features(wanted[name]), **values_of(timing, limits)))
         say(f'{start + len(names)} of {len(missing)} networks measured on {setting.engine}')
     found = [known[name] for name in wanted]
     busy = [entry for entry in found if entry.status == BUSY]
@@ -235,10 +258,21 @@ def time_networks(
 
 
 def _deploy(setting: Setting, arch: FrostNetArch, folder: Path) -> Path:
+    backbone = plain_backbone(setting.model['backbone'], arch) | dict(_delete_=True)
+    return deploy_random(setting, {'model.backbone': backbone}, folder)
+
+
+def deploy_random(setting: Setting, options: Mapping, folder: Path) -> Path:
+    """Deploy the config of a setting with random weights, to be measured.
+
+    Args:
+        setting (Setting): What is measured.
+        options (dict): Values that replace those of the config.
+        folder (Path): The deployment, which is returned.
+    """
     engine = engine_of(setting.engine)
     kind, bits = PRECISIONS[setting.precision]
-    backbone = plain_backbone(setting.model['backbone'], arch) | dict(_delete_=True)
-    options = dict(setting.cfg_options or {}) | {'model.backbone': backbone}
+    options = dict(setting.cfg_options or {}) | dict(options)
     source = load_for_deployment(
         setting.config, None, kind, options, size=setting.shape, preset=engine.preset, weight_bits=bits
     )
