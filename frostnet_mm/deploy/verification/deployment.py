@@ -141,7 +141,7 @@ def append_decoding(
         plain = open_network(scratch, description)
         files = engine.write_onnx(decoded, folder)
         digests = {name: sha256((folder / name).read_bytes()).hexdigest() for name in files}
-        changed = _with_decoding(description, size) | dict(files=digests)
+        changed = _decoding_description(description, size) | dict(files=digests)
         network = open_network(folder, changed)
         if not source.facts['random_weights']:  # whose boxes may be endless and scores all 1
             predictions.require_equal(
@@ -158,7 +158,7 @@ def append_decoding(
     return changed
 
 
-def _with_decoding(description: dict, size: tuple[int, int] | None) -> dict:
+def _decoding_description(description: dict, size: tuple[int, int] | None) -> dict:
     changed = description | dict(
         outputs=[dict(name=name) for name in NAMES],
         decoding=dict(kind='boxes', outputs=OUTPUTS, score_threshold=description['decoding']['score_threshold']),
@@ -191,7 +191,7 @@ def _verify_decoding(
 
     own = _of_torch(description)
     return predictions.require_equal(
-        predictions.predictor_of(decoder, _with_decoding(own, size)),
+        predictions.predictor_of(decoder, _decoding_description(own, size)),
         predictions.predictor_of(network, own),
         pixels,
         predictions.DECODED_SHARE,
