@@ -115,6 +115,19 @@ def test_features_that_the_rest_reads():
     assert family_of(without).features(without) == ()
 
 
+class BaseCascadeDecodeHead(nn.Module):
+    def loss(self):
+        pass
+
+    def predict(self):
+        pass
+
+
+class PointHead(BaseCascadeDecodeHead):
+    def predict(self):
+        pass
+
+
 class ArcFaceClsHead(nn.Module):
     pass
 
@@ -131,8 +144,10 @@ class MultiTaskHead(nn.Module):
             'RCNN has no RPN (precomputed proposals): expected rpn_head in the config.',
         ),
         (
-            stand_in('Cascade', 'mmseg', 'EncoderDecoder', decode_head=nn.ModuleList([nn.Identity(), nn.Identity()])),
-            'Cascade has a cascade of 2 decode heads; expected one decode head.',
+            stand_in('Cascade', 'mmseg', 'EncoderDecoder', decode_head=nn.ModuleList([nn.Identity(), PointHead()])),
+            'Cascade has the decode head PointHead behind another one, whose own loss and predict choose what its '
+            'forward pass reads (PointRend: points of the maps); expected one whose forward pass reads the feature '
+            'maps and the output of the head before it, such as OCRHead.',
         ),
         (
             stand_in('ImageClassifier', 'mmpretrain', head=None),
@@ -303,3 +318,28 @@ def test_learned_proposals_are_refused_with_the_reason():
     with pytest.raises(UnsupportedModelError, match='has the RPN EmbeddingRPNHead, which has no forward pass'):
         family_of(TwoStageDetector(EmbeddingRPNHead()))
     assert family_of(TwoStageDetector(nn.Conv2d(3, 1, 1))).head == 'rpn_head'
+
+
+class QueryHead(nn.Module):
+    """As mmdet's MaskFormerHead."""
+
+    def forward(self, x, batch_data_samples, scale=1, *rest, **options):
+        return x
+
+
+class SingleStageDetector(nn.Module):
+    __module__ = 'mmdet.models.detectors.single_stage'
+
+    def __init__(self, **heads):
+        super().__init__()
+        for name, head in heads.items():
+            self.add_module(name, head)
+
+
+def test_heads_that_compute_no_maps_from_maps_are_refused():
+    message = r'^SingleStageDetector has the bbox_head QueryHead, whose forward pass reads batch_data_samples too: exp'
+    with pytest.raises(UnsupportedModelError, match=message):
+        DenseNetwork(SingleStageDetector(bbox_head=QueryHead()))
+    message = r'^SingleStageDetector has no bbox_head, but panoptic_head \(QueryHead\): expected one, whose outputs are'
+    with pytest.raises(UnsupportedModelError, match=message):
+        DenseNetwork(SingleStageDetector(panoptic_head=QueryHead()))

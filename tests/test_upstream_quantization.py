@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
-from tiny_segmenter import HEAD, PREPROCESSOR, segmenter
+from tiny_segmenter import segmenter
 from torch import nn
 from torch.utils import _pytree as pytree
 from upstream_models import (
@@ -255,20 +255,6 @@ def test_a_head_that_computes_something_else_in_evaluation_is_refused():
     model['bbox_head']['norm_on_bbox'] = True
     with pytest.raises(UnsupportedModelError, match='FCOSHead.* computes its output bbox_head.1.0 in another way'):
         prepare_model(build_config(ConfigDict(model), 'mmdet'))
-
-
-def test_a_cascade_of_decode_heads_is_refused():
-    second = {key: value for key, value in HEAD.items() if key not in ('num_convs', 'concat_input')}
-    heads = [HEAD, dict(second, type='OCRHead', ocr_channels=8)]
-    model = dict(
-        type='CascadeEncoderDecoder',
-        num_stages=2,
-        data_preprocessor=PREPROCESSOR,
-        backbone=dict(type=Plain),
-        decode_head=heads,
-    )
-    with pytest.raises(UnsupportedModelError, match='CascadeEncoderDecoder has a cascade of 2 decode heads'):
-        prepare_model(build_config(ConfigDict(model), 'mmseg'))
 
 
 def test_detr_is_refused(monkeypatch):

@@ -5,6 +5,7 @@ decoding, NMS, metrics) stays mm's own Python. Whatever runs the dense network (
 INT8, an engine) is put at this seam, and the data pipeline, the losses and the metrics stay the same.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,145 +15,24 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import UserError
+from .dense_families import FAMILIES, ModelFamily, UnsupportedModelError, family_of
+
+__all__ = [
+    'FAMILIES',
+    'DenseNetwork',
+    'Execute',
+    'ModelFamily',
+    'OutputLayout',
+    'UnsupportedModelError',
+    'attach',
+    'attached',
+    'detach',
+    'detached',
+    'family_of',
+    'unwrap',
+]
 
 Execute = Callable[[Tensor], tuple[Any, list[Tensor]]]
-
-
-class UnsupportedModelError(UserError, TypeError):
-    """The model has no seam that is known, or its dense network cannot be captured as a graph."""
-
-
-# -- kinds of models
-
-
-def _no_features(model: nn.Module) -> tuple[int, ...]:
-    return ()
-
-
-def _all_features(model: nn.Module) -> None:
-    return None
-
-
-def _features_of_auxiliary_heads(model: nn.Module) -> tuple[int, ...]:
-    if not model.with_auxiliary_head:
-        return ()
-    heads = model.auxiliary_head if isinstance(model.auxiliary_head, nn.ModuleList) else [model.auxiliary_head]
-    indices = (head.in_index if isinstance(head.in_index, Sequence) else [head.in_index] for head in heads)
-    return tuple(dict.fromkeys(index for several in indices for index in several))
-
-
-def _nothing_refused(model: nn.Module) -> None:
-    return None
-
-
-def _always(model: nn.Module) -> bool:
-    return True
-
-
-def _has_boxes(model: nn.Module) -> bool:
-    return getattr(model, 'bbox_head', None) is not None
-
-
-def _has_masks_alone(model: nn.Module) -> bool:
-    return not _has_boxes(model)
-
-
-def _without_rpn(model: nn.Module) -> str | None:
-    if not model.with_rpn:
-        return 'has no RPN (precomputed proposals): expected rpn_head in the config.'
-    rpn = getattr(model, 'rpn_head', None)
-    if rpn is not None and type(rpn).forward is nn.Module.forward:
-        return (
-            f'has the RPN {type(rpn).__name__}, which has no forward pass of its own: its proposals are learned (as in '
-            'Sparse R-CNN) or made in stages (as in Cascade RPN). Expected one with convolutions.'
-        )
-    return None
-
-
-def _cascade(model: nn.Module) -> str | None:
-    if not isinstance(model.decode_head, nn.ModuleList):
-        return None
-    return f'has a cascade of {len(model.decode_head)} decode heads; expected one decode head.'
-
-
-#: Heads of mmpretrain whose losses are no function of what ``head.forward(features)`` returns.
-_OTHER_CLASSIFICATION_HEADS = {
-    'ArcFaceClsHead': 'which reads the labels to compute its logits in training',
-    'MultiTaskHead': 'whose heads each read the features by themselves',
-}
-
-
-def _other_classification_head(model: nn.Module) -> str | None:
-    if getattr(model, 'head', None) is None:
-        return 'has no head: expected head in the config.'
-    for kind in type(model.head).__mro__:
-        if kind.__name__ in _OTHER_CLASSIFICATION_HEADS:
-            name, reason = type(model.head).__name__, _OTHER_CLASSIFICATION_HEADS[kind.__name__]
-            return f'has a {name}, {reason}; expected a head such as LinearClsHead.'
-    return None
-
-
-@dataclass(frozen=True)
-class ModelFamily:
-    """A kind of model: where its dense head is, and what the rest of the model reads of the dense network.
-
-    Args:
-        package (str): Where its base class comes from.
-        base (str): Name of the base class, looked for among a model's: no package needs to be installed for another.
-        head (str): Attribute of the model that holds the dense head.
-        task (str): 'detection', 'segmentation' or 'classification'.
-        features (Callable): Of a model, the indices of the feature maps that its other heads read; None for all.
-        features_at_inference (bool): Whether they are read at inference too, not in training alone. Default: False.
-        refusal (Callable): Of a model, why its dense network cannot be separated from the rest; None if it can.
-        applies (Callable): Whether a model of the base class is of this kind. Default: each is.
-    """
-
-    package: str
-    base: str
-    head: str
-    task: str
-    features: Callable[[nn.Module], tuple[int, ...] | None] = _no_features
-    features_at_inference: bool = False
-    refusal: Callable[[nn.Module], str | None] = _nothing_refused
-    applies: Callable[[nn.Module], bool] = _always
-
-    def includes(self, model: nn.Module) -> bool:
-        """Whether a model is of this kind."""
-        return any(
-            kind.__name__ == self.base and kind.__module__.split('.')[0] == self.package for kind in type(model).__mro__
-        ) and self.applies(model)
-
-
-FAMILIES = (
-    ModelFamily('mmdet', 'TwoStageDetector', 'rpn_head', 'detection', _all_features, True, _without_rpn),
-    ModelFamily('mmdet', 'SingleStageDetector', 'bbox_head', 'detection'),
-    ModelFamily(  # YOLACT, CondInst: their mask head reads feature maps and what the box head has found
-        'mmdet', 'SingleStageInstanceSegmentor', 'bbox_head', 'detection', _all_features, True, applies=_has_boxes
-    ),
-    ModelFamily('mmdet', 'SingleStageInstanceSegmentor', 'mask_head', 'detection', applies=_has_masks_alone),  # SOLO
-    ModelFamily(
-        'mmseg', 'EncoderDecoder', 'decode_head', 'segmentation', _features_of_auxiliary_heads, refusal=_cascade
-    ),
-    ModelFamily('mmpretrain', 'ImageClassifier', 'head', 'classification', refusal=_other_classification_head),
-)
-
-
-def family_of(model: nn.Module) -> ModelFamily:
-    """The family of a model.
-
-    Raises:
-        UnsupportedModelError: It is of none, or one whose dense network cannot be separated; the message says which.
-    """
-    name = type(model).__name__
-    for family in FAMILIES:
-        if family.includes(model):
-            reason = family.refusal(model)
-            if reason is not None:
-                raise UnsupportedModelError(f'{name} {reason}')
-            return family
-    known = ', '.join(dict.fromkeys(f'{family.package}.{family.base}' for family in FAMILIES))
-    raise UnsupportedModelError(f'{name} has no dense network that is known here; expected one of {known}.')
 
 
 # -- the network
@@ -172,10 +52,7 @@ class DenseNetwork(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         family = family_of(model)
-        if getattr(model, family.head, None) is None:  # MaskFormer, whose queries predict masks
-            raise UnsupportedModelError(
-                f'{type(model).__name__} has no {family.head}: expected one, whose outputs are maps.'
-            )
+        _check_heads(model, family)
         self.head_name = family.head
         self.backbone = model.backbone
         self.has_neck = bool(getattr(model, 'with_neck', False))
@@ -196,18 +73,49 @@ class DenseNetwork(nn.Module):
             images (Tensor): Preprocessed images of shape (N, 3, H, W).
 
         Returns:
-            tuple: The head's raw outputs, nested as the head nests them, and the feature maps that other parts of the
-            model read (RoI head, auxiliary heads), in the order of ``kept_features``.
+            tuple: The raw outputs of the head (the last one of a cascade), nested as it nests them; and what other
+            parts of the model read: feature maps (RoI head, auxiliary heads) in the order of ``kept_features``, then
+            the outputs of the first heads of a cascade.
         """
         features = self.features(images)
+        first, *later = _heads(self, self.head_name)
         # .forward: a tracer sees the network itself, and no hooks of the surrounding training
-        outputs = getattr(self, self.head_name).forward(features)
+        outputs = [first.forward(features)]
+        for head in later:
+            outputs.append(head.forward(features, outputs[-1]))
         kept = [features[index] for index in self.feature_indices(len(features))]
-        return outputs, kept
+        return outputs[-1], kept + outputs[:-1]
 
     def feature_indices(self, count: int) -> list[int]:
         """The non-negative indices of ``kept_features`` among ``count`` feature maps."""
         return list(range(count)) if self.kept_features is None else [i % count for i in self.kept_features]
+
+
+def _heads(owner: nn.Module, name: str) -> list[nn.Module]:
+    """The head of a model, or those of a cascade: each reads the feature maps, and what the one before it put out."""
+    head = getattr(owner, name)
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
+
+
+def _check_heads(model: nn.Module, family: ModelFamily) -> None:
+    """Refuse heads that are there no more, or that read more than maps, such as those of queries."""
+    name = type(model).__name__
+    if getattr(model, family.head, None) is None:
+        others = [f'{key} ({type(child).__name__})' for key, child in model.named_children() if key.endswith('_head')]
+        instead = f', but {", ".join(others)}' if others else ''
+        raise UnsupportedModelError(f'{name} has no {family.head}{instead}: expected one, whose outputs are maps.')
+    for index, head in enumerate(_heads(model, family.head)):
+        known = 2 + bool(index)  # self, the feature maps, the outputs of the head before
+        more = [
+            key
+            for key, parameter in list(inspect.signature(type(head).forward).parameters.items())[known:]
+            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        if more:
+            raise UnsupportedModelError(
+                f'{name} has the {family.head} {type(head).__name__}, whose forward pass reads {", ".join(more)} too: '
+                'expected one that computes maps from feature maps alone.'
+            )
 
 
 @dataclass(frozen=True)
@@ -218,7 +126,8 @@ class OutputLayout:
         spec (pytree.TreeSpec): How all outputs nest: those of the head, and a list of feature maps.
         all_names (tuple[str, ...]): A name for each: ``bbox_head.0.3`` (the head's first list, fourth tensor),
             ``feature.1``.
-        features (tuple[int, ...]): Which of them are feature maps that the rest of the model reads.
+        features (tuple[int, ...]): Which of them are what the rest of the model reads: feature maps, and the outputs of
+            the first heads of a cascade.
         indices (tuple[int, ...]): Which of them the flat tuple holds.
     """
 
@@ -287,9 +196,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class _Features(tuple):
-    """The feature maps that the rest of the model reads, under their own indices; carries the head's outputs along."""
+    """The feature maps that the rest of the model reads, under their own indices; carries the heads' outputs along."""
 
-    outputs: Any
+    outputs: list[Any]
     indices: Sequence[int] | None
 
     def __getitem__(self, index):
@@ -299,29 +208,34 @@ class _Features(tuple):
 
 
 class _ExtractFeatures:
-    """Stands in for a model's ``extract_feat``: runs the whole dense network."""
+    """Stands in for a model's ``extract_feat``: runs the whole dense network, of so many heads."""
 
-    def __init__(self, execute: Execute, indices: Sequence[int] | None) -> None:
+    def __init__(self, execute: Execute, indices: Sequence[int] | None, heads: int) -> None:
         self.execute = execute
         self.indices = indices
+        self.heads = heads
 
     def __call__(self, images: Tensor) -> _Features:
         outputs, kept = self.execute(images)
-        features = _Features(kept)
-        features.outputs, features.indices = outputs, self.indices
+        count = len(kept) - (self.heads - 1)
+        features = _Features(kept[:count])
+        features.outputs, features.indices = [*kept[count:], outputs], self.indices
         return features
 
 
 class _HeadOutputs:
-    """Stands in for a head's ``forward``: hands out what the dense network has computed already."""
+    """Stands in for the ``forward`` of the head of an index: hands out what the dense network has computed already."""
 
-    def __call__(self, features: _Features) -> Any:
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __call__(self, features: _Features, previous: Any = None) -> Any:
         if not isinstance(features, _Features):
             raise TypeError(
                 f'{type(features).__name__} was given to the head of a model that another network is attached to, '
                 "expected what the model's extract_feat returned. Run the modules themselves within detached(model)."
             )
-        return features.outputs
+        return features.outputs[self.index]
 
 
 def attach(model: nn.Module, execute: Execute) -> None:
@@ -336,8 +250,10 @@ def attach(model: nn.Module, execute: Execute) -> None:
     """
     inner = unwrap(model)
     family = family_of(inner)
-    inner.__dict__['extract_feat'] = _ExtractFeatures(execute, family.features(inner))
-    getattr(inner, family.head).__dict__['forward'] = _HeadOutputs()
+    heads = _heads(inner, family.head)
+    inner.__dict__['extract_feat'] = _ExtractFeatures(execute, family.features(inner), len(heads))
+    for index, head in enumerate(heads):
+        head.__dict__['forward'] = _HeadOutputs(index)
 
 
 def detach(model: nn.Module) -> None:
@@ -366,8 +282,8 @@ def detached(model: nn.Module) -> Iterator[None]:
 def _places(model: nn.Module) -> tuple[tuple[nn.Module, str, type], ...]:
     """The attributes that :func:`attach` sets: their owner, their name and the class of what is put there."""
     inner = unwrap(model)
-    head = getattr(inner, family_of(inner).head)
-    return (inner, 'extract_feat', _ExtractFeatures), (head, 'forward', _HeadOutputs)
+    heads = _heads(inner, family_of(inner).head)
+    return (inner, 'extract_feat', _ExtractFeatures), *((head, 'forward', _HeadOutputs) for head in heads)
 
 
 @contextmanager

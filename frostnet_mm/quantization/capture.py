@@ -20,7 +20,7 @@ from .checkpointing import without_checkpointing
 from .constants import is_random
 from .deformable import sampled_deformable
 from .drop_path import drop_path, traced_drop_path
-from .explain import explain_failure, first_constant, line_of
+from .explain import explain_bound, explain_failure, first_constant, line_of
 from .graph_forms import counts_batches, normalize
 from .quantizer import BATCH_NORM, has_statistics
 from .settings import EXAMPLE_SHAPE
@@ -181,7 +181,10 @@ def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
 
 def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
     """Capture for any size, else for multiples of a stride, else for the size of the example."""
-    module = _export(dense, example)
+    try:
+        module, failure = _export(dense, example), None
+    except UnsupportedModelError as error:  # a table of positions, say, fits maps of one size
+        module, failure = _export(dense, example, any_size=False), error.__cause__
     captured = _settle(module, dense)
     bound = [size is not None for size in captured.fixed_size[2:]]
     own = tuple(example.shape[2:])
@@ -206,6 +209,8 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
     fault = _difference(captured, dense, own, required=True)
     if fault:
         _refuse(captured, dense, example, fault)
+    if failure is not None:
+        _warn_bound(f'{own[0]}x{own[1]} (height x width)', explain_bound(failure, dense))
     return captured
 
 
@@ -227,7 +232,9 @@ def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fau
     own = tuple(example.shape[2:])
     if captured.fixed_size[0] is None and _difference(captured, dense, own, batch=batch) == EQUAL:
         others = example.new_zeros((batch + 1, *example.shape[1:]))
-        where = first_constant(*(_export(dense.train(), images).graph for images in (example, others)))
+        any_size = None in captured.fixed_size[2:]
+        graphs = (_export(dense.train(), images, any_size).graph for images in (example, others))
+        where = first_constant(*graphs)
         raise BoundBatchError(
             f'{head} counts the images of a batch in Python, so that its graph holds for batches of {batch} alone: '
             f'{where.replace("the size of the image", "their number")}. Write it with tensor operations (expand, -1), '
@@ -315,9 +322,16 @@ def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
     """Say to which sizes a graph is bound, and by which line of the network."""
     larger = (size + STRIDE for size in example.shape[2:])
     other = torch.zeros((*example.shape[:2], *larger), device=example.device)
-    graphs = (_export(dense.train(), images).graph for images in (example, other))
+    try:
+        why = first_constant(*(_export(dense.train(), images).graph for images in (example, other)))
+    except UnsupportedModelError as error:
+        why = explain_bound(error.__cause__, dense)
+    _warn_bound(sizes, why)
+
+
+def _warn_bound(sizes: str, why: str) -> None:
     print_log(
-        f'The network is captured for images of {sizes} alone: {first_constant(*graphs)}. Write it with the sizes '
+        f'The network is captured for images of {sizes} alone: {why}. Write it with the sizes '
         'themselves (size=x.shape[-2:], scale_factor=2) for others, or give the size that is meant: '
         'QATHook(example_shape=…), or --example-shape of tools/calibrate.py.',
         logger='current',

@@ -3,6 +3,7 @@
 import linecache
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
@@ -16,31 +17,59 @@ COMPILED_OPERATORS = '/mmcv/ops/'
 
 def explain_failure(error: Exception, dense: DenseNetwork) -> str:
     """Name the innermost module that could not be captured, and its line."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason, place = _first_line(error), _place_of(error, dense)
+    if place is None:
+        what = f'The dense network of the model ({dense.head_name})'
+        return f'{what} cannot be captured as a graph. {reason}{_hint(reason)}'
+    if place.compiled:
+        return (
+            f"{place.module} is one of mmcv's compiled operators ({place.compiled}), which "
+            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place, '
+            'or leave the model in float (without QATHook).'
+        )
+    return (
+        f'{place.module} cannot be captured as a graph. {reason}{_hint(reason)}\n'
+        f'  at {place.file}:{place.line}: {place.code}\n'
+        'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
+        'QATHook).'
+    )
+
+
+def explain_bound(error: Exception, dense: DenseNetwork) -> str:
+    """Name the line by which a network, that could be captured for one size, could not be captured for any."""
+    reason, place = _first_line(error), _place_of(error, dense)
+    where = f' at {place.module} ({place.code!r}, {place.file}:{place.line})' if place else ''
+    return f'for any size it cannot be captured{where}: {reason.rstrip(".")}'
+
+
+class _Place(NamedTuple):
+    """The innermost line of a network's own that an error came through, and the operator of mmcv, if it was one."""
+
+    module: str
+    file: str
+    line: int
+    compiled: str | None
+
+    @property
+    def code(self) -> str:
+        """The line of source."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+def _place_of(error: Exception, dense: DenseNetwork) -> _Place | None:
     names = {id(module): name for name, module in dense.named_modules() if name}
     found = compiled = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = frame.f_locals.get('self')
         if id(module) in names:
-            found = module, frame.f_code.co_filename, line
+            found = f'{names[id(module)]} ({type(module).__name__})', frame.f_code.co_filename, line
         if COMPILED_OPERATORS in Path(frame.f_code.co_filename).as_posix():
             compiled = Path(frame.f_code.co_filename).stem
-    if found is None:
-        what = f'The dense network of the model ({dense.head_name})'
-        return f'{what} cannot be captured as a graph. {reason}{_hint(reason)}'
-    module, file, line = found
-    if compiled:
-        return (
-            f"{names[id(module)]} ({type(module).__name__}) is one of mmcv's compiled operators ({compiled}), which "
-            'cannot be captured as a graph, and which no engine computes in INT8. Put a plain layer in its place, '
-            'or leave the model in float (without QATHook).'
-        )
-    return (
-        f'{names[id(module)]} ({type(module).__name__}) cannot be captured as a graph. {reason}{_hint(reason)}\n'
-        f'  at {file}:{line}: {linecache.getline(file, line).strip()}\n'
-        'Rewrite this line with tensor operations that do not depend on values, or leave the model in float (without '
-        'QATHook).'
-    )
+    return found and _Place(*found, compiled)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _hint(reason: str) -> str:

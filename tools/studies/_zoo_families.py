@@ -115,6 +115,10 @@ def cut_repetitions() -> None:
 def shorten(node: object) -> None:
     """Have transformers repeat no more than two blocks a stage, and second stages take few proposals; in place."""
     if isinstance(node, dict):
+        if isinstance(node.get('num_layers'), int) and 'out_indices' in node:  # without stages, as ViT
+            outputs = node['out_indices'] if isinstance(node['out_indices'], (list, tuple)) else [-1]
+            node['num_layers'] = min(node['num_layers'], max(2, len(outputs)))
+            node['out_indices'] = list(range(node['num_layers']))[-len(outputs) :]
         for key, value in node.items():
             if key in ('depths', 'num_layers') and isinstance(value, (list, tuple)):
                 node[key] = [min(int(count), 2) for count in value]

@@ -207,15 +207,18 @@ def _data_preprocessor(preprocessor: nn.Module, channels: int) -> dict:
 
 
 def _segmentation(model: nn.Module) -> dict:
+    from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-    from mmseg.models.segmentors import EncoderDecoder
+    from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
 
-    head = model.decode_head
+    head, bases = model.decode_head, (BaseDecodeHead, EncoderDecoder)
+    if isinstance(head, nn.ModuleList):
+        head, bases = head[-1], (BaseCascadeDecodeHead, CascadeEncoderDecoder)
     for name in ('predict', 'predict_by_feat'):
-        if getattr(type(head), name, None) is not getattr(BaseDecodeHead, name):
+        if getattr(type(head), name, None) is not getattr(bases[0], name):
             raise _NoDecodingError(f'{type(head).__name__} has a {name} of its own')
     for name in ('predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result'):
-        if getattr(type(model), name) is not getattr(EncoderDecoder, name):
+        if getattr(type(model), name) is not getattr(bases[1], name):
             raise _NoDecodingError(f'{type(model).__name__} has a {name} of its own')
     if model.test_cfg.get('mode', 'whole') != 'whole':
         raise _NoDecodingError(f'test_cfg.mode is {model.test_cfg["mode"]!r}, expected "whole"')
