@@ -66,27 +66,29 @@ class _IntegerNetwork(nn.Module):
 
 
 @torch.no_grad()
-def float_network(model: nn.Module) -> FlatNetwork:
+def float_network(model: nn.Module, size: tuple[int | None, ...] = (None, None)) -> FlatNetwork:
     """The dense network of a model in float.
 
     Args:
         model (nn.Module): A model of a known family, in evaluation mode, with nothing attached.
+        size (tuple[int | None, ...]): Height and width of its images, where it takes no others. Default: any.
 
     Raises:
         UnsupportedModelError: It is of none.
     """
     dense = DenseNetwork(model).eval()
-    layout = OutputLayout.of(_probe(dense, input_channels(model)), dense.head_name)
+    layout = OutputLayout.of(_probe(dense, input_channels(model), size), dense.head_name)
     return FlatNetwork(_FloatNetwork(dense, layout), _for_inference(layout, model)).eval()
 
 
-def _probe(dense: DenseNetwork, channels: int) -> tuple:
+def _probe(dense: DenseNetwork, channels: int, fixed: tuple[int | None, ...]) -> tuple:
     """What a network puts out for the smallest images that it takes."""
     device = next(dense.parameters()).device
-    for size in PROBE_SIZES[:-1]:
+    sizes = [tuple(own or side for own, side in zip(fixed, size, strict=True)) for size in PROBE_SIZES]
+    for size in sizes[:-1]:
         with suppress(RuntimeError, ValueError):
             return dense(torch.zeros((1, channels, *size), device=device))
-    return dense(torch.zeros((1, channels, *PROBE_SIZES[-1]), device=device))
+    return dense(torch.zeros((1, channels, *sizes[-1]), device=device))
 
 
 def converted_network(model: nn.Module, converted: ConvertedNetwork) -> FlatNetwork:

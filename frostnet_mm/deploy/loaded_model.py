@@ -149,7 +149,7 @@ def load_for_deployment(
         source = checkpoint.source
     quantized = quantized_network(model)
     detach(model)
-    float_ = float_network(model)
+    float_ = float_network(model, size or (None, None) if quantized is None else quantized.program.fixed_size[2:])
     network = float_ if quantized is None else converted_network(model, convert(quantized))
     facts = _facts(model, config, checkpoint)
     return LoadedModel(model, cfg, source, precision, network, float_, quantized, settings, facts)

@@ -24,6 +24,7 @@ from .explain import explain_bound, explain_failure, first_constant, line_of
 from .graph_forms import counts_batches, normalize
 from .quantizer import BATCH_NORM, has_statistics
 from .settings import EXAMPLE_SHAPE
+from .size_arithmetic import SizeArithmeticError, bounded_sizes
 from .symbolic_integers import symbolic_integers
 
 aten = torch.ops.aten
@@ -134,10 +135,14 @@ def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> Grap
     auto = torch.export.Dim.AUTO
     shapes = ({0: auto, 2: auto, 3: auto} if any_size else {0: auto},)
     try:  # three times as fast, and what it cannot do is left to the other
-        program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
+        with bounded_sizes():
+            program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # many types; each is passed on with the place it came from
         try:
-            program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
+            if isinstance(error, SizeArithmeticError):
+                raise
+            with bounded_sizes():
+                program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
         except Exception:  # of the two failures the first is raised: its traceback runs through the model's own lines
             raise UnsupportedModelError(explain_failure(error, dense)) from error
     # Maps of size 1 add guards on the input's shape, which the graph does not need.
@@ -191,13 +196,16 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
     if not all(bound):
         sizes = [tuple(o if b else c for o, b, c in zip(own, bound, size, strict=True)) for size in CHECK_SIZES]
         faults = [_difference(captured, dense, size) for size in sizes]
-        if all(fault is None for fault in faults):  # too small for the network
-            larger = tuple(o if b else o + STRIDE for o, b in zip(own, bound, strict=True))
-            faults = [_difference(captured, dense, larger)]
+        for add, times in ((STRIDE, 1), (0, 2)):
+            if all(fault is None for fault in faults):  # too small for the network, or of no stride of its own
+                other = tuple(o if b else o * times + add for o, b in zip(own, bound, strict=True))
+                faults = [_difference(captured, dense, other)]
         if EQUAL in faults and not any(faults):
             return captured
         at_own = _difference(captured, dense, own)
-        if at_own == EQUAL and not any(faults):
+        if at_own == EQUAL and not any(faults):  # the network itself takes no other size
+            _say_bound(dense, example, f'{own[0]}x{own[1]} (height x width)')
+            captured.fixed_size = (*captured.fixed_size[:2], *own)
             return captured
         if at_own == EQUAL and faults[0] == EQUAL:
             captured.size_divisor = STRIDE

@@ -187,7 +187,7 @@ class Study:
                 compare_operators(fold(self.network), converted.module, self.images[0])
         detach(self.model)
         self.deployed = converted_network(self.model, converted)
-        self.in_float = float_network(self.model)
+        self.in_float = float_network(self.model, self.size)
 
     def onnxruntime(self) -> None:
         """Written for onnxruntime and verified there."""
