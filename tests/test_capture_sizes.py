@@ -1,5 +1,7 @@
 """Graphs that depend on the size of the images are bound to it."""
 
+import re
+
 import pytest
 import torch
 from tiny_segmenter import images, prepared_segmenter, segmenter
@@ -130,3 +132,85 @@ class InTrainingAlone(Parts):
 def test_a_network_that_fails_in_evaluation_is_refused_with_its_own_words():
     with pytest.raises(UnsupportedModelError, match='runs in training, but not in evaluation, on images of 32x48: ba'):
         prepared_segmenter(InTrainingAlone)
+
+
+class Table(Parts):
+    """As BEiT's table of relative positions, for maps of 16x24 and a token of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.table = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(16 * 24 + 1, 8))
+
+    def forward(self, x):
+        x = self.stem(x)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], 1)
+        tokens = tokens + self.table
+        return (self.last(tokens[:, 1:].transpose(1, 2).reshape(x.shape)),)
+
+
+class Strict(Parts):
+    """Looks something up by a size: the capture that follows Python itself knows the line."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        return (self.last(x * {24: 2.0, 40: 3.0}[hash(x.shape[-1])]),)
+
+
+class Windows(Parts):
+    """Swin's windows: sizes padded to multiples of 7 again and again, and the images counted by the floats of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        for values in self.values:
+            height, width = x.shape[1:3]
+            x = functional.pad(x, (0, 0, 0, (7 - width % 7) % 7, 0, (7 - height % 7) % 7))
+            rows, columns = x.shape[1:3]
+            x = x.view(-1, rows // 7, 7, columns // 7, 7, 8).permute(0, 1, 3, 2, 4, 5).reshape(-1, 49, 8)
+            x = values(x)
+            batch = int(x.shape[0] / (rows * columns / 7 / 7))
+            x = x.view(batch, rows // 7, columns // 7, 7, 7, 8).permute(0, 1, 3, 2, 4, 5)
+            x = x.reshape(batch, rows, columns, 8)[:, :height, :width][:, 1:, 1:]
+        return (self.last(x.permute(0, 3, 1, 2)),)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'why'),
+    [
+        (Table, r"at backbone \(Table\) \('tokens = tokens \+ self.table', .*: The size of tensor a"),
+        (Windows, r'at backbone \(Windows\) .*: written as a function of that of the image, a size has more than 500'),
+    ],
+)
+def test_what_no_symbols_can_stand_for_is_captured_for_the_size_of_the_example(kind, why, said):
+    model, network = prepared_segmenter(kind)
+    assert network.program.fixed_size == (None, 3, 32, 48) and len(said) == 1
+    head = r'for images of 32x48 \(height x width\) alone: for any size it cannot be captured '
+    assert re.search(head + why, said[0])
+    network.simulate(False)
+    model.eval()
+    batch = torch.randn(5, 3, 32, 48)
+    with detached(model), torch.no_grad():
+        expected = model(batch, mode='tensor')
+    assert torch.allclose(network.eval().flat(batch)[0], expected, atol=1e-5)
+    with pytest.raises(QuantizationError, match=r'QATHook\(example_shape=\(2, 3, 64, 96\)\)'):
+        network(torch.randn(2, 3, 64, 96))
+
+
+def test_the_line_that_binds_a_network_is_its_source(said):
+    assert prepared_segmenter(Strict)[1].program.fixed_size == (None, 3, 32, 48)
+    assert "aten.mul.Tensor of backbone ('return (self.last(x * {24: 2.0, 40: 3.0}[hash(x.shape[-1])]),)'," in said[0]
+
+
+class Multiples(Parts):
+    """Takes multiples of 32 and of 48 alone, which neither usual sizes nor those with a stride added are."""
+
+    def forward(self, x):
+        x.view(x.shape[0], 3, -1, 32, x.shape[3] // 48, 48)
+        return (self.last(self.stem(x)),)
+
+
+def test_a_network_of_large_multiples_is_bound_to_no_size(said):
+    assert prepared_segmenter(Multiples)[1].program.fixed_size == (None, 3, None, None) and not said

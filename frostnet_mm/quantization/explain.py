@@ -99,6 +99,7 @@ def first_constant(graph: Graph, other: Graph) -> str:
 def line_of(node: Node) -> str:
     """Operation, module and source line of a node."""
     trace = [line.strip() for line in (node.meta.get('stack_trace') or '').strip().splitlines()]
+    trace = [line for line in trace if line.strip('^~ ')]  # below a line that was executed in part
     where = f' of {module_paths(node)[-1]}' if module_paths(node) else ''
     code = f' ({trace[-1]!r}, {trace[-2].removeprefix("File ")})' if len(trace) > 1 else ''
     return f'{node.target}{where}{code}'

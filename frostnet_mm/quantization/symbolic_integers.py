@@ -10,7 +10,6 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-
 QUOTIENT = 'frostnet_mm_quotient'  # the sizes that a float is the quotient of
 _divide = torch.SymInt.__truediv__
 
