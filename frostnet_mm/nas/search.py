@@ -36,7 +36,8 @@ from .supernet import train_supernet, write_supernet
 from .timing import Setting, choose_networks, digest_of, fit_latency, latency_store, read_latency, time_networks
 
 STAGES = ('latency', 'supernet', 'search', 'report')
-FIXED = ('val_fraction', 'seed', 'epochs', 'space', 'quantize')  # settings that the common weights depend on
+# Settings that the common weights depend on.
+FIXED = ('val_fraction', 'seed', 'epochs', 'space', 'quantize', 'batch_size')
 IDENTITY, RESOLVED = 'search.json', 'config.py'
 MOST_FOUND = 8  # networks of the front that are measured and written
 
@@ -107,7 +108,8 @@ class Search:
     def _claim(self, cfg: Config) -> None:
         """Note what the weights of the folder depend on, or refuse to mix them with others."""
         settings = self.settings.to_dict()
-        own = {name: settings[name] for name in FIXED} | dict(
+        fixed = (*FIXED, *(['weights'] if self.settings.quantize else []))
+        own = {name: settings[name] for name in fixed} | dict(
             model=digest_of(cfg.model.to_dict()),
             data=digest_of(_without_pipeline(cfg.train_dataloader.dataset.to_dict())),
         )
@@ -122,7 +124,7 @@ class Search:
         except (ValueError, AttributeError) as error:
             raise SearchError(f'{path} cannot be read ({error}): give another --out.') from error
         if changed:
-            values = {name: f' ({own[name]!r}, before {before.get(name)!r})' for name in FIXED}
+            values = {name: f' ({own[name]!r}, before {before.get(name)!r})' for name in fixed}
             said = ', '.join(f'{name}{values.get(name, "")}' for name in changed)
             raise SearchError(
                 f'{self.folder} holds a search with another {said}, and its weights and results belong to that: give '
