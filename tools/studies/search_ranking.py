@@ -75,14 +75,13 @@ def write_config(search: 'Search', arch: dict, folder: Path, seed: int, args: ar
     return path
 
 
-def trained(search: 'Search', arch: dict, name: str, seed: int, args: argparse.Namespace) -> float:  # noqa: F821
+def trained(config: Path) -> float:
     """The metric of a network trained from scratch, in simulated INT8."""
     from frostnet_mm.benchmark.report.tables import main_metric
 
-    folder = search.folder / FOLDER / f'{name}-{args.weights}-seed{seed}'
-    config = write_config(search, arch, folder, seed, args)
+    folder = config.parent
     metrics = evaluate(config, train(config, folder), folder)
-    print(f'{name}, seed {seed}: trained', flush=True)
+    print(f'{folder.name}: trained', flush=True)
     return main_metric('simulated', metrics).value
 
 
@@ -136,9 +135,15 @@ def main() -> None:
         evaluate_network = Evaluator(search.folder, search.settings)
         for row, arch in zip(rows, archs, strict=True):
             row['supernet'].append(evaluate_network(arch).value)
-    jobs = [(arch.to_config(), row['name'], seed) for seed in args.seeds for arch, row in zip(archs, rows, strict=True)]
+    configs = [
+        write_config(
+            first, arch.to_config(), first.folder / FOLDER / f'{row["name"]}-{args.weights}-seed{seed}', seed, args
+        )
+        for seed in args.seeds
+        for arch, row in zip(archs, rows, strict=True)
+    ]
     with ThreadPoolExecutor(args.jobs) as pool:
-        values = list(pool.map(lambda job: trained(first, *job, args), jobs))
+        values = list(pool.map(trained, configs))
     for index, row in enumerate(rows):
         row['trained'] = values[index :: len(rows)]
     scratch = [mean(row['trained']) for row in rows]
