@@ -18,7 +18,7 @@ from ..engine.config import load_config
 from ..engine.config_datasets import require_parts
 from ..files import write_text
 from ..models.frostnet_arch import ARCHS
-from .architectures import Arch, key
+from .architectures import Arch
 from .baselines import baselines
 from .candidates import Evaluator
 from .errors import SearchError
@@ -27,7 +27,6 @@ from .front import front_of, require_reachable, spread
 from .latency import LatencyModel
 from .measured import MeasuredModel, measure_models
 from .networks import plain_backbone, space_of
-from .progress import Progress
 from .report import Outcome, write_report
 from .settings import SearchSettings
 from .space import SearchSpace
@@ -160,15 +159,7 @@ class Search:
         if self.options.again:
             store.results.clear()
         archs = choose_networks(self.space, setting.features, own.networks, own.seed)
-        known = [arch for arch in archs if key(arch) in store.results]
-        progress = Progress('networks timed', len(archs), len(known), self.say)
-        networks = time_networks(
-            archs,
-            setting,
-            store,
-            allow_busy=self.options.allow_busy,
-            say=lambda _: progress.reached(sum(key(arch) in store.results for arch in archs)),
-        )
+        networks = time_networks(archs, setting, store, allow_busy=self.options.allow_busy, say=self.say)
         model = fit_latency(networks, store)
         check = model.check
         self.say(

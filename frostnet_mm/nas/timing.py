@@ -27,6 +27,7 @@ from .errors import SearchError
 from .features import FEATURES, features_of, mmacs
 from .latency import REST, LatencyModel
 from .networks import plain_backbone
+from .progress import Progress
 from .space import SearchSpace
 
 GROUP = 10  # networks that are loaded and measured in turns
@@ -237,6 +238,7 @@ def time_networks(
     wanted = {key(arch): canonical(arch) for arch in archs}
     engine_of(setting.engine).require()
     known = store.results
+    progress = Progress('networks timed', len(wanted), sum(name in known for name in wanted), say)
     for attempt in range(PASSES):
         missing = [name for name in wanted if name not in known or not (allow_busy or known[name].status == DONE)]
         if missing and not attempt and not allow_busy:
@@ -244,12 +246,15 @@ def time_networks(
         for start in range(0, len(missing), GROUP):
             names = missing[start : start + GROUP]
             with tempfile.TemporaryDirectory() as folder:
-                folders = [_deploy(setting, wanted[name], Path(folder) / name) for name in names]
+                folders = []
+                for name in names:
+                    folders.append(_deploy(setting, wanted[name], Path(folder) / name))
+                    say(f'  {start + len(folders)} of {len(missing)} deployed')
                 timings = measure_deployments(folders, setting.threads, rounds, seconds)
             for name, timing in zip(names, timings, strict=True):
                 arch = json.loads(json.dumps(wanted[name].to_config()))
                 store.add(TimedNetwork(arch, setting.features(wanted[name]), **values_of(timing, limits)))
-            say(f'{start + len(names)} of {len(missing)} networks measured on {setting.engine}')
+            progress.reached(sum(name in known for name in wanted))
     found = [known[name] for name in wanted]
     busy = [entry for entry in found if entry.status == BUSY]
     if busy and not allow_busy:
