@@ -16,7 +16,7 @@ from frostnet_mm.deploy.verification import verify
 from frostnet_mm.device import DeploymentError, SaturationWarning, read_deployment, saturation
 from frostnet_mm.device import engines as device_engines
 
-BUILT_IN = ('onnxruntime', 'openvino', 'executorch', 'inductor')
+BUILT_IN = ('onnxruntime', 'openvino', 'executorch', 'inductor', 'tensorrt')
 GOLDEN = ROOT / 'tests/golden'
 
 

@@ -80,7 +80,7 @@ def default_engines() -> list[str]:
     """torch, and the engines that read ONNX, with those that the configs have registered."""
     from frostnet_mm.deploy.engines import engine_names, engine_of
 
-    return [TORCH, *(name for name in engine_names() if engine_of(name).reads_onnx)]
+    return [TORCH, *(name for name in engine_names() if engine_of(name).reads_onnx and not engine_of(name).stand_in)]
 
 
 def with_options(args: argparse.Namespace, config: str) -> str:

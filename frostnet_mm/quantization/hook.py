@@ -46,7 +46,7 @@ class QATHook(Hook):
     is in the phase's arithmetic: float in the warm-up, simulated INT8 afterwards.
 
     Args:
-        numerics (str): 'onnx' for onnxruntime and OpenVINO; 'executorch' for XNNPACK. Default: 'onnx'.
+        numerics (str): 'onnx' for onnxruntime and OpenVINO; 'executorch' for XNNPACK; 'tensorrt'. Default: 'onnx'.
         warmup (str | int): Length of the float warm-up: '1 epoch', '500 iterations', '5 %', or 0. Default: '1 epoch'.
         freeze_bn_at (str, optional): When batch norm statistics are frozen. Default: '80 %'.
         freeze_observers_at (str, optional): When the activation ranges are frozen. Default: '90 %'.
@@ -58,7 +58,7 @@ class QATHook(Hook):
         example_shape (Sequence[int], optional): Shape (N, 3, H, W) of the images that the network is captured with, if
             its graph depends on the size.
         weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI, where products of 8 bit weights saturate in
-            OpenVINO and torch's compiler (docs/deployment.md). Default: 8.
+            OpenVINO and torch's compiler (docs/deployment.md); down to 2. Default: 8.
         weights (str): 'channel' for a scale an output channel of a weight, 'tensor' for one scale a weight with its
             batch norm folded, which many phones and accelerators need. Default: 'channel'.
         execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).

@@ -136,7 +136,8 @@ def main() -> None:
         require_config(config)
     from frostnet_mm.deploy.engines import engine_names, engine_of
 
-    readers = [name for name in engine_names() if engine_of(name).reads_onnx]
+    running = [name for name in engine_names() if not engine_of(name).stand_in]
+    readers = [name for name in running if engine_of(name).reads_onnx]
     engines, out = args.engines.split(',') if args.engines else readers, Path(args.out)
     shape = tuple(args.shape) if args.shape else None
     rows = []
