@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..benchmark.cells import PRECISIONS
-from ..deploy.engines import engine_names, engine_of
+from ..deploy.engines import running_engines
 from ..quantization.scheme import GRANULARITIES
 from .errors import SearchError
 from .latency import LEAST_NETWORKS
@@ -89,8 +89,7 @@ class SearchSettings:
             if not fits:
                 raise SearchError(f'search.{name}={getattr(self, name)!r}: expected {expected}.')
 
-        running = [name for name in engine_names() if not engine_of(name).stand_in]
-        require(self.engine in running, 'engine', f'one of {", ".join(running)}')
+        require(self.engine in running_engines(), 'engine', f'one of {", ".join(running_engines())}')
         target = self.target_ms
         require(target is None or (_is_number(target) and target > 0), 'target_ms', 'milliseconds above 0, or None')
         for name, least in (('trials', 1), ('threads', 1), ('epochs', 1), ('networks', LEAST_NETWORKS), ('seed', 0)):

@@ -67,8 +67,12 @@ class QuantizationSettings:
             weights (str): 'channel' for a scale an output channel of a weight, 'tensor' for one scale a weight.
                 Default: 'channel'.
         """
-        scheme = replace(Scheme.preset(numerics), quantize_outputs=quantize_outputs)
-        scheme = scheme.with_weights(weight_bits, weights).with_float(float_modules)
+        scheme = replace(
+            Scheme.preset(numerics),
+            quantize_outputs=quantize_outputs,
+            weight_bits=weight_bits,
+            weight_granularity=weights,
+        ).with_float(float_modules)
         shape = EXAMPLE_SHAPE if example_shape is None else tuple(example_shape)
         return cls(scheme, learned_scales, averaging_constant, shape)
 

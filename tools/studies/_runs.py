@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.errors import UserError
 from frostnet_mm.files import write_text
 
 TOOLS = Path(__file__).resolve().parent.parent
 
 
-class StudyError(ConfigError):
+class StudyError(UserError):
     """One of the runs failed; the message names its log."""
 
 

@@ -134,10 +134,9 @@ def main() -> None:
     args = parse_args()
     for config in args.configs:
         require_config(config)
-    from frostnet_mm.deploy.engines import engine_names, engine_of
+    from frostnet_mm.deploy.engines import engine_of, running_engines
 
-    running = [name for name in engine_names() if not engine_of(name).stand_in]
-    readers = [name for name in running if engine_of(name).reads_onnx]
+    readers = [name for name in running_engines() if engine_of(name).reads_onnx]
     engines, out = args.engines.split(',') if args.engines else readers, Path(args.out)
     shape = tuple(args.shape) if args.shape else None
     rows = []

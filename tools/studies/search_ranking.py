@@ -44,11 +44,11 @@ def parse_args() -> argparse.Namespace:
 
 def open_search(folder: Path, weights: str) -> 'Search':  # noqa: F821
     """The search of a folder, as it was begun."""
-    from frostnet_mm.nas.search import FIXED, IDENTITY, RESOLVED, Search
-
-    path = folder / IDENTITY
-    if not path.is_file():
+    path = folder / 'search.json'
+    if not path.is_file():  # before anything is imported that takes seconds
         raise UserError(f'{folder} is no folder of tools/search.py: {path} does not exist.')
+    from frostnet_mm.nas.search import FIXED, RESOLVED, Search
+
     before = json.loads(path.read_text())
     return Search(str(folder / RESOLVED), folder, {name: before[name] for name in FIXED} | dict(weights=weights))
 
@@ -120,6 +120,7 @@ def draw(rows: list[dict], folders: list[Path], taus: list[tuple[float, float]])
 
 def main() -> None:
     args = parse_args()
+    searches = [open_search(folder, args.weights) for folder in args.folders]
     from scipy.stats import kendalltau
 
     from frostnet_mm.nas.architectures import key
@@ -127,7 +128,6 @@ def main() -> None:
     from frostnet_mm.nas.features import mmacs
     from frostnet_mm.nas.timing import choose_networks
 
-    searches = [open_search(folder, args.weights) for folder in args.folders]
     first = searches[0]
     archs = choose_networks(first.space, first.setting.features, args.count, SEED)
     rows = [dict(name=key(arch)[:8], mmacs=mmacs(first.setting.features(arch)), supernet=[]) for arch in archs]
