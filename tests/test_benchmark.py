@@ -49,7 +49,7 @@ def test_plan():
     assert [cell.checkpoint for cell in paired] == [None, 'b.pth']
     for wrong, message in (
         (dict(checkpoints=['x.pth']), '1 checkpoints were given for 2 configs'),
-        (dict(engines=['tensorrt']), '--engines tensorrt was given; expected some of torch,'),
+        (dict(engines=['tflite']), '--engines tflite was given; expected some of torch,'),
         (dict(precisions=[]), '--precisions'),
         (dict(threads=[0]), r'--threads \[0\] was given'),
         (dict(batches=[]), '--batch'),
@@ -301,8 +301,8 @@ def test_tool_refuses_bad_input(tmp_path, capsys):
     assert run_tool('benchmark', 'none.py', *out) == 2
     assert 'Config none.py does not exist' in capsys.readouterr().err
     config = Path(__file__).parent.parent / 'configs/ssdlite_frostnet_coco.py'
-    assert run_tool('benchmark', config, '--engines', 'tensorrt', *out) == 2
-    assert '--engines tensorrt was given' in capsys.readouterr().err
+    assert run_tool('benchmark', config, '--engines', 'tflite', *out) == 2
+    assert '--engines tflite was given' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

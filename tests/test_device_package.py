@@ -211,7 +211,7 @@ def test_copies_have_the_package_alone(golden):
 
 def test_engines_are_found_by_file(golden, forget):
     module = load(golden / 'predictor.py', 'with_engines')
-    assert module.engines.names() == ('executorch', 'inductor', 'onnxruntime', 'openvino')
+    assert module.engines.names() == ('executorch', 'inductor', 'onnxruntime', 'openvino', 'tensorrt')
     folder = golden / 'frostnet_device' / 'engines'
     text = (folder / 'onnxruntime.py').read_text()
     old, new = "name = module = package = 'onnxruntime'", "name, module, package = 'mine', 'onnxruntime', 'onnxruntime'"
@@ -238,7 +238,7 @@ def test_engines_are_registered_by_plug_ins(monkeypatch):
             raise NotImplementedError
 
     device.engines.register(Plugin())
-    assert device.engines.names() == ('executorch', 'inductor', 'onnxruntime', 'openvino', 'plugin')
+    assert device.engines.names() == ('executorch', 'inductor', 'onnxruntime', 'openvino', 'plugin', 'tensorrt')
     engine = device.engines.find('plugin')
     assert isinstance(engine, Plugin) and not engine.saturates(8) and engine.open_onnx(b'', 1) is None
     with pytest.raises(DeploymentError, match=r'needs plugin, which cannot be imported .*: pip install plugin'):

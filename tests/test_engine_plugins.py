@@ -16,7 +16,7 @@ from frostnet_mm.deploy.verification import verify
 from frostnet_mm.device import DeploymentError, SaturationWarning, read_deployment, saturation
 from frostnet_mm.device import engines as device_engines
 
-BUILT_IN = ('onnxruntime', 'openvino', 'executorch', 'inductor')
+BUILT_IN = ('onnxruntime', 'openvino', 'executorch', 'inductor', 'tensorrt')
 GOLDEN = ROOT / 'tests/golden'
 
 
@@ -75,7 +75,9 @@ def test_the_tool_takes_any_engine_that_is_registered(config, tmp_path, capsys):
     assert run_tool('deploy', config, GOLDEN / 'qat.pth', '--engine', 'tflite', *out) == 2
     error = capsys.readouterr().err
     assert error.count('error:') == 1
-    assert "'tflite' is not known; expected one of onnxruntime, openvino, executorch, inductor, dummy." in error
+    assert (
+        "'tflite' is not known; expected one of onnxruntime, openvino, executorch, inductor, tensorrt, dummy." in error
+    )
 
 
 def test_what_an_engine_does_not_do_is_refused_before_it_is_written(config, tmp_path, dummy_engine, monkeypatch):

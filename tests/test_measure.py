@@ -316,8 +316,8 @@ def test_operators_in_a_process(tmp_path):
 def test_operators_need_engines_that_read_onnx(tmp_path):
     case, options = operators.OperatorCase('add', 8, 8, 8), (OperatorEffort(1, 0.001), ANYTHING, True, False)
     assert measure_operators(operator_store(tmp_path, MACHINE), ['torch', 'executorch'], [1], *options, [case]) == []
-    with pytest.raises(DeploymentError, match="The engine 'tensorrt' is not known"):
-        measure_operators(operator_store(tmp_path, MACHINE), ['tensorrt'], [1], *options, [case])
+    with pytest.raises(DeploymentError, match="The engine 'tflite' is not known"):
+        measure_operators(operator_store(tmp_path, MACHINE), ['tflite'], [1], *options, [case])
 
 
 def test_operators_on_an_engine_of_another_package(tmp_path):

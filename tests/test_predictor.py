@@ -111,7 +111,7 @@ BROKEN = [
     (dict(classes=None), 'has no "classes": it is truncated or foreign'),
     (dict(classes='cat'), '"classes" is \'cat\', not of the type expected'),
     (dict(preprocessing=dict(resize=None)), '"preprocessing" has no "pad"'),
-    (dict(engine='tensorrt'), '"engine" is \'tensorrt\', expected one of executorch, inductor, onnxruntime, openvino'),
+    (dict(engine='tflite'), '"engine" is \'tflite\', expected one of executorch, inductor, onnxruntime, openvino'),
     (dict(outputs=[]), r'"outputs" is \[\], expected names'),
     (dict(outputs=[dict(name='bbox_head.0.0')]), r"\"decoding\" reads \['bbox_head.1.0'\], the network has"),
     (

@@ -67,7 +67,7 @@ def test_phases():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(numerics='tensorrt'), "numerics='tensorrt' is not known; expected 'onnx' for"),
+        (dict(numerics='tflite'), "numerics='tflite' is not known; expected 'onnx' for"),
         (dict(warmup=None), 'warmup=None was given'),
         (dict(execution='int8'), "execution='int8' was given; expected one of 'float', 'simulated', 'converted'"),
         (dict(averaging_constant=0), 'averaging_constant=0 was given, expected 0 < value <= 1'),

@@ -7,7 +7,7 @@ from torch import nn
 
 from frostnet_mm.models.dense import DenseNetwork, UnsupportedModelError, detached
 from frostnet_mm.quantization import FloatOperators, convert, float_operators, int8_share
-from frostnet_mm.quantization.report import describe_report
+from frostnet_mm.quantization.report import describe_report, weight_megabytes
 
 
 class Mixed(nn.Module):
@@ -43,8 +43,20 @@ def test_report_of_a_network_counted_by_hand():
     # images; first, SiLU, depthwise, ReLU, up with norm and ReLU; the head's first with ReLU, which the dropout shares
     assert describe_report(network) == (
         '5 weights and 7 activations are quantized: 100.0 % of the MACs in INT8; in float: 1 silu (backbone.act), '
-        '1 group_norm (backbone.norm), 1 relu (backbone).'
+        '1 group_norm (backbone.norm), 1 relu (backbone). Parameters: 0.00 MB packed.'
     )
+
+
+def test_what_the_parameters_take_packed():
+    weights = 8 * 3 * 9 + 8 * 9 + 8 * 8 * 4 + 8 * 8 * 9 + 8 * 5
+    for bits, stem in ((8, 8), (4, 4), (4, 'float')):
+        model, network = prepared_segmenter(
+            Mixed, weight_bits=bits, float_modules=['backbone.first'] * (stem == 'float')
+        )
+        count = sum(p.numel() for part in (model.backbone, model.decode_head) for p in part.parameters())
+        first = 8 * 3 * 9
+        expected = (weights - first) * bits + first * (32 if stem == 'float' else bits) + (count - weights) * 32
+        assert weight_megabytes(network) == expected / 8e6
 
 
 def test_report_of_a_network_with_a_layer_in_float():

@@ -20,7 +20,6 @@ from frostnet_mm.quantization import (
     Scheme,
     convert,
     prepare_model,
-    scheme,
 )
 from frostnet_mm.quantization.scheme import PRESETS, Preset
 
@@ -31,6 +30,7 @@ def test_presets_are_rows_of_one_table():
     assert {name: (row.scheme.activation_dtype, row.scheme.shared_concat) for name, row in PRESETS.items()} == {
         'onnx': ('uint8', False),
         'executorch': ('int8', True),
+        'tensorrt': ('int8', False),
     }
     assert all(row.scheme.name == name for name, row in PRESETS.items())
     with pytest.raises(FrozenInstanceError):
@@ -43,9 +43,9 @@ def test_presets_are_rows_of_one_table():
     [
         (dict(activation_dtype='float16'), "activation_dtype='float16' was given; expected one of 'uint8', 'int8'"),
         (dict(weight_granularity='group'), "weight_granularity='group' was given; expected one of 'channel', 'tensor'"),
-        (dict(weight_bits=9), 'weight_bits=9 was given, expected 8, or 7'),
+        (dict(weight_bits=9), 'weight_bits=9 was given, expected 2 to 8'),
         (dict(weight_bits=True), 'weight_bits=True was given'),
-        (dict(overrides={'neck': 9}), r"overrides\['neck'\]=9 was given, expected 8"),
+        (dict(overrides={'neck': 9}), r"overrides\['neck'\]=9 was given, expected 2 to 8"),
     ],
 )
 def test_values_are_checked(options, message):
@@ -124,14 +124,13 @@ def test_a_preset_is_a_row(monkeypatch):
     network = prepared(EspParts, row, monkeypatch)
     module = convert(network).module
     quantized = [node for node in module.graph.nodes if node.target is QUANTIZE]
-    assert len(quantized) > 10 and {node.args[2:] for node in quantized} == {(0, -127, 127, torch.int8)}
+    assert len(quantized) > 10 and {node.args[2:] for node in quantized} == {(0, -128, 127, torch.int8)}
     check_converted(network)
     assert prepare_model(segmenter(EspParts), QuantizationSettings(example_shape=(2, 3, 32, 48))).scheme == Scheme()
 
 
 @pytest.mark.parametrize('bits', [2, 4, 5])
 def test_other_bits_are_the_table(bits, monkeypatch):
-    monkeypatch.setattr(scheme, 'WEIGHT_BITS', (8, 7, bits))
     network = prepared(EspParts, QATHook(weight_bits=bits).settings.scheme, monkeypatch)
     assert {module.quant_max for module in network.weights()} == {2 ** (bits - 1) - 1}
     check_converted(network)
@@ -142,7 +141,7 @@ def test_other_bits_are_the_table(bits, monkeypatch):
 def test_one_scale_a_tensor_is_the_scheme(monkeypatch):
     """The weights with their norms folded in: one scale for all channels, though simulated before the norm."""
     channel = weights(convert(settled(Stack)[1]).module)
-    network = prepared(Stack, Scheme(weight_granularity='tensor'), monkeypatch)
+    network = prepared(Stack, QATHook(weights='tensor').settings.scheme, monkeypatch)
     check_converted(network)
     tensor = weights(convert(network).module)
     assert len(channel) == len(tensor) == 6  # stem, depthwise, grouped, last, and two of the head

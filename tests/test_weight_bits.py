@@ -99,13 +99,13 @@ def test_fewer_bits_round_twice_as_coarsely():
     assert len(ratios) == 4 and np.all(np.abs(ratios - 127 / 63) < 0.35), ratios
 
 
-def test_settings_and_hook_take_8_or_7():
+def test_settings_and_hook_take_2_to_8():
     assert QuantizationSettings().scheme.weight_bits == 8
     hook = QATHook(weight_bits=7)
     assert hook.settings.scheme.weight_bits == 7 and hook_options(hook.settings)['scheme']['weight_bits'] == 7
     assert QATHook(**hook_options(hook.settings)).settings == hook.settings
-    for wrong in (6, '7', None):
-        with pytest.raises(QuantizationError, match='weight_bits=.* was given, expected 8, or 7'):
+    for wrong in (1, 9, '7', None):
+        with pytest.raises(QuantizationError, match='weight_bits=.* was given, expected 2 to 8'):
             QATHook(weight_bits=wrong)
 
 

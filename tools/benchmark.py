@@ -78,9 +78,9 @@ def numbers(text: str) -> list[int]:
 
 def default_engines() -> list[str]:
     """torch, and the engines that read ONNX, with those that the configs have registered."""
-    from frostnet_mm.deploy.engines import engine_names, engine_of
+    from frostnet_mm.deploy.engines import engine_of, running_engines
 
-    return [TORCH, *(name for name in engine_names() if engine_of(name).reads_onnx)]
+    return [TORCH, *(name for name in running_engines() if engine_of(name).reads_onnx)]
 
 
 def with_options(args: argparse.Namespace, config: str) -> str:

@@ -234,7 +234,7 @@ def check_engines(engines: Sequence[str]) -> None:
     _check_names('--engines', engines, (TORCH, *engine_names()))
     for name in engines:
         if name != TORCH:
-            engine_of(name)  # so that its package is among the versions of describe_machine
+            engine_of(name).require_running('measured')  # also: its package is among those of describe_machine
 
 
 def _check_names(option: str, names: Sequence[str], known: Iterable[str]) -> None:

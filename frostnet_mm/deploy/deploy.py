@@ -46,6 +46,7 @@ NOISE = (
     'test images of the config were found. Give some with --images FILE..., or say where the data are with '
     '--cfg-options data_root=PATH.'
 )
+NOT_RUN = 'Written for {} by its rules and verified on {}; it was not run on the engine itself.'
 PIXELS = (
     'Padding is {value:g} in normalized units, which is no pixel from 0 to 255: the network takes its pixels as '
     'float32 (N, H, W, {channels}), not as uint8.'
@@ -282,6 +283,7 @@ def _facts(
         numerics=source.numerics,
         requires={engine.name: engine.device.minimum} if engine.device.minimum else {},
         versions=_versions(),
+        **(dict(not_run=NOT_RUN.format(engine.name, engine.stand_in)) if engine.stand_in else {}),
     )
 
 

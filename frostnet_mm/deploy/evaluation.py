@@ -48,6 +48,7 @@ def evaluate_engines(
         DeploymentError: An engine is missing, or does not compute what was trained.
     """
     for name in engines:
+        engine_of(name).require_running('evaluated')
         engine_of(name).require()
     loaded = load_for_deployment(config, checkpoint, precision, cfg_options, weight_bits=weight_bits)
     for name in engines:

@@ -23,6 +23,7 @@ from .quantizer import (
     module_paths,
     rectifier_bounds,
 )
+from .settings import NAME
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,21 @@ def int8_share(network: QuantizedNetwork) -> float:
     return quantized / total
 
 
+def weight_megabytes(network: QuantizedNetwork) -> float:
+    """What the network's parameters take, quantized weights packed in their bits and the others in 32.
+
+    Args:
+        network (QuantizedNetwork): The network.
+
+    Returns:
+        float: In MB (10^6 bytes), without scales.
+    """
+    bits = {id(weight): module.quant_max.bit_length() + 1 for module, weight in network.weight_nodes()}
+    parts = (module for name, module in network.__dict__['root'].named_children() if name != NAME)
+    parameters = {id(own): own for part in parts for own in part.parameters()}
+    return sum(own.numel() * bits.get(key, 32) for key, own in parameters.items()) / 8e6
+
+
 def describe_report(network: QuantizedNetwork) -> str:
     """Both in one line, for logs.
 
@@ -103,7 +119,7 @@ def describe_report(network: QuantizedNetwork) -> str:
     ]
     return (
         f'{weights} weights and {activations} activations are quantized: {int8_share(network):.1%} of the MACs in '
-        f'INT8; in float: {", ".join(groups) or "nothing"}.'
+        f'INT8; in float: {", ".join(groups) or "nothing"}. Parameters: {weight_megabytes(network):.2f} MB packed.'
     ).replace('%', ' %', 1)
 
 

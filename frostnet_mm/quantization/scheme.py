@@ -10,8 +10,9 @@ from typing import Any
 from .errors import QuantizationError
 
 FLOAT = 'float'  # in place of bits: the module is not quantized
-#: Of weights: integers of ±127, or of ±63, with which a sum of two products fits into 16 bits (``reduce_range``).
-WEIGHT_BITS = (8, 7)
+#: Of weights: integers of ±127; of ±63, with which a sum of two products fits into 16 bits (``reduce_range``); and so
+#: on down to ±1. Engines hold all of them in 8 bits.
+WEIGHT_BITS = (8, 7, 6, 5, 4, 3, 2)
 GRANULARITIES = ('channel', 'tensor')  # of a weight's scales
 DTYPES = {'uint8': (0, 255), 'int8': (-128, 127)}  # of activations: smallest and largest integer
 Override = str | int | Mapping[str, int]
@@ -24,7 +25,9 @@ def _require(option: str, value: Any, known: Iterable[str]) -> None:
 
 def _require_bits(option: str, value: Any) -> None:
     if isinstance(value, bool) or value not in WEIGHT_BITS:
-        raise QuantizationError(f'{option}={value!r} was given, expected 8, or 7 for engines on x86 CPUs without VNNI.')
+        raise QuantizationError(
+            f'{option}={value!r} was given, expected 2 to 8: 8, 7 for engines on x86 CPUs without VNNI, or fewer.'
+        )
 
 
 def _plain_overrides(overrides: Mapping[str, Override] | Iterable) -> tuple[tuple[str, str | int], ...]:
@@ -114,9 +117,12 @@ class Scheme:
 
     @property
     def activation_range(self) -> tuple[int, int]:
-        """The smallest and the largest integer of an activation."""
-        low, high = DTYPES[self.activation_dtype]
-        return (-high, high) if self.activation_symmetric and low < 0 else (low, high)
+        """The smallest and the largest integer of an activation.
+
+        A symmetric range has 127 steps on both sides of its zero point. What lies beyond it is clamped to the type's
+        own ends, as QuantizeLinear and engines do: to -128, not to -127.
+        """
+        return DTYPES[self.activation_dtype]
 
     def largest_weight(self, bits: int | None = None) -> int:
         """The largest integer of a weight; the smallest is its negative.
@@ -241,4 +247,5 @@ PRESETS: dict[str, Preset] = {
         'executorch',
         "Numerics(name='executorch', activation_dtype=torch.int8, shared_concat=True, engines=('executorch',))",
     ),
+    'tensorrt': Preset(Scheme('tensorrt', activation_dtype='int8', activation_symmetric=True), 'tensorrt'),
 }

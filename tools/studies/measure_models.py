@@ -134,9 +134,9 @@ def main() -> None:
     args = parse_args()
     for config in args.configs:
         require_config(config)
-    from frostnet_mm.deploy.engines import engine_names, engine_of
+    from frostnet_mm.deploy.engines import engine_of, running_engines
 
-    readers = [name for name in engine_names() if engine_of(name).reads_onnx]
+    readers = [name for name in running_engines() if engine_of(name).reads_onnx]
     engines, out = args.engines.split(',') if args.engines else readers, Path(args.out)
     shape = tuple(args.shape) if args.shape else None
     rows = []

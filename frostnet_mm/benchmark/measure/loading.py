@@ -115,7 +115,9 @@ def onnx_session(source: str | bytes, engine: str, threads: int, precision: str 
     """
     run = engines.find(engine).open_onnx(source, threads, precision)
     if run is None:
-        kinds = {name: type(engines.find(name)) for name in engines.names()}
+        from ...deploy.engines import running_engines
+
+        kinds = {name: type(engines.find(name)) for name in running_engines()}
         readers = [name for name, kind in kinds.items() if kind.open_onnx is not DeviceEngine.open_onnx]
         raise ValueError(f'engine={engine!r} was given, expected {" or ".join(readers)} for an ONNX file.')
     return run

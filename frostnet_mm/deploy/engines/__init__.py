@@ -28,6 +28,7 @@ __all__ = [
     'count_operators',
     'engine_names',
     'engine_of',
+    'running_engines',
 ]
 
 
@@ -42,6 +43,11 @@ def engine_names() -> tuple[str, ...]:
         DeploymentError: Two engines have the same name.
     """
     return tuple(_engines())
+
+
+def running_engines() -> tuple[str, ...]:
+    """Names of those that this project runs, installed or not; the others are only written for."""
+    return tuple(name for name, kind in _engines().items() if not kind.stand_in)
 
 
 def engine_of(name: str) -> Engine:

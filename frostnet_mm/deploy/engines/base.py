@@ -66,6 +66,8 @@ class Engine(ABC):
         dynamic_shapes (bool): Whether batch size, height and width may stay open. Default: True.
         modules (tuple[str, ...]): What is imported to write for it, beside its own package.
         extra (str): The extra of this package that installs all that it needs; '' if there is none.
+        stand_in (str): The engine that verifies its files where it is not run itself, so that there are no times and
+            no metrics of it; '' for one that runs. ``deploy.json`` says it.
     """
 
     name = ''
@@ -77,6 +79,7 @@ class Engine(ABC):
     dynamic_shapes = True
     modules: tuple[str, ...] = ()
     extra = ''
+    stand_in = ''
 
     @property
     def device(self) -> DeviceEngine:
@@ -140,6 +143,22 @@ class Engine(ABC):
                 f'{source} was quantized with numerics={preset!r}, which {self.name} does not run; expected '
                 f'numerics={" or ".join(map(repr, self.presets))}. Calibrate it: python tools/calibrate.py CONFIG '
                 f'CHECKPOINT --numerics {self.preset}, or train with default_hooks.qat.numerics={self.preset}.'
+            )
+
+    def require_running(self, purpose: str) -> None:
+        """Refuse an engine that is written for but not run.
+
+        Args:
+            purpose (str): What it is to be run for, such as 'timed'.
+
+        Raises:
+            DeploymentError: It is not run.
+        """
+        if self.stand_in:
+            raise DeploymentError(
+                f'{self.name} is not run by this project, so it cannot be {purpose}: tools/deploy.py writes for it, '
+                f'checked by rule and verified on {self.stand_in}. For values of the same integers take '
+                f'{self.stand_in}.'
             )
 
     def require(self) -> None:

@@ -15,7 +15,7 @@ FILE = 'network.onnx'
 class OnnxEngine(Engine):
     """An engine that is given QDQ ONNX; of several, one export serves all."""
 
-    presets = ('onnx', 'executorch')
+    presets = ('onnx', 'executorch', 'tensorrt')
     formats = ('.onnx',)
     reads_onnx = True
     modules = ('onnx', 'onnxscript', 'onnxruntime')
