@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
-from mmcv.ops import PSAMask
+from mmcv.ops import CARAFEPack
 from segmenter_parts import settled
 from tiny_segmenter import images, prepared_segmenter, segmenter
 from torch import nn
@@ -226,13 +226,13 @@ class Spectral(Habit):
         return self.block(x)
 
 
-class Masked(Habit):
+class Reassembled(Habit):
     def __init__(self) -> None:
         super().__init__()
-        self.mask = PSAMask('collect', (3, 3))
+        self.up = CARAFEPack(16, 2)
 
     def middle(self, x):
-        return self.block(x) + self.mask(x[:, :9]).mean()
+        return self.block(self.up(x))
 
 
 class NoisyInTraining(Habit):
@@ -244,8 +244,8 @@ class NoisyInTraining(Habit):
     ('kind', 'message'),
     [
         (
-            Masked,
-            r"backbone\.mask \(PSAMask\) is one of mmcv's compiled operators \(psa_mask\).*no engine computes in INT8",
+            Reassembled,
+            r"backbone\.up \(CARAFEPack\) is one of mmcv's compiled operators \(carafe\).*no engine computes in INT8",
         ),
         (Spectral, r'backbone\.conv\.parametrizations.* as spectral_norm does'),
         (NoisyInTraining, 'computes its output decode_head in another way in evaluation than in training'),

@@ -3,7 +3,7 @@
 import onnx
 import pytest
 import torch
-from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack, deform_conv2d, modulated_deform_conv2d
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2dPack, PSAMask, deform_conv2d, modulated_deform_conv2d
 from mmdet.models.backbones.resnest import SplitAttentionConv2d
 from segmenter_parts import settled
 from test_network_habits import Habit
@@ -18,6 +18,7 @@ from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
 from frostnet_mm.models.dense import UnsupportedModelError, detached
 from frostnet_mm.quantization import QuantizationSettings, convert, deformable, prepare_model
+from frostnet_mm.quantization.psa_mask import psa_mask
 from frostnet_mm.quantization.symbolic_integers import symbolic_integers
 
 
@@ -103,6 +104,21 @@ class SplitAttention(Habit):
         return self.split(self.block(x))
 
 
+class SpatialAttention(Habit):
+    """PSANet's, in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Conv2d(16, 7 * 9, 1)
+        self.masks = nn.ModuleList(PSAMask(kind, (7, 9)) for kind in ('collect', 'distribute'))
+
+    def middle(self, x):
+        small = functional.avg_pool2d(x, 4)
+        weights = self.attention(small)
+        found = sum(small.flatten(2) @ mask(weights).softmax(1).flatten(2) for mask in self.masks)
+        return self.block(x + functional.interpolate(found.reshape(small.shape), size=x.shape[2:]))
+
+
 KINDS = {
     'large pool that counts zeros around': pool(9, 4, 4),
     'pool with a divisor': pool(3, 2, 1, divisor_override=5),
@@ -113,6 +129,7 @@ KINDS = {
     'aligned': AlignedByOffsets,
     'windows': Windows,
     'split attention': SplitAttention,
+    'spatial attention': SpatialAttention,
 }
 
 
@@ -166,6 +183,14 @@ def test_deformable_convolutions_are_those_of_mmcv(groups, parts, stride, paddin
     assert torch.allclose(deformable.deform_conv2d(x, offset, weight, *rest), expected, atol=1e-4)
     expected = modulated_deform_conv2d(x, offset, mask, weight, bias, *rest)
     assert torch.allclose(deformable.modulated_deform_conv2d(x, offset, mask, weight, bias, *rest), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['collect', 'distribute'])
+@pytest.mark.parametrize('mask', [(3, 5), (9, 7), (13, 17)])
+def test_masks_of_spatial_attention_are_those_of_mmcv(kind, mask):
+    torch.manual_seed(0)
+    masks = torch.randn(2, mask[0] * mask[1], 5, 6)
+    assert torch.equal(psa_mask(masks, ('collect', 'distribute').index(kind), mask), PSAMask(kind, mask)(masks))
 
 
 def test_positions_are_not_rounded():

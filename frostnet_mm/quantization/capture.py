@@ -22,6 +22,7 @@ from .deformable import sampled_deformable
 from .drop_path import drop_path, traced_drop_path
 from .explain import explain_bound, explain_failure, first_constant, line_of
 from .graph_forms import counts_batches, normalize
+from .psa_mask import gathered_psa_masks
 from .quantizer import BATCH_NORM, has_statistics
 from .settings import EXAMPLE_SHAPE
 from .size_arithmetic import SizeArithmeticError, bounded_sizes
@@ -92,7 +93,7 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn((example_shape[0], input_channels(dense), *example_shape[2:]), device=device)
-        with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable():
+        with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable(), gathered_psa_masks():
             try:
                 captured = _capture_sizes(dense, example)
             except BoundBatchError:

@@ -50,7 +50,7 @@ SPECIAL: dict[str, dict] = {
     'mmdet/dcn': dict(config='faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco'),
     'mmdet/dcnv2': dict(config='faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco'),
     'mmdet/guided_anchoring': dict(config='ga-retinanet_r50_fpn_1x_coco'),
-    'mmdet/nas_fpn': dict(config='retinanet_r50_nasfpn_crop640-50e_coco'),
+    'mmdet/nas_fpn': dict(config='retinanet_r50_nasfpn_crop640-50e_coco', size=(256, 256)),  # else P7 is one element
     'mmdet/pisa': dict(config='retinanet-r50_fpn_pisa_1x_coco'),
     'mmdet/res2net': dict(config='faster-rcnn_res2net-101_fpn_2x_coco'),
     'mmdet/yolo': dict(config='yolov3_mobilenetv2_8xb24-320-300e_coco'),
