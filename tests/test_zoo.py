@@ -67,6 +67,13 @@ def test_what_is_repeated_is_cut(zoo):
     shorten(model)
     assert model.pop('train_cfg') == dict(sampler=dict(num=64, pos_fraction=0.25))
     assert model == dict(backbone=dict(depths=[2, 2, 2, 1], depth=50), necks=[dict(num_layers=[2, 1], num_outs=4)])
+    for outputs, count, expected in (((9, 14, 19, 23), 4, [0, 1, 2, 3]), ((11,), 2, [1]), (-1, 2, [1])):
+        model = dict(num_layers=24, out_indices=outputs)
+        shorten(model)
+        assert model == dict(num_layers=count, out_indices=expected)
+    query = dict(num_layers=6)  # without maps of each layer
+    shorten(query)
+    assert query == dict(num_layers=6)
 
 
 # -- what is found

@@ -294,7 +294,7 @@ def _difference(
         leaves = pytree.tree_leaves(outputs)
         try:
             found = evaluation_copy(captured.module)(images)
-        except RuntimeError as error:
+        except Exception as error:  # of many types, by what a constant in the graph does not fit
             return f'{captured.layout.names[0]} ({next(iter(str(error).splitlines()), "")})'
     if len(leaves) != len(captured.layout.all_names):
         _select(captured, dense, outputs, found)
