@@ -181,7 +181,7 @@ class Windows(Parts):
     ('kind', 'why'),
     [
         (Table, r"at backbone \(Table\) \('tokens = tokens \+ self.table', .*: The size of tensor a"),
-        (Windows, r'at backbone \(Windows\) .*: written as a function of that of the image, a size has more than 500'),
+        (Windows, r'at backbone \(Windows\) .*: written as functions of that of the image, its sizes'),
     ],
 )
 def test_what_no_symbols_can_stand_for_is_captured_for_the_size_of_the_example(kind, why, said):

@@ -7,9 +7,14 @@ from unittest.mock import patch
 
 import sympy
 from torch.fx.experimental.sym_node import SymNode
+from torch.utils._sympy.functions import Mod, PythonMod
 
-#: Terms of a size. Networks that halve their maps have up to 200; what pads to multiples of something has more a layer.
-MOST_TERMS = 500
+# Networks that halve their maps have up to 200 terms a size, and 100 000 sizes; one padding to multiples of 5 has 2 500
+# terms in 8 000 sizes. What pads in each layer has no end.
+LARGE = 500
+MOST_LARGE = 20_000  # sizes after the first of so many terms
+MOST_TERMS = 3000
+MOST_TERMS_OF_REMAINDERS = 100  # of one size by another, as NAS-FPN's pools have, each of which is factorized
 
 
 class SizeArithmeticError(Exception):
@@ -17,9 +22,12 @@ class SizeArithmeticError(Exception):
 
 
 @contextmanager
-def bounded_sizes(most: int = MOST_TERMS) -> Iterator[None]:
-    """Raise :class:`SizeArithmeticError` for a size of more terms while the context is open."""
-    create, counts = SymNode.__init__, {}
+def bounded_sizes() -> Iterator[None]:
+    """Raise :class:`SizeArithmeticError` for arithmetic beyond the bounds above while the context is open.
+
+    They count terms, not seconds: a network is captured in the same way on each machine.
+    """
+    create, counts, large = SymNode.__init__, {}, 0
 
     def count(expression: sympy.Basic) -> int:
         if expression not in counts:
@@ -27,9 +35,17 @@ def bounded_sizes(most: int = MOST_TERMS) -> Iterator[None]:
         return counts[expression]
 
     def checked(self: SymNode, expression: Any, *args: Any, **options: Any) -> None:
+        nonlocal large
         create(self, expression, *args, **options)
-        if isinstance(expression, sympy.Basic) and count(expression) > most:
-            raise SizeArithmeticError(f'written as a function of that of the image, a size has more than {most} terms')
+        if not isinstance(expression, sympy.Basic):
+            return
+        terms = count(expression)
+        large += bool(large) or terms > LARGE
+        remainder = isinstance(expression, (Mod, PythonMod)) and not expression.args[1].is_number
+        if terms > (MOST_TERMS_OF_REMAINDERS if remainder else MOST_TERMS) or large > MOST_LARGE:
+            raise SizeArithmeticError(
+                'written as functions of that of the image, its sizes have too many terms to compute with'
+            )
 
     with patch.object(SymNode, '__init__', checked):
         yield
