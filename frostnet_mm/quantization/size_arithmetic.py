@@ -14,7 +14,7 @@ from torch.utils._sympy.functions import Mod, PythonMod
 LARGE = 500
 MOST_LARGE = 20_000  # sizes after the first of so many terms
 MOST_TERMS = 3000
-MOST_TERMS_OF_REMAINDERS = 100  # of one size by another, as NAS-FPN's pools have, each of which is factorized
+MOST_TERMS_OF_REMAINDERS = 100  # of one side of a map by that of another, as NAS-FPN's pools have: it is factorized
 
 
 class SizeArithmeticError(Exception):
@@ -42,6 +42,7 @@ def bounded_sizes() -> Iterator[None]:
         terms = count(expression)
         large += bool(large) or terms > LARGE
         remainder = isinstance(expression, (Mod, PythonMod)) and not expression.args[1].is_number
+        remainder = remainder and len(expression.free_symbols) == 1
         if terms > (MOST_TERMS_OF_REMAINDERS if remainder else MOST_TERMS) or large > MOST_LARGE:
             raise SizeArithmeticError(
                 'written as functions of that of the image, its sizes have too many terms to compute with'
