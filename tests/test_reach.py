@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
-from frostnet_mm.deploy.engines.onnxruntime import REWRITES
 from frostnet_mm.deploy.flat_network import converted_network, traceable
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
@@ -103,6 +102,22 @@ class SplitAttention(Habit):
         return self.split(self.block(x))
 
 
+class Encoded(Habit):
+    """As EncNet's code words: what a map holds of each, summed over its places and normalized by code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes, self.code_norm = nn.Parameter(torch.randn(6, 16)), nn.BatchNorm1d(6)
+        self.gate = nn.Linear(16, 16)
+
+    def middle(self, x):
+        x = self.block(x)
+        distances = x.flatten(2).transpose(1, 2).unsqueeze(2) - self.codes  # (N, H * W, 6, 16)
+        shares = functional.softmax(-distances.square().sum(3), 2)
+        found = functional.relu(self.code_norm((shares.unsqueeze(3) * distances).sum(1)))
+        return functional.relu(x + x * self.gate(found.mean(1)).sigmoid()[:, :, None, None])
+
+
 KINDS = {
     'large pool that counts zeros around': pool(9, 4, 4),
     'pool with a divisor': pool(3, 2, 1, divisor_override=5),
@@ -113,6 +128,7 @@ KINDS = {
     'aligned': AlignedByOffsets,
     'windows': Windows,
     'split attention': SplitAttention,
+    'encoded': Encoded,
 }
 
 
@@ -128,9 +144,7 @@ def test_it_is_the_network_and_engines_compute_it(kind):
     network.simulate(True)
     flat = converted_network(model, convert(network))
     for name in ('onnxruntime', 'openvino'):
-        content = onnx.load_from_string(onnx_of(flat, images(7)[:1], False, None))
-        for rewrite in REWRITES if name == 'onnxruntime' else ():
-            rewrite(content)
+        content = onnx.load_from_string(engine_of(name).rewritten(onnx_of(flat, images(7)[:1], False, None)))
         layers = verify.check_layers(engine_of(name), content, traceable(flat), images(9)[:1].numpy())
         assert layers and not verify.failed_layers(layers, engine_of(name).layer_share), name
 
