@@ -12,10 +12,8 @@ from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.benchmark.measure.machine import describe_machine
-from frostnet_mm.deploy.engines import engine_of
 from frostnet_mm.deploy.onnx.rewrites.integer_matmul import integer_matmul
 from frostnet_mm.deploy.onnx.rewrites.saturate_softmax import saturate_softmax
-from frostnet_mm.deploy.onnx.rewrites.separate_reductions import separate_reductions
 from frostnet_mm.deploy.onnx.rewrites.space_to_depth import rearranged, space_to_depth
 from frostnet_mm.deploy.onnx.rewrites.untie_weights import untie_weights
 from frostnet_mm.device import cpu_saturates, saturation_free_session
@@ -276,51 +274,3 @@ def test_softmax_saturates():
         found.append(session.run(None, dict(given=given))[0][0].tolist())
         assert saturate_softmax(model) == ['softmax'] * (len(found) == 1)
     assert found[1] == [255, 31] and found[0][0] == 0
-
-
-def graph_of(nodes, constants, shape, result):
-    """A network of plain nodes from float images to floats."""
-    graph = helper.make_graph(
-        nodes,
-        'network',
-        [helper.make_tensor_value_info('images', TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(result, TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 21)], ir_version=10)
-
-
-@pytest.mark.parametrize(
-    ('shape', 'axis', 'keeps', 'changes'),
-    [
-        ((2, 16, 8, 24), 1, 0, True),  # EncNet's sum over the places of a map
-        ((2, 16, 24), -2, 0, True),
-        ((16, 8, 24), 0, 1, True),
-        ((2, 16, 8, 24), 2, 0, False),
-        ((2, 16, 8, 24), -1, 1, False),
-    ],
-)
-def test_factors_behind_reductions_stay_with_their_channels(shape, axis, keeps, changes):
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=shape).astype(np.float32)
-    sums = images.astype(np.float64).sum(axis, keepdims=bool(keeps))
-    factors = rng.uniform(0.5, 1.5, [1, sums.shape[1], *[1] * (sums.ndim - 2)]).astype(np.float32)
-    nodes = [
-        helper.make_node('ReduceSum', ['images', 'axes'], ['sums'], name='sum', keepdims=keeps),
-        helper.make_node('Mul', ['sums', 'factors'], ['scaled']),
-        helper.make_node('QuantizeLinear', ['scaled', 'scale', 'zero'], ['q']),
-        helper.make_node('DequantizeLinear', ['q', 'scale', 'zero'], ['y']),
-    ]
-    constants = dict(
-        axes=np.array([axis], np.int64), factors=factors, scale=np.float32(0.1), zero=np.array(100, np.uint8)
-    )
-    model = graph_of(nodes, constants, shape, 'y')
-    real = sums * factors / 0.1
-    expected = np.clip(np.rint(real), -100, 155)
-    expected[np.abs(real % 1 - 0.5) < 1e-3] = np.nan  # either of the two
-    off = []
-    for _ in range(2):
-        (found,) = engine_of('openvino').run_onnx(model.SerializeToString(), images, ['y'])
-        off.append(np.nanmax(np.abs(np.rint(found / 0.1) - expected)))
-        assert separate_reductions(model) == ['sum'] * (changes and len(off) == 1)
-    assert off[1] == 0 and (off[0] > 5) == changes

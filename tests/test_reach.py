@@ -118,6 +118,18 @@ class Encoded(Habit):
         return functional.relu(x + x * self.gate(found.mean(1)).sigmoid()[:, :, None, None])
 
 
+class Pyramid(Habit):
+    """As ANN's attention to pooled maps: OpenVINO crashes on a concat that is rounded again behind such a reshape."""
+
+    def middle(self, x):
+        x = self.conv(x)
+        pools = functional.adaptive_avg_pool2d(x, 1), functional.avg_pool2d(x, 4), functional.avg_pool2d(x, 8)
+        places = torch.cat([pool.view(*pool.shape[:2], -1) for pool in pools], 2)
+        places = places.reshape(*places.shape[:2], -1).contiguous()
+        shares = functional.softmax(x.flatten(2).transpose(1, 2) @ places, 2)
+        return (shares @ places.transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
 KINDS = {
     'large pool that counts zeros around': pool(9, 4, 4),
     'pool with a divisor': pool(3, 2, 1, divisor_override=5),
@@ -129,6 +141,7 @@ KINDS = {
     'windows': Windows,
     'split attention': SplitAttention,
     'encoded': Encoded,
+    'pyramid': Pyramid,
 }
 
 
