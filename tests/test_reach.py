@@ -1,5 +1,6 @@
 """What whole families of mm are made of, each in a small network: through training, conversion and both engines."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -13,8 +14,10 @@ from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
 from frostnet_mm.deploy.flat_network import converted_network, traceable
+from frostnet_mm.deploy.loaded_model import gather_statistics
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
+from frostnet_mm.deploy.verification.layers import _Rounded, _without_twins
 from frostnet_mm.models.dense import UnsupportedModelError, detached
 from frostnet_mm.quantization import QuantizationSettings, convert, deformable, prepare_model
 from frostnet_mm.quantization.symbolic_integers import symbolic_integers
@@ -179,6 +182,17 @@ def test_equal_norms_of_a_map_are_computed_once(shift):
     assert layers and not verify.failed_layers(layers)
 
 
+def test_equal_maps_of_other_grids_are_no_twins():
+    """The file computes the second map of 0.2 once; maps of zeros are equal everywhere, as PIDNet's pools may be."""
+    zeros, map_, other = np.zeros((1, 1), np.uint8), np.arange(4, dtype=np.uint8), np.arange(6, dtype=np.uint8)
+    pairs = [(zeros, 0.1), (map_, 0.2), (zeros, 0.3), (map_, 0.2), (other, 0.2), (map_, 0.4)]
+    found = [_Rounded(integers, (scale, 0)) for integers, scale in pairs]
+    kept = _without_twins(found, [(0.1, 0), (0.2, 0), (0.3, 0), (0.2, 0), (0.4, 0)])
+    assert len(kept) == 5 and all(map(np.array_equal, kept, (zeros, map_, zeros, other, map_)))
+    # one less of 0.3 than the network has, which is no twin: it is another network
+    assert len(_without_twins(found, [(0.1, 0), (0.2, 0), (0.2, 0), (0.4, 0)])) == 5
+
+
 @pytest.mark.parametrize(
     ('groups', 'parts', 'stride', 'padding', 'dilation', 'kernel'),
     [(1, 1, 1, 1, 1, 3), (2, 4, 2, 1, 1, 3), (1, 2, (1, 2), (2, 1), (2, 1), 3), (8, 8, 1, 0, 1, 1)],
@@ -263,3 +277,20 @@ def test_int_is_itself_but_for_traced_sizes():
         assert kind('7') == 7 and kind(2.9) == 2 and kind('11', 2) == 3 and kind() == 0
         assert isinstance(3, kind) and not isinstance(3.0, kind)
     assert not hasattr(module, 'int')
+
+
+def test_frozen_norms_fit_random_weights_too():
+    """As those of DetectoRS, whose values grew a hundredfold a stage."""
+
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    torch.manual_seed(0)
+    model, batch = Frozen(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 50 * torch.randn(2, 3, 8, 8) + 7
+    gather_statistics(model, model, [batch])
+    values = model[0](batch).transpose(0, 1).flatten(1)
+    assert torch.allclose(model[1].running_mean, values.mean(1)) and model[1].momentum == 0.1
+    assert torch.allclose(model[1].running_var, values.var(1)) and not model[1].training

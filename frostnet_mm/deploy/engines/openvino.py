@@ -28,7 +28,7 @@ class OpenVINOEngine(OnnxEngine):
     formats = ('.xml', '.bin', '.onnx')
     profiles_operators = True
     rewrites = (separate_reductions, separate_grids)
-    layer_share = 1e-2  # of concats' two grids with nearly equal steps it takes one: measured at most 0.005
+    layer_share = 1e-2  # where it takes one grid for two that are nearly equal: measured at most 0.005
 
     def write_onnx(self, content: bytes, folder: Path) -> list[str]:
         """See :meth:`Engine.write_onnx`."""
