@@ -1,11 +1,13 @@
 """What OpenVINO merges into something else, from plain nodes: by NumPy, as exported, and as written for it."""
 
 import numpy as np
+import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.deploy.engines import engine_of
-from frostnet_mm.deploy.onnx.rewrites.separation import separate_grids, separate_reductions
+from frostnet_mm.deploy.onnx.rewrites.separation import separate_constants, separate_grids, separate_reductions
+from frostnet_mm.device.engines.openvino import compile_model
 
 
 class Network:
@@ -19,8 +21,8 @@ class Network:
         name, names = f'{kind}{len(self.nodes)}', []
         for value in inputs:
             if not isinstance(value, str):
-                self.constants[f'{name}:{len(names)}'] = value
-                value = f'{name}:{len(names)}'
+                self.constants[f'{name}/{len(names)}'] = value
+                value = f'{name}/{len(names)}'
             names.append(value)
         self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))
         return name
@@ -31,12 +33,13 @@ class Network:
         integers = self.add('QuantizeLinear', name, *grid)
         return integers, self.add('DequantizeLinear', integers, *grid)
 
-    def conv(self, name, inputs, outputs, rng):
-        """A 3x3 convolution of integers with a rectifier."""
+    def conv(self, name, inputs, outputs, rng, rectified=True):
+        """A 3x3 convolution of integers, with a rectifier or without one."""
         weight = rng.integers(-127, 128, (outputs, inputs, 3, 3)).astype(np.int8)
         scale = np.full(outputs, 0.012 / np.sqrt(9 * inputs), np.float32)
         weight = self.add('DequantizeLinear', weight, scale, np.zeros(outputs, np.int8), axis=0)
-        return self.add('Relu', self.add('Conv', name, weight, kernel_shape=[3, 3], pads=[1] * 4))
+        result = self.add('Conv', name, weight, kernel_shape=[3, 3], pads=[1] * 4)
+        return self.add('Relu', result) if rectified else result
 
     def model(self, *outputs):
         """The network as a file that puts out tensors of integers."""
@@ -101,3 +104,26 @@ def test_integers_are_rounded_to_a_grid_that_is_nearly_theirs(ratio, changes):
         found.append((steps_off(result, np.concatenate(given, 1) / np.float32(scales[2])) > 0).mean())
         assert separate_grids(model) == [parts[1][1]] * (changes and len(found) == 1)
     assert found[1] == 0 and (found[0] > 0.01) == changes
+
+
+def test_a_sum_changes_no_other_zero_point(tmp_path):
+    """As of PIDNet's gates: a map that has the zero point of a summed one by chance was nothing but zeros."""
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=(1, 8, 16, 16)).astype(np.float32)
+    network = Network(images.shape)
+    _, image = network.rounded('images', 0.02, 128)
+    maps = [network.conv(image, 8, 8, rng, rectified=False) for _ in range(3)]
+    summed, other = network.rounded(maps[0], 0.02, 129), network.rounded(maps[1], 0.03, 129)
+    last, _ = network.rounded(network.add('Add', other[1], network.rounded(maps[2], 0.025, 120)[1]), 0.04, 126)
+    total = network.add('ReduceSum', summed[1], np.array([1]), keepdims=0)
+    model = network.model(last, network.rounded(network.add('Sigmoid', total), 1 / 255, 0)[0])
+    shared = [node.input[2] for node in model.graph.node if node.name in (summed[1], other[1])]
+    for node in model.graph.node:  # as the exporter writes equal constants
+        node.input[:] = [shared[0] if name == shared[1] else name for name in node.input]
+    found = engine_of('openvino').run_onnx(model.SerializeToString(), images, [last])[0]
+    assert separate_constants(model) == [summed[1]] and separate_constants(model) == []
+    engine_of('openvino').write_onnx(model.SerializeToString(), tmp_path)
+    written = compile_model(openvino.Core(), tmp_path / 'network.xml', {'INFERENCE_PRECISION_HINT': 'f32'})(images)[0]
+    assert len(np.unique(written)) > 100 and len(np.unique(found)) == 1
+    (expected,) = engine_of('onnxruntime').run_onnx(model.SerializeToString(), images, [last])
+    assert np.abs(written.astype(int) - expected).max() <= 1

@@ -1,4 +1,4 @@
-"""Operators that stay apart in an engine that would merge them into something else.
+"""What stays apart in an engine that would merge it into something else.
 
 A maximum with the lowest number of float32 changes nothing, and OpenVINO (2026.4) merges nothing across it.
 """
@@ -62,6 +62,30 @@ def separate_grids(model: Any) -> list[str]:
             if 0 < apart < _NEAR:
                 graph.separate(source.output[0], [reader])
                 changed.append(source.name)
+    return changed
+
+
+def separate_constants(model: Any) -> list[str]:
+    """Give each node that dequantizes a tensor a scale and a zero point of its own.
+
+    OpenVINO changes those in front of a sum over a dimension in place: of all tensors that read the same zero point, as
+    the exporter has equal ones do, it made other values; of PIDNet's zeros.
+
+    Args:
+        model (onnx.ModelProto): In QDQ form; changed in place.
+
+    Returns:
+        list[str]: The names of the nodes.
+    """
+    graph, changed = OnnxGraph(model.graph), []
+    for node in [node for node in model.graph.node if node.op_type == 'DequantizeLinear']:
+        before = list(node.input)
+        for place in range(1, len(before)):
+            value = graph.value(before[place])
+            if value is not None and value.size == 1:
+                graph.own(node, place)
+        if before != list(node.input):
+            changed.append(node.name)
     return changed
 
 
