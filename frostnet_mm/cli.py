@@ -27,7 +27,10 @@ USER_ERRORS = (
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # mmdet warns so on import, of a metric that is not used here: COCO metrics are computed with pycocotools.
-UNTRUE_WARNINGS = ('faster_coco_eval is not installed, metrics will not be computed',)
+UNTRUE_WARNINGS = (
+    'faster_coco_eval is not installed, metrics will not be computed',
+    '`isinstance\\(treespec, LeafSpec\\)` is deprecated',  # of torch itself
+)
 
 # Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
 PATH_KEYS = frozenset('data_root ann_file load_from work_dir checkpoint img img_path seg_map_path'.split())

@@ -78,6 +78,8 @@ def test_settings_of_a_config_and_of_the_command_line():
         (dict(sampler='tpe'), "search.sampler='tpe': expected one of nsga2, random"),
         (dict(shape=3), 'search.shape=3: expected (height, width) in pixels'),
         (dict(quantize=1), 'search.quantize=1: expected True or False'),
+        (dict(weights='layer'), "search.weights='layer': expected one of channel, tensor"),
+        (dict(batch_size=0), 'search.batch_size=0: expected a whole number from 1, or None'),
         ([1], 'search=[1] of the config: expected a dict of engine, target_ms'),
     ],
 )

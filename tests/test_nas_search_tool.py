@@ -1,11 +1,14 @@
 """The search as a user runs it, on a detector and a segmenter, without the validation data, up to deployments."""
 
 import json
+import math
+import operator
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import seg_files
@@ -256,6 +259,39 @@ def test_the_supernet_trains_by_the_ordinary_tool(detection, tmp_path):
     options = [f'work_dir={tmp_path}/run', 'val_dataloader=None', 'train_dataloader.batch_size=16']
     assert run_tool('train', folder / 'out/supernet.py', '--work-dir', tmp_path / 'run', '--cfg-options', *options) == 0
     assert (tmp_path / 'run/epoch_1.pth').is_file()
+
+
+def test_how_a_supernet_ranks_networks_that_are_trained_from_scratch(detection, monkeypatch, capsys):
+    """With trainings that find made up metrics; tau is counted pair by pair."""
+    folder, done, scratch = detection[0] / 'out', [], [0.3, 0.1, 0.2, 0.4]
+
+    def answer(command, **_):
+        tool, given = Path(command[1]).stem, dict(zip(command, command[1:], strict=False))
+        if tool == 'train':
+            cfg = Config.fromfile(command[2])
+            assert cfg.train_dataloader.dataset.ann_file == str(folder / 'split/train.json')
+            assert cfg.test_evaluator.ann_file == cfg.val_evaluator.ann_file == str(folder / 'split/held_out.json')
+            assert cfg.default_hooks.qat.weights == 'tensor' and cfg.model.backbone.type == 'frostnet_mm.FrostNet'
+            Path(given['--work-dir'], 'last_checkpoint').write_text('last.pth')
+        else:
+            done.append(command)
+            metrics = {'coco/bbox_mAP': scratch[len(done) - 1]}
+            Path(given['--out']).write_text(json.dumps(dict(metrics=metrics)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr('subprocess.run', answer)
+    args = (folder, '--count', 4, '--weights', 'tensor')
+    assert run_tool('studies/search_ranking', *args) == 0 == run_tool('studies/search_ranking', *args)
+    assert len(done) == 4  # once
+    found = json.loads((folder / 'ranking/tensor.json').read_text())
+    values = [row['supernet'][0] for row in found['networks']]
+    assert [row['trained'] for row in found['networks']] == [[value] for value in scratch]
+    signs = [(a > b) - (a < b) for i, a in enumerate(values) for b in values[:i]]
+    order = [1 if a > b else -1 for i, a in enumerate(scratch) for b in scratch[:i]]
+    ties = sum(not sign for sign in signs)
+    tau = sum(map(operator.mul, signs, order)) / math.sqrt(len(signs) * (len(signs) - ties))
+    assert found['taus'][0][0] == pytest.approx(tau) and f'{tau:.2f} (' in capsys.readouterr().out
+    assert (folder / 'ranking/tensor.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_a_config_that_is_quantized_is_refused(tmp_path):

@@ -142,7 +142,7 @@ def test_other_bits_are_the_table(bits, monkeypatch):
 def test_one_scale_a_tensor_is_the_scheme(monkeypatch):
     """The weights with their norms folded in: one scale for all channels, though simulated before the norm."""
     channel = weights(convert(settled(Stack)[1]).module)
-    network = prepared(Stack, Scheme(weight_granularity='tensor'), monkeypatch)
+    network = prepared(Stack, QATHook(weights='tensor').settings.scheme, monkeypatch)
     check_converted(network)
     tensor = weights(convert(network).module)
     assert len(channel) == len(tensor) == 6  # stem, depthwise, grouped, last, and two of the head

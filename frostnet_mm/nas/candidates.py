@@ -107,8 +107,9 @@ class Evaluator:
 
     def __init__(self, folder: Path, settings: SearchSettings, say: Callable[[str], None] = print) -> None:
         self.folder, self.say = folder, say
-        self.bits, self.preset = settings.weight_bits, engine_of(settings.engine).preset
-        self.kept = CandidateFolder(folder, 'float' if self.bits is None else f'{self.preset}{self.bits}')
+        self.bits, self.weights, self.preset = settings.weight_bits, settings.weights, engine_of(settings.engine).preset
+        own = f'{self.preset}{self.bits}' + f'-{self.weights}' * (self.weights != 'channel')
+        self.kept = CandidateFolder(folder, 'float' if self.bits is None else own)
         self.evaluated = 0  # here, by this object
 
     def __call__(self, arch: Arch) -> Candidate:
@@ -170,7 +171,8 @@ class Evaluator:
         model = extract_model(supernet, arch).eval()
         recalibrate(DenseNetwork(model), self.images)
         if self.bits is not None:
-            network = prepare_model(model, QuantizationSettings.of(self.preset, weight_bits=self.bits))
+            settings = QuantizationSettings.of(self.preset, weight_bits=self.bits, weights=self.weights)
+            network = prepare_model(model, settings)
             calibrate(network, self.images, METHOD)
             execute(model, network, 'simulated')
         return model

@@ -50,6 +50,7 @@ def _write_qat(float_config: Path, cfg: Config, settings: SearchSettings) -> Pat
     preset, bits = engine_of(settings.engine).preset, settings.weight_bits or 8
     own = {} if preset == 'onnx' else dict(numerics=preset)
     own |= {} if bits == 8 else dict(weight_bits=bits)
+    own |= {} if settings.weights == 'channel' else dict(weights=settings.weights)
     task = 'segmentation' if cfg.model.get('decode_head') else 'detection'
     base = Path(os.path.relpath(_configs() / QAT[task], out.parent)).as_posix()
     lines = [

@@ -18,7 +18,7 @@ from ..engine.config import load_config
 from ..engine.config_datasets import require_parts
 from ..files import write_text
 from ..models.frostnet_arch import ARCHS
-from .architectures import Arch, key
+from .architectures import Arch
 from .baselines import baselines
 from .candidates import Evaluator
 from .errors import SearchError
@@ -27,7 +27,6 @@ from .front import front_of, require_reachable, spread
 from .latency import LatencyModel
 from .measured import MeasuredModel, measure_models
 from .networks import plain_backbone, space_of
-from .progress import Progress
 from .report import Outcome, write_report
 from .settings import SearchSettings
 from .space import SearchSpace
@@ -36,7 +35,8 @@ from .supernet import train_supernet, write_supernet
 from .timing import Setting, choose_networks, digest_of, fit_latency, latency_store, read_latency, time_networks
 
 STAGES = ('latency', 'supernet', 'search', 'report')
-FIXED = ('val_fraction', 'seed', 'epochs', 'space', 'quantize')  # settings that the common weights depend on
+# Settings that the common weights depend on.
+FIXED = ('val_fraction', 'seed', 'epochs', 'space', 'quantize', 'batch_size')
 IDENTITY, RESOLVED = 'search.json', 'config.py'
 MOST_FOUND = 8  # networks of the front that are measured and written
 
@@ -107,7 +107,8 @@ class Search:
     def _claim(self, cfg: Config) -> None:
         """Note what the weights of the folder depend on, or refuse to mix them with others."""
         settings = self.settings.to_dict()
-        own = {name: settings[name] for name in FIXED} | dict(
+        fixed = (*FIXED, *(['weights'] if self.settings.quantize else []))
+        own = {name: settings[name] for name in fixed} | dict(
             model=digest_of(cfg.model.to_dict()),
             data=digest_of(_without_pipeline(cfg.train_dataloader.dataset.to_dict())),
         )
@@ -122,7 +123,7 @@ class Search:
         except (ValueError, AttributeError) as error:
             raise SearchError(f'{path} cannot be read ({error}): give another --out.') from error
         if changed:
-            values = {name: f' ({own[name]!r}, before {before.get(name)!r})' for name in FIXED}
+            values = {name: f' ({own[name]!r}, before {before.get(name)!r})' for name in fixed}
             said = ', '.join(f'{name}{values.get(name, "")}' for name in changed)
             raise SearchError(
                 f'{self.folder} holds a search with another {said}, and its weights and results belong to that: give '
@@ -158,15 +159,7 @@ class Search:
         if self.options.again:
             store.results.clear()
         archs = choose_networks(self.space, setting.features, own.networks, own.seed)
-        known = [arch for arch in archs if key(arch) in store.results]
-        progress = Progress('networks timed', len(archs), len(known), self.say)
-        networks = time_networks(
-            archs,
-            setting,
-            store,
-            allow_busy=self.options.allow_busy,
-            say=lambda _: progress.reached(sum(key(arch) in store.results for arch in archs)),
-        )
+        networks = time_networks(archs, setting, store, allow_busy=self.options.allow_busy, say=self.say)
         model = fit_latency(networks, store)
         check = model.check
         self.say(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..benchmark.cells import PRECISIONS
 from ..deploy.engines import engine_names
+from ..quantization.scheme import GRANULARITIES
 from .errors import SearchError
 from .latency import LEAST_NETWORKS
 
@@ -33,6 +34,10 @@ class SearchSettings:
         networks (int): Networks that are timed to fit the latency model. Default: 40.
         shape (tuple[int, int], optional): Height and width of the images that are timed. Default: those of the test
             pipeline.
+        weights (str): 'channel' for a scale an output channel of the weights in INT8, 'tensor' for one scale a weight.
+            Default: 'channel'.
+        batch_size (int, optional): Images of a network in the training of all at once, of which an update takes four.
+            Default: the config's.
 
     Raises:
         SearchError: A value is out of its domain.
@@ -51,6 +56,8 @@ class SearchSettings:
     quantize: bool = False
     networks: int = 40
     shape: tuple[int, int] | None = None
+    weights: str = 'channel'
+    batch_size: int | None = None
 
     @classmethod
     def of(cls, options: Any, given: Mapping[str, Any] | None = None) -> 'SearchSettings':
@@ -89,12 +96,16 @@ class SearchSettings:
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and value >= least, name, f'a whole number from {least}')
+        batch = self.batch_size
+        whole = isinstance(batch, int) and not isinstance(batch, bool)
+        require(batch is None or (whole and batch > 0), 'batch_size', 'a whole number from 1, or None')
         fraction = self.val_fraction
         require(_is_number(fraction) and 0 < fraction < 1, 'val_fraction', 'a part of the training images, 0 to 1')
         require(self.precision in SEARCHED, 'precision', f'one of {", ".join(SEARCHED)}')
         require(self.sampler in SAMPLERS, 'sampler', f'one of {", ".join(SAMPLERS)}')
         require(isinstance(self.space or {}, Mapping), 'space', 'a dict')
         require(isinstance(self.quantize, bool), 'quantize', 'True or False')
+        require(self.weights in GRANULARITIES, 'weights', f'one of {", ".join(GRANULARITIES)}')
 
     @property
     def weight_bits(self) -> int | None:

@@ -107,7 +107,8 @@ class NetworkStudy:
         own = self.settings
         target = 'no target' if own.target_ms is None else f'{own.target_ms:g} ms'
         times = f'times {self.times}, ' * bool(self.times)
-        return f'{own.sampler}, {own.engine} {own.precision}, {threads(own.threads)}, {times}{target}, seed {own.seed}'
+        precision = own.precision + ' a tensor' * (own.weights == 'tensor')
+        return f'{own.sampler}, {own.engine} {precision}, {threads(own.threads)}, {times}{target}, seed {own.seed}'
 
     @cached_property
     def study(self) -> 'Study':

@@ -50,6 +50,8 @@ def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
     _refuse_hook(cfg)
     split_training_data(cfg, settings.val_fraction, settings.seed, folder / FOLDER)
     cfg.model.backbone = ConfigDict(elastic_backbone(cfg.model.backbone, settings.space))
+    if settings.batch_size is not None:
+        cfg.train_dataloader.batch_size = settings.batch_size
     wrapper = cfg.optim_wrapper
     wrapper['accumulative_counts'] = NETWORKS * wrapper.get('accumulative_counts', 1)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -58,6 +60,7 @@ def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
     if settings.quantize:
         numerics = engine_of(settings.engine).preset
         hook.update(quantize=True, numerics=numerics, weight_bits=settings.weight_bits or 8)
+        hook.update({} if settings.weights == 'channel' else dict(weight_granularity=settings.weights))
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     if cfg.get('load_from'):
         print_log(

@@ -27,9 +27,11 @@ from .errors import SearchError
 from .features import FEATURES, features_of, mmacs
 from .latency import REST, LatencyModel
 from .networks import plain_backbone
+from .progress import Progress
 from .space import SearchSpace
 
 GROUP = 10  # networks that are loaded and measured in turns
+PASSES = 3  # over those that were measured while the machine was busy
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
 # Of the backbone: times do not compare without the rest of the model.
 SEARCHED = ('arch', 'widen_factor', 'init_cfg', 'space', 'type')
@@ -212,6 +214,8 @@ def time_networks(
 ) -> list[TimedNetwork]:
     """Deploy networks with random weights and measure them in turns, ten at a time; those with a result are kept.
 
+    Where the machine was busy meanwhile, they are measured again, up to twice.
+
     Args:
         archs (Iterable): The architectures.
         setting (Setting): What is measured.
@@ -227,25 +231,30 @@ def time_networks(
 
     Raises:
         BusyError: The machine is busy, before anything was measured.
-        SearchError: It was so meanwhile; what was measured before is kept.
+        SearchError: It was so meanwhile, each time; what was measured before is kept.
         DeploymentError: The engine is not installed, or cannot run a network.
     """
     limits = limits or Limits()
     wanted = {key(arch): canonical(arch) for arch in archs}
     engine_of(setting.engine).require()
     known = store.results
-    missing = [name for name in wanted if name not in known or not (allow_busy or known[name].status == DONE)]
-    if missing and not allow_busy:
-        require_quiet(limits)
-    for start in range(0, len(missing), GROUP):
-        names = missing[start : start + GROUP]
-        with tempfile.TemporaryDirectory() as folder:
-            folders = [_deploy(setting, wanted[name], Path(folder) / name) for name in names]
-            timings = measure_deployments(folders, setting.threads, rounds, seconds)
-        for name, timing in zip(names, timings, strict=True):
-            arch = json.loads(json.dumps(wanted[name].to_config()))
-            store.add(TimedNetwork(arch, setting.features(wanted[name]), **values_of(timing, limits)))
-        say(f'{start + len(names)} of {len(missing)} networks measured on {setting.engine}')
+    progress = Progress('networks timed', len(wanted), sum(name in known for name in wanted), say)
+    for attempt in range(PASSES):
+        missing = [name for name in wanted if name not in known or not (allow_busy or known[name].status == DONE)]
+        if missing and not attempt and not allow_busy:
+            require_quiet(limits)
+        for start in range(0, len(missing), GROUP):
+            names = missing[start : start + GROUP]
+            with tempfile.TemporaryDirectory() as folder:
+                folders = []
+                for name in names:
+                    folders.append(_deploy(setting, wanted[name], Path(folder) / name))
+                    say(f'  {start + len(folders)} of {len(missing)} deployed')
+                timings = measure_deployments(folders, setting.threads, rounds, seconds)
+            for name, timing in zip(names, timings, strict=True):
+                arch = json.loads(json.dumps(wanted[name].to_config()))
+                store.add(TimedNetwork(arch, setting.features(wanted[name]), **values_of(timing, limits)))
+            progress.reached(sum(name in known for name in wanted))
     found = [known[name] for name in wanted]
     busy = [entry for entry in found if entry.status == BUSY]
     if busy and not allow_busy:

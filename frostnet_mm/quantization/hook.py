@@ -59,10 +59,12 @@ class QATHook(Hook):
             its graph depends on the size.
         weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI, where products of 8 bit weights saturate in
             OpenVINO and torch's compiler (docs/deployment.md). Default: 8.
+        weights (str): 'channel' for a scale an output channel of a weight, 'tensor' for one scale a weight with its
+            batch norm folded, which many phones and accelerators need. Default: 'channel'.
         execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).
             Default: 'simulated'.
-        scheme (Mapping, optional): In place of ``numerics``, ``quantize_outputs``, ``float_modules`` and
-            ``weight_bits``: all of a scheme as :meth:`Scheme.to_dict` writes it.
+        scheme (Mapping, optional): In place of ``numerics``, ``quantize_outputs``, ``float_modules``,
+            ``weight_bits`` and ``weights``: all of a scheme as :meth:`Scheme.to_dict` writes it.
 
     Raises:
         QuantizationError: An option is out of its domain, or the config combines QAT with what it cannot be combined
@@ -85,6 +87,7 @@ class QATHook(Hook):
         weight_bits: int = 8,
         execution: str = 'simulated',
         scheme: Mapping | None = None,
+        weights: str = 'channel',
     ) -> None:
         self.settings = QuantizationSettings.of(
             numerics,
@@ -94,6 +97,7 @@ class QATHook(Hook):
             averaging_constant,
             example_shape,
             weight_bits,
+            weights,
         )
         if scheme is not None:
             self.settings = replace(self.settings, scheme=Scheme.from_dict(scheme))

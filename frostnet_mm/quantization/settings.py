@@ -52,6 +52,7 @@ class QuantizationSettings:
         averaging_constant: float = 0.01,
         example_shape: Sequence[int] | None = None,
         weight_bits: int = 8,
+        weights: str = 'channel',
     ) -> 'QuantizationSettings':
         """From the options of :class:`QATHook` and of the tools.
 
@@ -63,9 +64,11 @@ class QuantizationSettings:
             averaging_constant (float): Weight of a new batch in the moving average of the ranges. Default: 0.01.
             example_shape (Sequence[int], optional): Shape of the images that the network is captured with.
             weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI. Default: 8.
+            weights (str): 'channel' for a scale an output channel of a weight, 'tensor' for one scale a weight.
+                Default: 'channel'.
         """
-        scheme = replace(Scheme.preset(numerics), quantize_outputs=quantize_outputs, weight_bits=weight_bits)
-        scheme = scheme.with_float(float_modules)
+        scheme = replace(Scheme.preset(numerics), quantize_outputs=quantize_outputs)
+        scheme = scheme.with_weights(weight_bits, weights).with_float(float_modules)
         shape = EXAMPLE_SHAPE if example_shape is None else tuple(example_shape)
         return cls(scheme, learned_scales, averaging_constant, shape)
 

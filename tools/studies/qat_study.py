@@ -10,15 +10,13 @@ training (ptq). What is finished is not run again, so the command can be stopped
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
 import _tools  # noqa: F401
+from _runs import evaluate, run, train
 from mmengine.config import DictAction
 
 from frostnet_mm.cli import run_tool
@@ -27,13 +25,8 @@ from frostnet_mm.files import write_text
 from frostnet_mm.quantization.settings import EXECUTIONS
 from frostnet_mm.registry import type_name
 
-TOOLS = Path(__file__).resolve().parent.parent
 WARMUPS = {'float': None, 'qat': '0 epochs', 'statassist': None, 'gradboost': None, 'gradboost-ref': None}
 MODES = {'gradboost': 'paper', 'gradboost-ref': 'reference'}
-
-
-class StudyError(ConfigError):
-    """One of the runs failed; the message names its log."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--warmup', default='2 epochs', help="StatAssist's float warm-up; default 2 epochs")
     parser.add_argument('--qat-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='options of QATHook')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
+    parser.add_argument('--engine', help='names between commas: quantized variants are evaluated there as well')
     parser.add_argument('--calibration-images', type=int, default=128, help='for ptq; default 128')
     return parser.parse_args()
 
@@ -68,20 +62,6 @@ def write_config(args: argparse.Namespace, variant: str, seed: int, folder: Path
     return path
 
 
-def run(command: list[str], log: Path) -> None:
-    """Run a tool with its output in a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open('a') as stream:
-        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment()).returncode
-    if code:
-        raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
-
-
-def environment() -> dict[str, str]:
-    """One thread a run: two runs that share cores would wait for each other's threads."""
-    return dict(os.environ, OMP_NUM_THREADS='1')
-
-
 def root_option(args: argparse.Namespace) -> dict | None:
     """The data root for load_config."""
     return {'data_root': args.data_root} if args.data_root else None
@@ -92,46 +72,25 @@ def data_options(args: argparse.Namespace) -> list[str]:
     return ['--cfg-options', f'data_root={args.data_root}'] if args.data_root else []
 
 
-def train(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Path:
-    """Train one variant, or go on with it; return the last checkpoint."""
-    done = folder / 'trained'
-    if not done.is_file():
-        config = folder / 'config.py'
-        if not config.is_file():
-            write_config(args, variant, seed, folder)
-        command = [sys.executable, str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
-        if (folder / 'last_checkpoint').is_file():
-            command.append('--resume')
-        run(command + data_options(args), folder / 'train.out')
-        write_text(done, (folder / 'last_checkpoint').read_text())
-    return Path(done.read_text())
-
-
-def evaluate(args: argparse.Namespace, config: Path, checkpoint: Path, folder: Path, quantized: bool) -> dict:
-    """Evaluate a checkpoint, a quantized one in every arithmetic; return the metrics by arithmetic."""
-    out = folder / 'metrics.json'
-    if not out.is_file():
-        command = [sys.executable, str(TOOLS / 'test.py'), str(config), str(checkpoint), '--out', str(out)]
-        command += ['--work-dir', str(folder / 'test')] + ['--compare'] * quantized
-        run(command + data_options(args), folder / 'test.out')
-    metrics = json.loads(out.read_text())['metrics']
-    return metrics if quantized else {'float': metrics}
-
-
 def one_run(args: argparse.Namespace, variant: str, seed: int, root: Path) -> dict[str, dict]:
-    """Train (for ptq: calibrate) and evaluate."""
-    folder = root / f'{variant}_seed{seed}'
+    """Train (for ptq: calibrate) and evaluate, a quantized one in every arithmetic; the metrics by arithmetic."""
+    folder, options = root / f'{variant}_seed{seed}', data_options(args)
+    source = root / f'float_seed{seed}' if variant == 'ptq' else folder
+    config = source / 'config.py'
+    if not config.is_file():
+        write_config(args, 'float' if variant == 'ptq' else variant, seed, source)
+    checkpoint = train(config, source, options)
     if variant == 'ptq':
-        float_folder = root / f'float_seed{seed}'
-        config, source = float_folder / 'config.py', train(args, 'float', seed, float_folder)
-        checkpoint = folder / 'calibrated.pth'
-        if not checkpoint.is_file():
-            command = [sys.executable, str(TOOLS / 'calibrate.py'), str(config), str(source), '--out', str(checkpoint)]
+        calibrated = folder / 'calibrated.pth'
+        if not calibrated.is_file():
+            command = ['calibrate.py', str(config), str(checkpoint), '--out', str(calibrated)]
             command += ['--num-images', str(args.calibration_images)]
-            run(command + data_options(args), folder / 'calibrate.out')
-    else:
-        checkpoint, config = train(args, variant, seed, folder), folder / 'config.py'
-    return evaluate(args, config, checkpoint, folder, quantized=variant != 'float')
+            run(command + options, folder / 'calibrate.out')
+        checkpoint = calibrated
+    quantized = variant != 'float'
+    how = ['--compare', *(['--engine', args.engine] if args.engine else [])] if quantized else []
+    metrics = evaluate(config, checkpoint, folder, how + options)
+    return metrics if quantized else {'float': metrics}
 
 
 def table(results: dict[tuple[str, int], dict], variants: list[str], seeds: list[int]) -> Iterator[str]:
@@ -145,7 +104,8 @@ def table(results: dict[tuple[str, int], dict], variants: list[str], seeds: list
     )
     yield '|---|---|' + '---|' * len(metrics)
     for variant in variants:
-        for execution in EXECUTIONS:
+        found = [name for seed in seeds for name in results.get((variant, seed), ())]
+        for execution in dict.fromkeys([*EXECUTIONS, *found]):
             rows = [results[variant, seed].get(execution) for seed in seeds if (variant, seed) in results]
             rows = [row for row in rows if row]
             if not rows:

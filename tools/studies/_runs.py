@@ -1,0 +1,80 @@
+"""Runs of the tools for a study: each in a folder with its logs, gone on with where it was, not done twice."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from frostnet_mm.engine.config import ConfigError
+from frostnet_mm.files import write_text
+
+TOOLS = Path(__file__).resolve().parent.parent
+
+
+class StudyError(ConfigError):
+    """One of the runs failed; the message names its log."""
+
+
+def environment() -> dict[str, str]:
+    """One thread a run: two runs that share cores would wait for each other's threads."""
+    return dict(os.environ, OMP_NUM_THREADS='1')
+
+
+def run(command: list[str], log: Path) -> None:
+    """Run a tool with its output in a file.
+
+    Args:
+        command (list[str]): Name of the tool, such as 'train.py', and its arguments.
+        log (Path): What it prints is appended there.
+
+    Raises:
+        StudyError: It failed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(TOOLS / command[0]), *command[1:]]
+    with log.open('a') as stream:
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment()).returncode
+    if code:
+        raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
+
+
+def train(config: Path, folder: Path, options: Sequence[str] = ()) -> Path:
+    """Train a config in a folder, or go on with it.
+
+    Args:
+        config (Path): The config.
+        folder (Path): The work dir.
+        options (Sequence[str]): Further arguments of train.py.
+
+    Returns:
+        Path: The last checkpoint.
+    """
+    done = folder / 'trained'
+    if not done.is_file():
+        command = ['train.py', str(config), '--work-dir', str(folder)]
+        if (folder / 'last_checkpoint').is_file():
+            command.append('--resume')
+        run([*command, *options], folder / 'train.out')
+        write_text(done, (folder / 'last_checkpoint').read_text())
+    return Path(done.read_text())
+
+
+def evaluate(config: Path, checkpoint: Path, folder: Path, options: Sequence[str] = ()) -> dict:
+    """What test.py finds of a checkpoint.
+
+    Args:
+        config (Path): The config.
+        checkpoint (Path): The weights.
+        folder (Path): Where ``metrics.json`` is kept.
+        options (Sequence[str]): Further arguments of test.py.
+
+    Returns:
+        dict: Its metrics, with ``--compare`` by arithmetic.
+    """
+    out = folder / 'metrics.json'
+    if not out.is_file():
+        command = ['test.py', str(config), str(checkpoint), '--out', str(out), '--work-dir', str(folder / 'test')]
+        run([*command, *options], folder / 'test.out')
+    return json.loads(out.read_text())['metrics']
