@@ -13,11 +13,12 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
-from .capture import set_mode
-from .constants import changes_operand, fold_constants, is_random
+from .captured import set_mode
+from .constants import changes_operand, fold_constants, hashable, is_random
 from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
+from .graph_forms import erase_unread
 from .network import QuantizedNetwork
 from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
 
@@ -92,9 +93,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     Returns:
         GraphModule: With the quantizers still in it.
     """
-    graph = network.program.copy_graph()
-    (output,) = (node for node in graph.nodes if node.op == 'output')
-    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
+    graph = network.program.copy_graph(evaluation=True)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
@@ -124,7 +123,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
                 _average(module, node, inputs)
         elif node.target is aten.avg_pool2d.default and not any(_pool_arguments(node)[2]):
             _exclude_padding(node)
-    _erase_unread(module.graph)
+    erase_unread(module.graph)
     module.graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
@@ -163,7 +162,7 @@ def _merge_twins(module: GraphModule) -> None:
         if changes_operand(node) or is_random(node) or _is_changed(node):
             continue
         target = _grid(module, node) if node.op == 'call_module' else node.target
-        operands = [_hashable(value, vectors) for value in (node.args, node.kwargs)]
+        operands = [hashable(value, vectors) for value in (node.args, node.kwargs)]
         twin = known.setdefault((node.op, target, *operands), node)
         if twin is not node:
             node.replace_all_uses_with(twin)
@@ -190,15 +189,6 @@ def _grid(module: GraphModule, node: Node) -> Any:
     low = max(quantizer.low, (ends.min - zero_point) * scale)  # a rectifier's bounds may lie outside of the integers
     high = min(quantizer.high, (ends.max - zero_point) * scale)
     return scale, zero_point, quantizer.dtype, low, high
-
-
-def _hashable(value: Any, vectors: dict[Node, tuple]) -> Any:
-    if isinstance(value, dict):
-        return tuple((key, _hashable(item, vectors)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(_hashable(item, vectors) for item in value)
-    # 1, 1.0 and True are equal, and other arguments
-    return vectors.get(value, value) if isinstance(value, Node) else (type(value), value)
 
 
 def _is_whole(node: Node) -> bool:
@@ -363,13 +353,6 @@ def _without_statistics(graph: Graph, norm: Node) -> None:
     result.meta = dict(norm.meta)
     norm.replace_all_uses_with(result)
     graph.erase_node(norm)
-
-
-def _erase_unread(graph: Graph) -> None:
-    """Remove what folding has left without readers: all operators of an inference graph are pure."""
-    for node in reversed(list(graph.nodes)):
-        if node.op not in ('placeholder', 'output') and not node.users:
-            graph.erase_node(node)
 
 
 def _quantizer_of(module: GraphModule, node: Node, kind: type) -> Any:
