@@ -133,6 +133,28 @@ class Pyramid(Habit):
         return (shares @ places.transpose(1, 2)).transpose(1, 2).reshape(x.shape)
 
 
+class CountsTheBatch(Habit):
+    """As TOOD repeats its anchors for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.randn(1, 16, 1, 1))
+
+    def middle(self, x):
+        return self.block(x + torch.cat([self.row for _ in range(x.shape[0])]))
+
+
+class CountsTwice(CountsTheBatch):
+    """Blocks of several tensors, their number as a factor and in a shape, and dimensions of any length."""
+
+    def middle(self, x):
+        count = x.shape[0]
+        rows = torch.stack([self.row[0], self.row[0].neg()] * count)
+        columns = torch.cat([self.row.view(16, 1) * 0.1] * (3 * count), 1)
+        x = torch.cat([x, x]).view(count * 2, -1, *x.shape[2:]) + rows
+        return self.block(x[:count] + x[count:] * 0.5 + columns.mean(1).view(1, 16, 1, 1) * (count - count + 2))
+
+
 KINDS = {
     'large pool that counts zeros around': pool(9, 4, 4),
     'pool with a divisor': pool(3, 2, 1, divisor_override=5),
@@ -145,6 +167,8 @@ KINDS = {
     'split attention': SplitAttention,
     'encoded': Encoded,
     'pyramid': Pyramid,
+    'counts the batch': CountsTheBatch,
+    'counts twice': CountsTwice,
 }
 
 
@@ -216,15 +240,14 @@ def test_positions_are_not_rounded():
     assert 'backbone.offset.weight' in [module.name for module in network.weights()]
 
 
-class CountsTheBatch(Habit):
-    """As TOOD repeats its anchors for each image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.row = nn.Parameter(torch.randn(1, 16, 1, 1))
-
+class EachImageItsOwn(Habit):
     def middle(self, x):
-        return self.block(x + torch.cat([self.row for _ in range(x.shape[0])]))
+        return self.block(torch.stack([image * (index + 1) for index, image in enumerate(x)]))
+
+
+class SquaresTheBatch(Habit):
+    def middle(self, x):
+        return self.block(x * (len(range(x.shape[0])) ** 2))
 
 
 class Random(Habit):
@@ -251,9 +274,10 @@ class OneSize(Habit):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
-        (CountsTheBatch, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
+        (EachImageItsOwn, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
+        (SquaresTheBatch, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
         (Random, r'^aten\.rand\.default of backbone.* draws random numbers in evaluation too, so what is deployed'),
-        (Noise, r'^aten\.randn_like\.default of backbone.* draws random numbers in training alone, so one graph'),
+        (Noise, r'^aten\.randn_like\.default of backbone.* draws random numbers in training alone, and 3 of'),
     ],
 )
 def test_what_cannot_be_deployed_is_refused_with_the_true_reason(kind, message):

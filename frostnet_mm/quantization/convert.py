@@ -12,10 +12,11 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
-from .capture import set_mode
+from .captured import set_mode
 from .constants import fold_constants
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
+from .graph_forms import erase_unread
 from .network import QuantizedNetwork
 from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
 from .simplify import attribute_of, erase_identities, merge_twins, quantizer_of
@@ -83,9 +84,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     Returns:
         GraphModule: With the quantizers still in it.
     """
-    graph = network.program.copy_graph()
-    (output,) = (node for node in graph.nodes if node.op == 'output')
-    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
+    graph = network.program.copy_graph(evaluation=True)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
@@ -115,7 +114,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
                 _average(module, node, inputs)
         elif node.target is aten.avg_pool2d.default and not any(_pool_arguments(node)[2]):
             _exclude_padding(node)
-    _erase_unread(module.graph)
+    erase_unread(module.graph)
     module.graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
@@ -272,13 +271,6 @@ def _without_statistics(graph: Graph, norm: Node) -> None:
     result.meta = dict(norm.meta)
     norm.replace_all_uses_with(result)
     graph.erase_node(norm)
-
-
-def _erase_unread(graph: Graph) -> None:
-    """Remove what folding has left without readers: all operators of an inference graph are pure."""
-    for node in reversed(list(graph.nodes)):
-        if node.op not in ('placeholder', 'output') and not node.users:
-            graph.erase_node(node)
 
 
 def _plain(node: Node) -> str:

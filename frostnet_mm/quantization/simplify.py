@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from .constants import changes_operand, is_random
+from .constants import changes_operand, hashable, is_random
 from .drop_path import drop_path
 from .fake_quantize import ActivationFakeQuantize
 
@@ -57,7 +57,7 @@ def merge_twins(module: GraphModule) -> None:
         if changes_operand(node) or is_random(node) or _is_changed(node):
             continue
         target = _grid(module, node) if node.op == 'call_module' else node.target
-        operands = [_hashable(value, vectors) for value in (node.args, node.kwargs)]
+        operands = [hashable(value, vectors) for value in (node.args, node.kwargs)]
         twin = known.setdefault((node.op, target, *operands), node)
         if twin is not node:
             node.replace_all_uses_with(twin)
@@ -84,15 +84,6 @@ def _grid(module: GraphModule, node: Node) -> Any:
     low = max(quantizer.low, (ends.min - zero_point) * scale)  # a rectifier's bounds may lie outside of the integers
     high = min(quantizer.high, (ends.max - zero_point) * scale)
     return scale, zero_point, quantizer.dtype, low, high
-
-
-def _hashable(value: Any, vectors: dict[Node, tuple]) -> Any:
-    if isinstance(value, dict):
-        return tuple((key, _hashable(item, vectors)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(_hashable(item, vectors) for item in value)
-    # 1, 1.0 and True are equal, and other arguments
-    return vectors.get(value, value) if isinstance(value, Node) else (type(value), value)
 
 
 def _is_whole(node: Node) -> bool:
