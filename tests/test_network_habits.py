@@ -248,7 +248,10 @@ class NoisyInTraining(Habit):
             r"backbone\.up \(CARAFEPack\) is one of mmcv's compiled operators \(carafe\).*no engine computes in INT8",
         ),
         (Spectral, r'backbone\.conv\.parametrizations.* as spectral_norm does'),
-        (NoisyInTraining, 'computes its output decode_head in another way in evaluation than in training'),
+        (
+            NoisyInTraining,
+            'another way in evaluation than in training, and 3 of the 5 convolutions and matrix products',
+        ),
     ],
 )
 def test_what_no_graph_can_stand_for_is_refused_with_the_reason(kind, message):
@@ -303,11 +306,6 @@ def test_ranges_of_what_training_alone_puts_out_are_calibrated_too(monkeypatch):
     model.eval()
     assert calibrate(network, [images()], 'minmax') == 2
     assert len(network.flat(images())) == 1
-
-
-def test_a_head_whose_evaluation_is_no_part_of_its_training_is_refused_with_the_reason(monkeypatch):
-    with pytest.raises(UnsupportedModelError, match=r'decode_head \(FCNHead\) puts out 2 tensors in training and 1 in'):
-        with_head(monkeypatch, lambda out: (out, out * 2), lambda out: out * 3)
 
 
 @pytest.mark.parametrize(('operator', 'refused'), [('div.out', True), ('to.dtype_layout', False)])

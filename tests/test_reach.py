@@ -1,5 +1,6 @@
 """What whole families of mm are made of, each in a small network: through training, conversion and both engines."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -12,10 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from frostnet_mm.deploy.engines import engine_of
-from frostnet_mm.deploy.engines.onnxruntime import REWRITES
 from frostnet_mm.deploy.flat_network import converted_network, traceable
+from frostnet_mm.deploy.loaded_model import gather_statistics
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.verification import verify
+from frostnet_mm.deploy.verification.layers import _Rounded, _without_twins
 from frostnet_mm.models.dense import UnsupportedModelError, detached
 from frostnet_mm.quantization import QuantizationSettings, convert, deformable, prepare_model
 from frostnet_mm.quantization.psa_mask import psa_mask
@@ -119,6 +121,56 @@ class SpatialAttention(Habit):
         return self.block(x + functional.interpolate(found.reshape(small.shape), size=x.shape[2:]))
 
 
+class Encoded(Habit):
+    """As EncNet's code words: what a map holds of each, summed over its places and normalized by code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes, self.code_norm = nn.Parameter(torch.randn(6, 16)), nn.BatchNorm1d(6)
+        self.gate = nn.Linear(16, 16)
+
+    def middle(self, x):
+        x = self.block(x)
+        distances = x.flatten(2).transpose(1, 2).unsqueeze(2) - self.codes  # (N, H * W, 6, 16)
+        shares = functional.softmax(-distances.square().sum(3), 2)
+        found = functional.relu(self.code_norm((shares.unsqueeze(3) * distances).sum(1)))
+        return functional.relu(x + x * self.gate(found.mean(1)).sigmoid()[:, :, None, None])
+
+
+class Pyramid(Habit):
+    """As ANN's attention to pooled maps: OpenVINO crashes on a concat that is rounded again behind such a reshape."""
+
+    def middle(self, x):
+        x = self.conv(x)
+        pools = functional.adaptive_avg_pool2d(x, 1), functional.avg_pool2d(x, 4), functional.avg_pool2d(x, 8)
+        places = torch.cat([pool.view(*pool.shape[:2], -1) for pool in pools], 2)
+        places = places.reshape(*places.shape[:2], -1).contiguous()
+        shares = functional.softmax(x.flatten(2).transpose(1, 2) @ places, 2)
+        return (shares @ places.transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
+class CountsTheBatch(Habit):
+    """As TOOD repeats its anchors for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.randn(1, 16, 1, 1))
+
+    def middle(self, x):
+        return self.block(x + torch.cat([self.row for _ in range(x.shape[0])]))
+
+
+class CountsTwice(CountsTheBatch):
+    """Blocks of several tensors, their number as a factor and in a shape, and dimensions of any length."""
+
+    def middle(self, x):
+        count = x.shape[0]
+        rows = torch.stack([self.row[0], self.row[0].neg()] * count)
+        columns = torch.cat([self.row.view(16, 1) * 0.1] * (3 * count), 1)
+        x = torch.cat([x, x]).view(count * 2, -1, *x.shape[2:]) + rows
+        return self.block(x[:count] + x[count:] * 0.5 + columns.mean(1).view(1, 16, 1, 1) * (count - count + 2))
+
+
 KINDS = {
     'large pool that counts zeros around': pool(9, 4, 4),
     'pool with a divisor': pool(3, 2, 1, divisor_override=5),
@@ -130,6 +182,10 @@ KINDS = {
     'windows': Windows,
     'split attention': SplitAttention,
     'spatial attention': SpatialAttention,
+    'encoded': Encoded,
+    'pyramid': Pyramid,
+    'counts the batch': CountsTheBatch,
+    'counts twice': CountsTwice,
 }
 
 
@@ -145,9 +201,7 @@ def test_it_is_the_network_and_engines_compute_it(kind):
     network.simulate(True)
     flat = converted_network(model, convert(network))
     for name in ('onnxruntime', 'openvino'):
-        content = onnx.load_from_string(onnx_of(flat, images(7)[:1], False, None))
-        for rewrite in REWRITES if name == 'onnxruntime' else ():
-            rewrite(content)
+        content = onnx.load_from_string(engine_of(name).rewritten(onnx_of(flat, images(7)[:1], False, None)))
         layers = verify.check_layers(engine_of(name), content, traceable(flat), images(9)[:1].numpy())
         assert layers and not verify.failed_layers(layers, engine_of(name).layer_share), name
 
@@ -167,6 +221,17 @@ def test_equal_norms_of_a_map_are_computed_once(shift):
     content = onnx.load_from_string(onnx_of(flat, images(7)[:1], False, None))
     layers = verify.check_layers(engine_of('onnxruntime'), content, traceable(flat), images(9)[:1].numpy())
     assert layers and not verify.failed_layers(layers)
+
+
+def test_equal_maps_of_other_grids_are_no_twins():
+    """The file computes the second map of 0.2 once; maps of zeros are equal everywhere, as PIDNet's pools may be."""
+    zeros, map_, other = np.zeros((1, 1), np.uint8), np.arange(4, dtype=np.uint8), np.arange(6, dtype=np.uint8)
+    pairs = [(zeros, 0.1), (map_, 0.2), (zeros, 0.3), (map_, 0.2), (other, 0.2), (map_, 0.4)]
+    found = [_Rounded(integers, (scale, 0)) for integers, scale in pairs]
+    kept = _without_twins(found, [(0.1, 0), (0.2, 0), (0.3, 0), (0.2, 0), (0.4, 0)])
+    assert len(kept) == 5 and all(map(np.array_equal, kept, (zeros, map_, zeros, other, map_)))
+    # one less of 0.3 than the network has, which is no twin: it is another network
+    assert len(_without_twins(found, [(0.1, 0), (0.2, 0), (0.2, 0), (0.4, 0)])) == 5
 
 
 @pytest.mark.parametrize(
@@ -200,15 +265,14 @@ def test_positions_are_not_rounded():
     assert 'backbone.offset.weight' in [module.name for module in network.weights()]
 
 
-class CountsTheBatch(Habit):
-    """As TOOD repeats its anchors for each image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.row = nn.Parameter(torch.randn(1, 16, 1, 1))
-
+class EachImageItsOwn(Habit):
     def middle(self, x):
-        return self.block(x + torch.cat([self.row for _ in range(x.shape[0])]))
+        return self.block(torch.stack([image * (index + 1) for index, image in enumerate(x)]))
+
+
+class SquaresTheBatch(Habit):
+    def middle(self, x):
+        return self.block(x * (len(range(x.shape[0])) ** 2))
 
 
 class Random(Habit):
@@ -235,9 +299,10 @@ class OneSize(Habit):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
-        (CountsTheBatch, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
+        (EachImageItsOwn, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
+        (SquaresTheBatch, r'^decode_head \(FCNHead\) counts the images of a batch in Python, so that its graph holds'),
         (Random, r'^aten\.rand\.default of backbone.* draws random numbers in evaluation too, so what is deployed'),
-        (Noise, r'^aten\.randn_like\.default of backbone.* draws random numbers in training alone, so one graph'),
+        (Noise, r'^aten\.randn_like\.default of backbone.* draws random numbers in training alone, and 3 of'),
     ],
 )
 def test_what_cannot_be_deployed_is_refused_with_the_true_reason(kind, message):
@@ -261,3 +326,20 @@ def test_int_is_itself_but_for_traced_sizes():
         assert kind('7') == 7 and kind(2.9) == 2 and kind('11', 2) == 3 and kind() == 0
         assert isinstance(3, kind) and not isinstance(3.0, kind)
     assert not hasattr(module, 'int')
+
+
+def test_frozen_norms_fit_random_weights_too():
+    """As those of DetectoRS, whose values grew a hundredfold a stage."""
+
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    torch.manual_seed(0)
+    model, batch = Frozen(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 50 * torch.randn(2, 3, 8, 8) + 7
+    gather_statistics(model, model, [batch])
+    values = model[0](batch).transpose(0, 1).flatten(1)
+    assert torch.allclose(model[1].running_mean, values.mean(1)) and model[1].momentum == 0.1
+    assert torch.allclose(model[1].running_var, values.var(1)) and not model[1].training

@@ -5,18 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from tiny_segmenter import segmenter
 from torch import nn
 from torch.utils import _pytree as pytree
 from upstream_models import (
-    CLASSES,
     CONFIGS,
     OTHER_SIZE,
     SIZE,
     build,
-    build_config,
     losses_of,
     random_batch,
     settle_norms,
@@ -237,24 +234,6 @@ class Mismatch(Plain):
 def test_a_layer_that_does_not_fit_is_named():
     with pytest.raises(UnsupportedModelError, match=r'backbone\.other \(Conv2d\) cannot be captured.*channels'):
         prepare_model(segmenter(Mismatch))
-
-
-def test_a_head_that_computes_something_else_in_evaluation_is_refused():
-    preprocessor = dict(type='DetDataPreprocessor')
-    neck = dict(type='FPN', in_channels=[8], out_channels=8, num_outs=5)
-    head = dict(type='FCOSHead', num_classes=CLASSES, in_channels=8, stacked_convs=1, feat_channels=8, norm_cfg=None)
-    model = dict(
-        type='FCOS',
-        data_preprocessor=preprocessor,
-        backbone=dict(type=Plain),
-        neck=neck,
-        bbox_head=head,
-        test_cfg=dict(),
-    )
-    prepare_model(build_config(ConfigDict(copy.deepcopy(model)), 'mmdet'))
-    model['bbox_head']['norm_on_bbox'] = True
-    with pytest.raises(UnsupportedModelError, match='FCOSHead.* computes its output bbox_head.1.0 in another way'):
-        prepare_model(build_config(ConfigDict(model), 'mmdet'))
 
 
 def test_detr_is_refused(monkeypatch):

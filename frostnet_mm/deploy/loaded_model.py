@@ -209,13 +209,18 @@ def _random_model(
 
 @torch.no_grad()
 def gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Tensor]) -> None:
-    """Give batch norms the statistics of some batches, whatever their momentum, so that no layer fades."""
+    """Give batch norms the statistics of some batches, whatever their momentum, so that no layer fades or swells.
+
+    Those too that a model keeps frozen in training, whose statistics are of weights that are not there.
+    """
     norms = [module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the average of all batches
     model.train()
+    for norm in norms:
+        norm.train()
     for images in batches:
         dense(images)
     model.eval()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Interpreter, Node
 from torch.fx.node import map_arg
 
-from .capture import set_mode
+from .captured import set_mode
 from .errors import QuantizationError, RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .network import QuantizedNetwork
@@ -250,7 +250,7 @@ def analyze(network: QuantizedNetwork, batches: Iterable[Tensor]) -> Analysis:
         interpreter.env = {}
     if not count:
         raise QuantizationError('There was no image to analyze the network with.')
-    reports = weights | {name: layer.report() for name, layer in statistics.items()}
+    reports = weights | {name: layer.report() for name, layer in statistics.items() if layer.occurs is not None}
     names = (module.name for module in _in_network_order(interpreter))
     return Analysis(
         count,
@@ -268,7 +268,7 @@ def _energy(x: Tensor) -> float:
 
 
 def _evaluation_graph(network: QuantizedNetwork) -> Graph:
-    graph = network.program.copy_graph()
+    graph = network.program.copy_graph(evaluation=True)
     set_mode(graph, training=False, update_norms=False)
     return graph
 

@@ -2,38 +2,38 @@
 
 import logging
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule
+from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from ..models.dense import DenseNetwork, OutputLayout, UnsupportedModelError
 from ..models.input_channels import input_channels
+from .any_batch import OtherGraphError, unbind_batch
+from .captured import CapturedNetwork, evaluation_copy
 from .checkpointing import without_checkpointing
 from .constants import is_random
 from .deformable import sampled_deformable
-from .drop_path import drop_path, traced_drop_path
+from .drop_path import DROPPING, traced_drop_path
+from .evaluation_tail import SeparateModesError, free_sizes, merge
 from .explain import explain_bound, explain_failure, first_constant, line_of
-from .graph_forms import counts_batches, normalize
+from .graph_forms import normalize
 from .psa_mask import gathered_psa_masks
-from .quantizer import BATCH_NORM, has_statistics
 from .settings import EXAMPLE_SHAPE
 from .size_arithmetic import SizeArithmeticError, bounded_sizes
 from .symbolic_integers import symbolic_integers
 
-aten = torch.ops.aten
 #: Sizes at which a graph is compared with its network: one that suits every stride, and an odd one.
 CHECK_SIZES = ((160, 224), (151, 217))
 EQUAL = ''  # no output differs
-#: What is random in training alone.
-DROPPING = (aten.dropout.default, aten.feature_dropout.default, drop_path)
 STRIDE = 32  # of the first of them, and of the padding that mm's configs use
 
 
@@ -41,40 +41,20 @@ class BoundBatchError(UnsupportedModelError):
     """The graph holds for batches of one size alone."""
 
 
-@dataclass
-class CapturedNetwork:
-    """A dense network as a graph.
+class _CountsBatchError(Exception):
+    """The graph holds for batches of one size alone; the argument says whether that is so in training mode."""
 
-    Args:
-        module (GraphModule): One input, the images; a flat tuple of tensors as output.
-        layout (OutputLayout): How the outputs of evaluation nest, and their names.
-        fixed_size (tuple[int | None, ...]): The sizes of N, C, H and W that the graph is bound to; None for any.
-        size_divisor (int): What H and W must be multiples of.
-        constants (dict[str, Tensor]): Tensors that the network computes with, but that are neither parameter nor
-        buffer.
-        training_layout (OutputLayout, optional): How all outputs of the graph nest, where training has more of them
-            (auxiliary heads).
-        selected (tuple[int, ...], optional): Which of them evaluation puts out.
-    """
 
-    module: GraphModule
-    layout: OutputLayout
-    fixed_size: tuple[int | None, ...]
-    constants: dict[str, Tensor]
-    size_divisor: int = 1
-    training_layout: OutputLayout | None = None
-    selected: tuple[int, ...] | None = None
-
-    def for_evaluation(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Those of something that there is for each output of the graph that belong to evaluation."""
-        return values if self.selected is None else tuple(values[index] for index in self.selected)
+class _OtherInEvaluationError(UnsupportedModelError):
+    """The graph of training does not put out what evaluation does; the message is the beginning of a sentence."""
 
 
 def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAMPLE_SHAPE) -> CapturedNetwork:
     """Capture a dense network in training mode, for any batch size, height and width if it can be.
 
     The graph is compared with the network at several sizes. One that depends on the size of the images beyond what a
-    graph can express, such as by ``int(size * 2.0)``, is captured for the example's height and width alone.
+    graph can express, such as by ``int(size * 2.0)``, is captured for the example's height and width alone. Where it
+    does not put out what evaluation does, it gets evaluation's last steps as well.
 
     Args:
         dense (DenseNetwork): The network; it is left in the mode that it was in.
@@ -84,8 +64,8 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
         CapturedNetwork: Its graph.
 
     Raises:
-        UnsupportedModelError: An operation cannot be captured, or the network computes something else in evaluation
-            than in training. The message names the operation and the module.
+        UnsupportedModelError: An operation cannot be captured, or most of the network computes something else in
+            evaluation than in training. The message names the operation and the module.
     """
     modes = {module: module.training for module in dense.modules()}
     device = next(dense.parameters()).device
@@ -94,11 +74,7 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn((example_shape[0], input_channels(dense), *example_shape[2:]), device=device)
         with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable(), gathered_psa_masks():
-            try:
-                captured = _capture_sizes(dense, example)
-            except BoundBatchError:
-                with symbolic_integers(dense):
-                    captured = _capture_sizes(dense, example)
+            captured = _capture_batches(dense, example)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -185,13 +161,84 @@ def _share_state(captured: CapturedNetwork, dense: DenseNetwork) -> None:
             raise UnsupportedModelError(f'{name} was copied by torch.export, expected the tensor of the model itself.')
 
 
-def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
-    """Capture for any size, else for multiples of a stride, else for the size of the example."""
+def _capture_batches(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
+    """Capture for batches of any size, if need be by comparison with the capture of another batch."""
+    with suppress(_CountsBatchError):
+        return _capture_sizes(dense, example, {})
+    with symbolic_integers(dense):
+        known: dict[tuple[bool, bool], CapturedNetwork] = {}
+        try:
+            return _capture_sizes(dense, example, known)
+        except _CountsBatchError as error:
+            others = torch.cat([example, example[:1]])
+            with suppress(_CountsBatchError, OtherGraphError):
+                return _capture_sizes(dense, example, known, others)
+            _refuse_batch(dense, (example, others), error.args[0])
+
+
+def _capture_sizes(
+    dense: DenseNetwork,
+    example: Tensor,
+    known: dict[tuple[bool, bool], CapturedNetwork],
+    others: Tensor | None = None,
+) -> CapturedNetwork:
+    """Capture the network in training mode, and in both if its outputs in evaluation are no part of that.
+
+    Args:
+        dense (DenseNetwork): The network.
+        example (Tensor): Images.
+        known (dict[tuple[bool, bool], CapturedNetwork]): Its graphs so far, in training or not, for any size or not.
+        others (Tensor, optional): A batch of another size, which tells what counts the images of a batch.
+    """
+    unbound: dict[tuple[bool, bool], CapturedNetwork] = {}
+
+    def captured(training: bool, any_size: bool) -> CapturedNetwork:
+        key = training, any_size
+        if key not in known:
+            known[key] = _settle(_export(dense.train(training), example, any_size), dense)
+        if others is not None and key not in unbound:
+            other = _settle(_export(dense.train(training), others, any_size), dense)
+            unbind_batch(known[key], other, (len(example), len(others)))
+            unbound[key] = known[key]
+        return known[key]
+
+    def both(any_size: bool) -> CapturedNetwork:
+        modes = [captured(training, any_size) for training in (True, False)]
+        if any_size and len({frozenset(free_sizes(mode).values()) for mode in modes}) > 1:
+            return both(any_size=False)
+        return merge(*modes)
+
     try:
-        module, failure = _export(dense, example), None
+        return _fit_sizes(dense, example, True, lambda any_size: captured(True, any_size))
+    except _OtherInEvaluationError as refusal:
+        try:
+            return _fit_sizes(dense, example, False, both)
+        except _OtherInEvaluationError as error:
+            raise UnsupportedModelError(
+                f'{error}, and the graphs of both modes together do not compute it either. Leave the model in float '
+                '(without QATHook).'
+            ) from error
+        except SeparateModesError as error:
+            raise UnsupportedModelError(f'{refusal}, and {error}') from error
+
+
+def _fit_sizes(
+    dense: DenseNetwork, example: Tensor, training: bool, capture_for: Callable[[bool], CapturedNetwork]
+) -> CapturedNetwork:
+    """Capture for any size, else for multiples of a stride, else for the size of the example.
+
+    Args:
+        dense (DenseNetwork): The network.
+        example (Tensor): Images.
+        training (bool): The mode in which what binds it to a size is looked for.
+        capture_for (Callable): Captures it for any size, or for that of the example.
+    """
+    try:
+        captured, failure = capture_for(True), None
     except UnsupportedModelError as error:  # a table of positions, say, fits maps of one size
-        module, failure = _export(dense, example, any_size=False), error.__cause__
-    captured = _settle(module, dense)
+        if error.__cause__ is None:  # it was exported
+            raise
+        captured, failure = capture_for(False), error.__cause__
     bound = [size is not None for size in captured.fixed_size[2:]]
     own = tuple(example.shape[2:])
     if not all(bound):
@@ -205,55 +252,59 @@ def _capture_sizes(dense: DenseNetwork, example: Tensor) -> CapturedNetwork:
             return captured
         at_own = _difference(captured, dense, own)
         if at_own == EQUAL and not any(faults):  # the network itself takes no other size
-            _say_bound(dense, example, f'{own[0]}x{own[1]} (height x width)')
+            _say_bound(dense, example, training, f'{own[0]}x{own[1]} (height x width)')
             captured.fixed_size = (*captured.fixed_size[:2], *own)
             return captured
         if at_own == EQUAL and faults[0] == EQUAL:
             captured.size_divisor = STRIDE
-            _say_bound(dense, example, f'multiples of {STRIDE}')
+            _say_bound(dense, example, training, f'multiples of {STRIDE}')
             return captured
         if at_own == EQUAL:
-            _say_bound(dense, example, f'{own[0]}x{own[1]} (height x width)')
-            captured = _settle(_export(dense.train(), example, any_size=False), dense)
+            _say_bound(dense, example, training, f'{own[0]}x{own[1]} (height x width)')
+            captured = capture_for(False)
     fault = _difference(captured, dense, own, required=True)
     if fault:
-        _refuse(captured, dense, example, fault)
+        _refuse(captured, dense, example, training, fault)
     if failure is not None:
         _warn_bound(f'{own[0]}x{own[1]} (height x width)', explain_bound(failure, dense))
     return captured
 
 
-def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, fault: str) -> None:
+def _refuse(captured: CapturedNetwork, dense: DenseNetwork, example: Tensor, training: bool, fault: str) -> None:
     """Raise the reason why one graph cannot stand for training and evaluation."""
-    head = f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__})'
     random = [node for node in captured.module.graph.nodes if is_random(node) and node.target not in DROPPING]
-    if random:
-        if _is_random_in_evaluation(dense, example):
-            why = 'in evaluation too, so what is deployed would not compute what was trained. Switch that off '
-            why += '(rand_init=False of a HamburgerDecoder)'
-        else:
-            why = 'in training alone, so one graph cannot stand for both (dropout and DropPath are known, and off in '
-            why += 'evaluation). Leave it out'
+    if random and _is_random_in_evaluation(dense, example):
         raise UnsupportedModelError(
-            f'{line_of(random[0])} draws random numbers {why}, or leave the model in float (without QATHook).'
+            f'{line_of(random[0])} draws random numbers in evaluation too, so what is deployed would not compute what '
+            'was trained. Switch that off (rand_init=False of a HamburgerDecoder), or leave the model in float '
+            '(without QATHook).'
         )
     batch = example.shape[0]
     own = tuple(example.shape[2:])
     if captured.fixed_size[0] is None and _difference(captured, dense, own, batch=batch) == EQUAL:
-        others = example.new_zeros((batch + 1, *example.shape[1:]))
-        any_size = None in captured.fixed_size[2:]
-        graphs = (_export(dense.train(), images, any_size).graph for images in (example, others))
-        where = first_constant(*graphs)
-        raise BoundBatchError(
-            f'{head} counts the images of a batch in Python, so that its graph holds for batches of {batch} alone: '
-            f'{where.replace("the size of the image", "their number")}. Write it with tensor operations (expand, -1), '
-            'or leave the model in float (without QATHook).'
-        )
-    raise UnsupportedModelError(
-        f'{head} computes its output {fault} in another way in evaluation than in training (as FCOS with '
-        'norm_on_bbox=True does), so one graph cannot stand for both. Move that step to loss_by_feat and '
-        'predict_by_feat, or switch the option off.'
+        raise _CountsBatchError(training)
+    if random:
+        raise _OtherInEvaluationError(f'{line_of(random[0])} draws random numbers in training alone')
+    raise _OtherInEvaluationError(
+        f'{_head(dense)} computes its output {fault} in another way in evaluation than in training'
     )
+
+
+def _refuse_batch(dense: DenseNetwork, batches: tuple[Tensor, Tensor], training: bool) -> NoReturn:
+    try:
+        graphs = [_export(dense.train(training), images).graph for images in batches]
+    except UnsupportedModelError:
+        graphs = [_export(dense.train(training), images, any_size=False).graph for images in batches]
+    where = first_constant(*graphs)
+    raise BoundBatchError(
+        f'{_head(dense)} counts the images of a batch in Python, so that its graph holds for batches of '
+        f'{len(batches[0])} alone: {where.replace("the size of the image", "their number")}. Write it with tensor '
+        'operations (expand, -1), or leave the model in float (without QATHook).'
+    )
+
+
+def _head(dense: DenseNetwork) -> str:
+    return f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__})'
 
 
 @torch.no_grad()
@@ -315,10 +366,9 @@ def _select(captured: CapturedNetwork, dense: DenseNetwork, outputs: Any, found:
     for leaf in leaves:
         equal = [index for index, value in enumerate(found) if index not in selected and _close(leaf, value)]
         if not equal:
-            raise UnsupportedModelError(
-                f'{dense.head_name} ({type(getattr(dense, dense.head_name)).__name__}) puts out {len(found)} tensors '
-                f'in training and {len(leaves)} in evaluation, which are not among them, so one graph cannot stand for '
-                'both. Have the head put out in training what it does in evaluation, and more if it needs more.'
+            raise _OtherInEvaluationError(
+                f'{_head(dense)} puts out {len(found)} tensors in training and {len(leaves)} in evaluation, which are '
+                'not among them'
             )
         selected.append(equal[0])
     every = captured.layout
@@ -327,12 +377,12 @@ def _select(captured: CapturedNetwork, dense: DenseNetwork, outputs: Any, found:
     captured.training_layout, captured.selected = every, tuple(selected)
 
 
-def _say_bound(dense: DenseNetwork, example: Tensor, sizes: str) -> None:
+def _say_bound(dense: DenseNetwork, example: Tensor, training: bool, sizes: str) -> None:
     """Say to which sizes a graph is bound, and by which line of the network."""
     larger = (size + STRIDE for size in example.shape[2:])
     other = torch.zeros((*example.shape[:2], *larger), device=example.device)
     try:
-        why = first_constant(*(_export(dense.train(), images).graph for images in (example, other)))
+        why = first_constant(*(_export(dense.train(training), images).graph for images in (example, other)))
     except UnsupportedModelError as error:
         why = explain_bound(error.__cause__, dense)
     _warn_bound(sizes, why)
@@ -346,34 +396,3 @@ def _warn_bound(sizes: str, why: str) -> None:
         logger='current',
         level=logging.WARNING,
     )
-
-
-def evaluation_copy(module: GraphModule) -> GraphModule:
-    """A graph with the same state in evaluation mode: batch norms with running statistics, no dropout."""
-    graph = Graph()
-    output = graph.graph_copy(module.graph, {})
-    graph.output(output)
-    copied = GraphModule(module, graph)
-    set_mode(copied.graph, training=False, update_norms=False)
-    copied.recompile()
-    return copied
-
-
-def set_mode(graph: Graph, training: bool, update_norms: bool) -> None:
-    """Set dropout and batch norms of a captured training graph; norms that were captured frozen stay so.
-
-    Args:
-        graph (torch.fx.Graph): Changed in place.
-        training (bool): Whether dropout drops.
-        update_norms (bool): Whether batch norms normalize by the batch and update their statistics.
-    """
-    for node in reversed(list(graph.nodes)):  # a norm that is called several times counts in a chain
-        if node.target in BATCH_NORM and not update_norms and has_statistics(node):
-            node.args = (*node.args[:5], False, *node.args[6:])
-        elif node.target in DROPPING and not training:
-            node.args = (*node.args[:2], False)
-        elif counts_batches(node) and not update_norms:
-            counter = node.args[0]
-            graph.erase_node(node)
-            if counter.op == 'get_attr' and not counter.users:
-                graph.erase_node(counter)

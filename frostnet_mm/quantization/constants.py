@@ -4,6 +4,7 @@ In training it is computed anew in every step, with its gradient; conversion com
 """
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,6 +40,21 @@ def changes_operand(node: Node) -> bool:
 def is_random(node: Node) -> bool:
     """Whether a node draws random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, 'tags', ())
+
+
+def hashable(value: Any, nodes: Mapping[Node, Any]) -> Any:
+    """An argument of a node as the key of a dictionary.
+
+    Args:
+        value (Any): Nested lists, tuples and dictionaries of nodes and constants.
+        nodes (Mapping[Node, Any]): What stands for a node; others stand for themselves.
+    """
+    if isinstance(value, Mapping):
+        return tuple((key, hashable(item, nodes)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(hashable(item, nodes) for item in value)
+    # 1, 1.0 and True are equal, and other arguments
+    return nodes.get(value, value) if isinstance(value, Node) else (type(value), value)
 
 
 @torch.no_grad()

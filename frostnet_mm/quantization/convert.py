@@ -2,7 +2,6 @@
 
 import copy
 import operator
-import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -13,23 +12,16 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from ..models.dense import OutputLayout
-from .capture import set_mode
-from .constants import changes_operand, fold_constants, is_random
-from .drop_path import drop_path
+from .captured import set_mode
+from .constants import fold_constants
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
 from .folding import affine_of, folded_weight, norm_as_convolution, rounded_bias, scale_with_room
+from .graph_forms import erase_unread
 from .network import QuantizedNetwork
 from .quantizer import BATCH_NORM, KEY, TRANSPOSED, batch_norm_of, has_statistics, is_convolution, is_quantized_norm
+from .simplify import attribute_of, erase_identities, merge_twins, quantizer_of
 
 aten = torch.ops.aten
-#: Operators that pass everything on in evaluation, with its memory layout.
-IDENTITIES = (
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    drop_path,
-    aten.alias.default,
-    aten.detach.default,
-)
 LARGEST_WINDOW = 49  # of an average pool that becomes a convolution: larger ones have no fast kernel there either
 
 
@@ -92,9 +84,7 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     Returns:
         GraphModule: With the quantizers still in it.
     """
-    graph = network.program.copy_graph()
-    (output,) = (node for node in graph.nodes if node.op == 'output')
-    output.args = (tuple(network.program.for_evaluation(output.args[0])),)
+    graph = network.program.copy_graph(evaluation=True)
     set_mode(graph, training=False, update_norms=False)
     source = GraphModule(network.__dict__['root'], graph)
     module = GraphModule(copy.deepcopy(_attributes(source)), source.graph)
@@ -103,15 +93,15 @@ def fold(network: QuantizedNetwork) -> GraphModule:
     for quantizer in module.modules():
         if hasattr(quantizer, 'rectify'):
             quantizer.observing, quantizer.simulating = False, True
-    _erase_identities(module)
-    _merge_twins(module)
+    erase_identities(module)
+    merge_twins(module)
     fold_constants(module)
     for node in list(module.graph.nodes):
         if is_convolution(node):
             _fold_one(module, node)
     for node in list(module.graph.nodes):
         if node.target in BATCH_NORM and has_statistics(node):
-            inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
+            inputs = quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if is_quantized_norm(node) and inputs is not None:
                 _convolve(module, node, inputs)
             else:
@@ -119,99 +109,17 @@ def fold(network: QuantizedNetwork) -> GraphModule:
         elif node.target in BATCH_NORM:
             _without_statistics(module.graph, node)
         elif node.target is aten.avg_pool2d.default and _averages_evenly(node):
-            inputs = _quantizer_of(module, node.args[0], ActivationFakeQuantize)
+            inputs = quantizer_of(module, node.args[0], ActivationFakeQuantize)
             if inputs is not None:
                 _average(module, node, inputs)
         elif node.target is aten.avg_pool2d.default and not any(_pool_arguments(node)[2]):
             _exclude_padding(node)
-    _erase_unread(module.graph)
+    erase_unread(module.graph)
     module.graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
     module.meta.update(network.program.meta)
     return module
-
-
-def _erase_identities(module: GraphModule) -> None:
-    """Remove what passes everything on, and the second rounding to the same grid behind it.
-
-    What is changed in place stays. OpenVINO 2026.4 crashes on a concat whose result is quantized
-    twice in a row.
-    """
-    graph = module.graph
-    for node in list(graph.nodes):
-        passes = node.target in IDENTITIES or _is_whole(node)
-        if passes and not _is_changed(node) and not _is_changed(node.args[0]):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    for node in list(graph.nodes):
-        source = node.args[0] if node.op == 'call_module' else None
-        if not isinstance(source, Node) or source.op != 'call_module':
-            continue
-        if module.get_submodule(str(node.target)) is module.get_submodule(str(source.target)):
-            node.replace_all_uses_with(source)
-            graph.erase_node(node)
-
-
-def _merge_twins(module: GraphModule) -> None:
-    """Compute once what a graph computes twice, as ONNX's exporter does, such as the rows that two patches share."""
-    graph, known = module.graph, {}
-    vectors = _equal_vectors(module)
-    for node in list(graph.nodes):
-        if node.op not in ('call_function', 'call_module'):
-            continue
-        if changes_operand(node) or is_random(node) or _is_changed(node):
-            continue
-        target = _grid(module, node) if node.op == 'call_module' else node.target
-        operands = [_hashable(value, vectors) for value in (node.args, node.kwargs)]
-        twin = known.setdefault((node.op, target, *operands), node)
-        if twin is not node:
-            node.replace_all_uses_with(twin)
-            graph.erase_node(node)
-
-
-def _equal_vectors(module: GraphModule) -> dict[Node, tuple]:
-    """The content of vectors, of which norms of the same map that have not been trained have equal ones."""
-    found = {}
-    for node in module.graph.nodes:
-        value = _value(module, node) if node.op == 'get_attr' else None
-        if isinstance(value, Tensor) and value.dim() == 1:
-            found[node] = (str(value.dtype), value.detach().cpu().numpy().tobytes())
-    return found
-
-
-def _grid(module: GraphModule, node: Node) -> Any:
-    """What tells the quantizer that a node calls from others: of an activation, the integers that it rounds to."""
-    quantizer = _quantizer_of(module, node, ActivationFakeQuantize)
-    if quantizer is None:
-        return node.target
-    scale, zero_point = (value.item() for value in quantizer.calculate_qparams())
-    ends = torch.iinfo(quantizer.dtype)
-    low = max(quantizer.low, (ends.min - zero_point) * scale)  # a rectifier's bounds may lie outside of the integers
-    high = min(quantizer.high, (ends.max - zero_point) * scale)
-    return scale, zero_point, quantizer.dtype, low, high
-
-
-def _hashable(value: Any, vectors: dict[Node, tuple]) -> Any:
-    if isinstance(value, dict):
-        return tuple((key, _hashable(item, vectors)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(_hashable(item, vectors) for item in value)
-    # 1, 1.0 and True are equal, and other arguments
-    return vectors.get(value, value) if isinstance(value, Node) else (type(value), value)
-
-
-def _is_whole(node: Node) -> bool:
-    """Whether a node takes a part of a map that is all of it, as ``x[..., ::2]`` does in its first dimensions."""
-    if node.target is not aten.slice.Tensor:
-        return False
-    _, _, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
-    return start in (0, None) and end in (None, sys.maxsize) and step == 1
-
-
-def _is_changed(node: Node) -> bool:
-    """Whether an operator writes into a tensor."""
-    return any(map(changes_operand, node.users))
 
 
 def _attributes(module: GraphModule) -> nn.Module:
@@ -225,12 +133,12 @@ def _attributes(module: GraphModule) -> nn.Module:
 def _fold_one(module: GraphModule, conv: Node) -> None:
     """Fold the batch norm behind one convolution, if there is one, and fix the scales of its weight."""
     norm = batch_norm_of(conv)
-    quantizer = _quantizer_of(module, conv.args[1], WeightFakeQuantize)
+    quantizer = quantizer_of(module, conv.args[1], WeightFakeQuantize)
     weight_node = conv.args[1].args[0] if quantizer is not None else conv.args[1]
     bias_node = conv.args[2] if len(conv.args) > 2 else None
     if weight_node.op != 'get_attr' or (bias_node is not None and bias_node.op != 'get_attr'):
         return  # computed from the images
-    weight, bias = _value(module, weight_node), _value(module, bias_node)
+    weight, bias = attribute_of(module, weight_node), attribute_of(module, bias_node)
     if norm is not None:
         factor, shift = _affine(module, norm)
         weight, scale = folded_weight(weight, factor, 1 if conv.target in TRANSPOSED else 0, quantizer)
@@ -239,7 +147,7 @@ def _fold_one(module: GraphModule, conv: Node) -> None:
         module.graph.erase_node(norm)
     elif quantizer is not None:
         scale = quantizer.scale(weight).clone()
-    inputs = _quantizer_of(module, conv.args[0], ActivationFakeQuantize)
+    inputs = quantizer_of(module, conv.args[0], ActivationFakeQuantize)
     if quantizer is not None and inputs is not None:
         scale = quantizer.joined(scale_with_room(scale, bias, inputs))
         bias = rounded_bias(bias, inputs, scale)
@@ -335,7 +243,7 @@ def _average(module: GraphModule, pool: Node, inputs: ActivationFakeQuantize) ->
 
 
 def _affine(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
-    return affine_of(*(_value(module, argument) for argument in norm.args[1:5]), norm.args[7])
+    return affine_of(*(attribute_of(module, argument) for argument in norm.args[1:5]), norm.args[7])
 
 
 def _scale_and_shift(module: GraphModule, norm: Node) -> None:
@@ -363,23 +271,6 @@ def _without_statistics(graph: Graph, norm: Node) -> None:
     result.meta = dict(norm.meta)
     norm.replace_all_uses_with(result)
     graph.erase_node(norm)
-
-
-def _erase_unread(graph: Graph) -> None:
-    """Remove what folding has left without readers: all operators of an inference graph are pure."""
-    for node in reversed(list(graph.nodes)):
-        if node.op not in ('placeholder', 'output') and not node.users:
-            graph.erase_node(node)
-
-
-def _quantizer_of(module: GraphModule, node: Node, kind: type) -> Any:
-    """The quantizer of a kind that is called at a node, or None."""
-    found = module.get_submodule(str(node.target)) if node.op == 'call_module' else None
-    return found if isinstance(found, kind) else None
-
-
-def _value(module: GraphModule, node: Node | None) -> Tensor | None:
-    return None if node is None else operator.attrgetter(str(node.target))(module)
 
 
 def _plain(node: Node) -> str:

@@ -84,8 +84,8 @@ def _places(axis: int, weight: Tensor, size: torch.Size, stride: Pair, padding: 
     index = index % weight.shape[3] if axis else index // weight.shape[3]
     shape = [-1, 1, 1]
     shape[1 + axis], shape[0] = -1, 1
-    along = (torch.arange(size[axis], device=weight.device) * step - before).view(shape)
-    return (index * apart).view(-1, 1, 1) + along.to(weight.dtype)
+    along = torch.arange(-before, size[axis] * step - before, step, dtype=weight.dtype, device=weight.device)
+    return (index * apart).view(-1, 1, 1) + along.view(shape)
 
 
 @contextmanager

@@ -37,6 +37,8 @@ _library.impl('drop_path', lambda x, p, train: torch.empty_like(x), 'Meta')
 _library.impl('drop_path', lambda x, p, train: _DropPath.forward(_Nothing(), x, p, train), 'CompositeExplicitAutograd')
 _library.impl('drop_path', lambda x, p, train: _DropPath.apply(x, p, train), 'Autograd')
 drop_path = torch.ops.frostnet_mm.drop_path.default
+#: What is random in training alone.
+DROPPING = (torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default, drop_path)
 
 
 @contextmanager

@@ -160,6 +160,13 @@ def _write_padding(graph: Graph) -> None:
         node.args = (x, weight, bias, stride, [size // 2 for size in total], dilation, groups)
 
 
+def erase_unread(graph: Graph) -> None:
+    """Remove what nothing reads: all operators of an inference graph are pure."""
+    for node in reversed(list(graph.nodes)):
+        if node.op not in ('placeholder', 'output') and not node.users:
+            graph.erase_node(node)
+
+
 def counts_batches(node: Node) -> bool:
     """Whether a node adds 1 to a batch norm's ``num_batches_tracked``."""
     while node.target is aten.add_.Tensor and isinstance(node.args[0], Node):

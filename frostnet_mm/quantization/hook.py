@@ -183,7 +183,7 @@ class QATHook(Hook):
             network.check_ranges()
         if learned:
             self._start_learning(runner)
-        network.observe(not phase.ranges_frozen and not learned)
+        network.observe(not phase.ranges_frozen, learned=not learned)
         network.simulate(phase.simulating)
         network.freeze_norms = phase.norms_frozen
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)

@@ -12,11 +12,13 @@ from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.prepare import prepare
 
 from ..models.dense import DenseNetwork
-from .capture import CapturedNetwork, capture, set_mode
+from .capture import capture
+from .captured import set_mode
 from .constants import value_of
 from .errors import QuantizationError, RangeError
 from .fake_quantize import ActivationFakeQuantize, WeightFakeQuantize
-from .folding import affine_of, fold_norms
+from .folding import affine_of
+from .program import Program
 from .quantizer import (
     ADDS,
     BATCH_NORM,
@@ -28,47 +30,6 @@ from .quantizer import (
     rectifier_bounds,
 )
 from .settings import EXAMPLE_SHAPE
-
-
-class _Program:
-    """The graph of a network: what to compute, without the tensors. Copies of a network share it."""
-
-    def __init__(self, captured: CapturedNetwork, prepared: GraphModule, fingerprint: str) -> None:
-        self.graph = prepared.graph
-        self.meta = prepared.meta  # by which torchao knows a prepared graph
-        self.layout = captured.layout
-        self.training_layout = captured.training_layout or captured.layout
-        self.for_evaluation = captured.for_evaluation
-        self.fixed_size = captured.fixed_size
-        self.size_divisor = captured.size_divisor
-        self.fingerprint = fingerprint
-        self._forwards: dict[tuple[bool, bool, bool], Any] = {}
-
-    def __deepcopy__(self, memo: dict) -> '_Program':
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """A name for each output of evaluation."""
-        return self.layout.names
-
-    def forward(self, root: nn.Module, training: bool, update_norms: bool, folded: bool) -> Any:
-        """The graph as a function of (root, images), for a mode; generated once."""
-        key = (training, update_norms, folded)
-        if key not in self._forwards:
-            graph = self.copy_graph()
-            set_mode(graph, training, update_norms)
-            if folded:
-                fold_norms(graph, root)
-            _drop_rectifiers(graph, root)
-            self._forwards[key] = type(GraphModule(root, graph)).forward
-        return self._forwards[key]
-
-    def copy_graph(self) -> Graph:
-        """A copy of the graph, to be changed."""
-        graph = Graph()
-        graph.output(graph.graph_copy(self.graph, {}))
-        return graph
 
 
 class QuantizedNetwork(nn.Module):
@@ -110,7 +71,7 @@ class QuantizedNetwork(nn.Module):
             _add_nested(self, name, module)
         # Not registered as a child: its modules belong to the model, and it contains this one.
         self.__dict__['root'] = root
-        self.program = _Program(captured, quantized, _fingerprint(quantized.graph, root, quantizer))
+        self.program = Program(captured, quantized, _fingerprint(quantized.graph, root, quantizer))
         self.scheme = quantizer.scheme
         self.freeze_norms = False
         for module in self.activations():
@@ -120,6 +81,7 @@ class QuantizedNetwork(nn.Module):
             self._link_norms()
         if quantizer.learned_scales:
             self._make_weights_learnable()
+            self._observe_tail()
         self.to(next(dense.parameters()).device)
 
     # -- the quantizers
@@ -137,10 +99,16 @@ class QuantizedNetwork(nn.Module):
         for module in (*self.activations(), *self.weights()):
             module.simulating = enabled
 
-    def observe(self, enabled: bool, in_evaluation: bool = False) -> None:
-        """Follow the ranges of activations during training (and in evaluation mode, for calibration), or keep them."""
+    def observe(self, enabled: bool, in_evaluation: bool = False, learned: bool = True) -> None:
+        """Follow the ranges of activations during training (and in evaluation mode, for calibration), or keep them.
+
+        Args:
+            enabled (bool): Whether to follow them.
+            in_evaluation (bool): Whether to do so in evaluation mode too.
+            learned (bool): Whether to do so where the scale is to be trained.
+        """
         for module in self.activations():
-            module.observing = enabled
+            module.observing = enabled and (learned or module.log_scale is None)
             module.observing_in_evaluation = in_evaluation
 
     @property
@@ -214,9 +182,12 @@ class QuantizedNetwork(nn.Module):
         root = self.__dict__['root']
         # Evaluation computes what the converted network does, to the last digit; training needs the norms themselves.
         folded = self.simulating and not self.training
-        forward = self.program.forward(root, self.training, self.training and not self.freeze_norms, folded)
-        values = forward(root, images)
-        return values if self.training else self.program.for_evaluation(values)
+        every = self.training or any(module.observing_in_evaluation for module in self.activations())
+        update_norms = self.training and not self.freeze_norms
+        values = self.program.forward(root, self.training, update_norms, folded, every)(root, images)
+        if self.training:
+            return self.program.for_training(values)
+        return self.program.for_evaluation(values) if every else values
 
     def _check_size(self, images: Tensor) -> None:
         expected, found = self.program.fixed_size, tuple(images.shape)
@@ -263,6 +234,14 @@ class QuantizedNetwork(nn.Module):
             if isinstance(quantizer, WeightFakeQuantize):
                 quantizer.norm_factor = _NormFactor(root, norm)
 
+    def _observe_tail(self) -> None:
+        """What evaluation alone computes gets no gradient: scales follow the ranges there, instead of being learned."""
+        trained = self.program.copy_graph(training=True)
+        names = {str(node.target) for node in trained.nodes if node.op == 'call_module'}
+        for module in self.activations():
+            if f'quantization.{module.name}' not in names:
+                module.log_scale = None
+
     def _make_weights_learnable(self) -> None:
         for module, weight in self.weight_nodes():
             if module.learned_scales and module.log_scale is None:
@@ -290,17 +269,6 @@ class _NormFactor:
 
 def _calls(graph: Graph, target: Any) -> int:
     return sum(node.op == 'call_module' and node.target == target for node in graph.nodes)
-
-
-def _drop_rectifiers(graph: Graph, root: nn.Module) -> None:
-    """Remove the rectifiers that quantizers do themselves."""
-    for node in list(graph.nodes):
-        if node.op == 'call_module':
-            module = root.get_submodule(str(node.target))
-            if isinstance(module, ActivationFakeQuantize) and module.rectified:
-                rectifier = node.args[0]
-                node.args = (rectifier.args[0],)
-                graph.erase_node(rectifier)
 
 
 def _add_nested(parent: nn.Module, name: str, module: nn.Module) -> None:

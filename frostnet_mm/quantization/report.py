@@ -42,7 +42,7 @@ class FloatOperators:
 
 
 def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
-    """List the operators that compute in float, each of which costs a dequantization and a quantization.
+    """List the operators of evaluation that compute in float, each of which costs a dequantization and a quantization.
 
     Computations on sizes or on parameters alone, and views of an output that leaves the network, are not listed.
 
@@ -53,8 +53,9 @@ def float_operators(network: QuantizedNetwork) -> list[FloatOperators]:
         list[FloatOperators]: By kind, the most frequent first.
     """
     found: dict[str, list[str]] = {}
-    changing = varying(network.program.graph)
-    for node in network.program.graph.nodes:
+    graph = network.program.copy_graph(evaluation=True)
+    changing = varying(graph)
+    for node in graph.nodes:
         if node in changing and _is_computation(node) and not _computes_in_integers(network, node):
             found.setdefault(node.target._schema.name.split('::')[1].rstrip('_'), []).append(_module_name(node))
     groups = [FloatOperators(kind, len(names), tuple(dict.fromkeys(names))) for kind, names in found.items()]
@@ -76,8 +77,9 @@ def int8_share(network: QuantizedNetwork) -> float:
         ValueError: The network has no convolution.
     """
     quantized = total = 0
-    changing = varying(network.program.graph)
-    for node in network.program.graph.nodes:
+    graph = network.program.copy_graph(evaluation=True)
+    changing = varying(graph)
+    for node in graph.nodes:
         macs = _macs(node) if node in changing else 0
         total += macs
         if macs and is_convolution(node):

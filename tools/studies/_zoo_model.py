@@ -102,6 +102,10 @@ class Study:
 
     def losses(self, batch: dict) -> object:
         """The sum of the model's losses."""
+        from mmengine.logging import MessageHub
+
+        for name in ('epoch', 'iter'):  # which some losses read, and a Runner says
+            MessageHub.get_current_instance().update_info(name, 0)
         losses = self.model(batch['inputs'], batch['data_samples'], mode='loss')
         return self.model.parse_losses(losses)[0]
 

@@ -20,7 +20,6 @@ from ..onnx.rewrites.untie_weights import untie_weights
 from .base import PRECISIONS, LayerTime
 from .onnx_engine import OnnxEngine
 
-#: Each rewrites a part of a graph so that onnxruntime computes it fast, or right, and returns the names of the nodes.
 REWRITES = (
     use_global_pools,
     untie_weights,
@@ -38,15 +37,7 @@ class OnnxRuntimeEngine(OnnxEngine):
 
     name = extra = 'onnxruntime'
     profiles_operators = True
-
-    def write_onnx(self, content: bytes, folder: Path) -> list[str]:
-        """See :meth:`Engine.write_onnx`; with :data:`REWRITES`."""
-        import onnx
-
-        model = onnx.load_from_string(content)
-        if [name for rewrite in REWRITES for name in rewrite(model)]:
-            content = model.SerializeToString()
-        return super().write_onnx(content, folder)
+    rewrites = REWRITES
 
     def run_onnx(self, model: bytes, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
         """See :meth:`Engine.run_onnx`."""

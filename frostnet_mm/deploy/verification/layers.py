@@ -6,7 +6,8 @@ the very integers that the engine put into it, by onnxruntime's unfused float op
 must meet within one step.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,18 +148,32 @@ def _run_unfused(model: bytes, inputs: dict[str, np.ndarray], names: Sequence[st
     return session.run(list(names), inputs)
 
 
+@dataclass(frozen=True)
+class _Rounded:
+    """Integers of a converted network, and what they are steps of: scale and zero point."""
+
+    integers: np.ndarray
+    grid: tuple[float, int]
+
+
 class _Collector(Interpreter):
     """Runs a converted network and keeps what its quantizers put out."""
 
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
-        self.integers: list[np.ndarray] = []
+        self.rounded: list[_Rounded] = []
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         if n.op == 'call_function' and n.target is torch.ops.quantized_decomposed.quantize_per_tensor.default:
-            self.integers.append(value.numpy())
+            _, scale, zero_point = self.fetch_args_kwargs_from_env(n)[0][:3]
+            self.rounded.append(_Rounded(value.numpy(), _key(scale, zero_point)))
         return value
+
+
+def _key(scale: Any, zero_point: Any) -> tuple[float, int]:
+    """A grid as ONNX stores it."""
+    return float(np.float32(scale)), int(zero_point)
 
 
 @torch.no_grad()
@@ -174,17 +189,16 @@ def reference_runner(module: GraphModule) -> RunModel:
 
         collector = _Collector(module)
         collector.run(torch.from_numpy(images))
-        found = collector.integers
         origins = {name: name.partition(BLOCKS) for name in names}  # of blocks: those of the pixels
-        tensors = list(dict.fromkeys(origin for origin, _, _ in origins.values()))
-        found = _without_twins(found, len(found) - len(tensors))
+        graph = load_from_string(model)
+        channels, grids = _channels(graph), _grids(graph)
+        tensors = {origin: _key(grids[name].scale, grids[name].zero_point) for name, (origin, _, _) in origins.items()}
+        found = _without_twins(collector.rounded, tensors.values())
         if len(found) != len(tensors):
             raise ValueError(
                 f'The file quantizes {len(tensors)} tensors, the network {len(found)}: it is another network.'
             )
         values = dict(zip(tensors, found, strict=True))
-        graph = load_from_string(model)
-        channels, grids = _channels(graph), _grids(graph)
         results = []
         for name, (origin, _, block) in origins.items():
             value = rearranged(values[origin], int(block)) if block else values[origin]
@@ -194,15 +208,26 @@ def reference_runner(module: GraphModule) -> RunModel:
     return run
 
 
-def _without_twins(values: Sequence[np.ndarray], surplus: int) -> list[np.ndarray]:
-    """Values without some that are equal to earlier ones: a file computes once what rounds to the same constants."""
-    kept: list[np.ndarray] = []
-    for value in values:
-        if surplus > 0 and any(np.array_equal(value, other) for other in kept):
-            surplus -= 1
+def _without_twins(found: Sequence[_Rounded], grids: Iterable[tuple[float, int]]) -> list[np.ndarray]:
+    """The integers without those that a file computes once: what rounds the same to the same grid.
+
+    Args:
+        found (Sequence[_Rounded]): Of the network.
+        grids (Iterable[tuple[float, int]]): Of the file's tensors. A value is left out only where the network has more
+            of its grid: others may well be equal, such as maps of zeros.
+    """
+    surplus = Counter(value.grid for value in found)
+    surplus.subtract(grids)
+    kept: dict[tuple[float, int], list[np.ndarray]] = {}
+    result = []
+    for value in found:
+        others = kept.setdefault(value.grid, [])
+        if surplus[value.grid] > 0 and any(np.array_equal(value.integers, other) for other in others):
+            surplus[value.grid] -= 1
         else:
-            kept.append(value)
-    return kept
+            others.append(value.integers)
+            result.append(value.integers)
+    return result
 
 
 def _channels(model: Any) -> dict[str, int]:
