@@ -32,12 +32,17 @@ NOT_DENSE = {
     for name in names.split()
 }
 #: What a family needs beyond the rule: 'config', 'options' of the config, 'size', 'stride' of its semantic labels.
+HOURGLASS = {  # narrower: of the packaged widths a step takes more memory than the study lends
+    'model.backbone.stage_channels': [64, 64, 96, 96, 96, 128],
+    'model.backbone.feat_channel': 64,
+    'model.bbox_head.in_channels': 64,
+}
 SPECIAL: dict[str, dict] = {
     'mmdet/ssd': dict(config='ssd300_coco', size=(300, 300)),
     'mmdet/yolact': dict(size=(550, 550)),
     'mmdet/ddod': dict(size=(512, 512)),  # mmcv's deformable convolutions take no map smaller than their kernel
-    'mmdet/cornernet': dict(size=(511, 511)),
-    'mmdet/centripetalnet': dict(size=(511, 511)),
+    'mmdet/cornernet': dict(size=(511, 511), options=HOURGLASS),
+    'mmdet/centripetalnet': dict(size=(511, 511), options=HOURGLASS),
     'mmdet/fcos': dict(config='fcos_r50-caffe_fpn_gn-head_1x_coco'),  # the smaller ones have other variants of the head
     'mmdet/ld': dict(options={'model.teacher_ckpt': None}),
     'mmdet/lad': dict(options={'model.teacher_ckpt': None}),
