@@ -36,7 +36,8 @@ def numbers_of_classes(node: object) -> Iterator[int]:
 def asked_for(node: object) -> Iterator[str]:
     """The kinds of labels that a data set's pipeline loads."""
     if isinstance(node, dict):
-        yield from (key for key in ('with_mask', 'with_seg') if node.get(key))
+        panoptic = 'Panoptic' in str(node.get('type'))  # of which both are the default
+        yield from (key for key in ('with_mask', 'with_seg') if node.get(key, panoptic))
         node = tuple(node.values())
     for value in node if isinstance(node, (list, tuple)) else ():
         yield from asked_for(value)
