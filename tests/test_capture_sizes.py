@@ -181,7 +181,11 @@ class Windows(Parts):
     ('kind', 'why'),
     [
         (Table, r"at backbone \(Table\) \('tokens = tokens \+ self.table', .*: The size of tensor a"),
-        (Windows, r'at backbone \(Windows\) .*: written as functions of that of the image, its sizes'),
+        pytest.param(
+            Windows,
+            r'at backbone \(Windows\) .*: written as functions of that of the image, its sizes',
+            marks=pytest.mark.slow,  # a minute of arithmetic before the bound
+        ),
     ],
 )
 def test_what_no_symbols_can_stand_for_is_captured_for_the_size_of_the_example(kind, why, said):

@@ -290,7 +290,7 @@ def test_seam_splits_batches(source, deployed):
     folder, _ = deployed['onnxruntime']
     images = torch.randn(3, 3, 320, 320, generator=torch.Generator().manual_seed(0))
     with attached(source.model, EngineNetwork(open_network(folder), source.network.layout)):
-        scores, boxes = source.model.extract_feat(images).outputs
+        ((scores, boxes),) = source.model.extract_feat(images).outputs
     single = open_network(folder)(images[2:].numpy())
     assert [tuple(s.shape[:2]) for s in scores] == [(3, 30)] * 6
     assert np.array_equal(scores[3][2].numpy(), single[3][0]) and np.array_equal(boxes[0][2].numpy(), single[6][0])

@@ -263,9 +263,11 @@ def test_the_supernet_trains_by_the_ordinary_tool(detection, tmp_path):
 
 def test_how_a_supernet_ranks_networks_that_are_trained_from_scratch(detection, monkeypatch, capsys):
     """With trainings that find made up metrics; tau is counted pair by pair."""
-    folder, done, scratch = detection[0] / 'out', [], [0.3, 0.1, 0.2, 0.4]
+    folder, done, scratch, run_other = detection[0] / 'out', [], [0.3, 0.1, 0.2, 0.4], subprocess.run
 
-    def answer(command, **_):
+    def answer(command, *args, **options):
+        if len(command) < 2 or Path(command[1]).name not in ('train.py', 'test.py'):
+            return run_other(command, *args, **options)
         tool, given = Path(command[1]).stem, dict(zip(command, command[1:], strict=False))
         if tool == 'train':
             cfg = Config.fromfile(command[2])

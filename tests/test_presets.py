@@ -22,7 +22,7 @@ from frostnet_mm.quantization import convert
 from frostnet_mm.quantization.scheme import GRANULARITIES, PRESETS, Scheme
 
 
-@pytest.mark.parametrize('bits', [8, 7, 4])
+@pytest.mark.parametrize('bits', [8, pytest.param(7, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize('weights', GRANULARITIES)
 @pytest.mark.parametrize('preset', PRESETS)
 def test_simulated_converted_and_deployed_are_one(preset, weights, bits, monkeypatch):
