@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import ROOT, run_tool
 from onnx import TensorProto, helper, numpy_helper
 from segmenter_parts import EspParts, settled
 from test_scheme import check_converted, prepared
@@ -17,7 +18,8 @@ from frostnet_mm.deploy.flat_network import converted_network, traceable
 from frostnet_mm.deploy.onnx.export import onnx_of
 from frostnet_mm.deploy.onnx.tensorrt_rules import violations
 from frostnet_mm.deploy.verification import verify
-from frostnet_mm.device import DeploymentError, open_network
+from frostnet_mm.device import DeploymentError
+from frostnet_mm.device.predictor import main
 from frostnet_mm.quantization import convert
 from frostnet_mm.quantization.scheme import GRANULARITIES, PRESETS, Scheme
 
@@ -169,7 +171,7 @@ def test_the_rules(nodes, values, expected):
     assert violations(graph_of(*nodes, **values)) == expected
 
 
-def test_it_is_said_that_tensorrt_was_not_run(tmp_path):
+def test_what_times_or_evaluates_refuses_it():
     from frostnet_mm.benchmark.cells import check_engines
     from frostnet_mm.benchmark.store import BenchmarkError
     from frostnet_mm.nas.errors import SearchError
@@ -181,15 +183,22 @@ def test_it_is_said_that_tensorrt_was_not_run(tmp_path):
         check_engines(['tensorrt'])
     with pytest.raises(SearchError, match="search.engine='tensorrt': expected one of onnxruntime, openvino"):
         SearchSettings.of(dict(engine='tensorrt'))
-    engine, flat = engine_of('tensorrt'), network_of('tensorrt')
-    files = engine.write(flat, images(7)[:1], tmp_path)
-    about = dict(
-        format=1, engine='tensorrt', precision='int8', network=files[0], outputs=[dict(name=n) for n in flat.names]
+
+
+def test_a_model_is_deployed_by_the_tool(tmp_path, capsys):
+    """deploy.json and both commands say what stands in; the values are those of the reference."""
+    config = ROOT / 'configs/lraspp_frostnet_cityscapes.py'
+    args = (config, 'random', '--engine', 'tensorrt', '--out', tmp_path / 'out', '--shape', 64, 64)
+    assert run_tool('deploy', *args) == 0
+    said = 'Written for tensorrt by its rules and verified on onnxruntime; it was not run on the engine itself.'
+    assert said in capsys.readouterr().out
+    description = json.loads((tmp_path / 'out/deploy.json').read_text())
+    assert (
+        description['verification']['layers']
+        and description['not_run'] == said
+        and description['operators'] == {}
+        and description['int8_share'] > 0.9
     )
-    about |= dict(input=dict(name='images', shape=list(images(7)[:1].shape), dtype='float32'), files={})
-    (tmp_path / 'deploy.json').write_text(json.dumps(about))
-    with torch.no_grad():
-        (expected,) = flat(images(9)[:1])
-    network = open_network(tmp_path, about)
-    (found,) = network(images(9)[:1].numpy())
-    assert np.abs(found - expected.numpy()).mean() <= (expected.max() - expected.min()).item() / 255
+    assert main(['--folder', str(tmp_path / 'out'), '--check']) == 0
+    out = capsys.readouterr().out
+    assert f'onnxruntime computes on this machine what was deployed. {said}' in out and ' ms' not in out

@@ -69,10 +69,7 @@ def main() -> None:
     )
     checkpoint = None if args.checkpoint == 'random' else args.checkpoint
     description = deploy(args.config, checkpoint, args.engine, args.out, options)
-    width = max(len(name) for name in description['operators'])
-    print(f'\n{"operators in " + args.engine:{width}s}')
-    for name, count in description['operators'].items():
-        print(f'{name:{width}s} {count:5d}')
+    _print_operators(description)
     share = description['engine_int8_share']
     print(
         f'{args.out}: {description["model"]["macs"] / 1e6:.0f} M MACs, '
@@ -82,6 +79,17 @@ def main() -> None:
     )
     if description.get('verification', {}).get('source') == 'noise' and checkpoint is not None:
         print(NOISE)
+
+
+def _print_operators(description: dict) -> None:
+    operators = description['operators']
+    if 'not_run' in description:
+        print(f'\n{description["not_run"]}')
+    if operators:
+        width = max(map(len, operators))
+        print(f'\n{"operators in " + description["engine"]:{width}s}')
+    for name, count in operators.items():
+        print(f'{name:{width}s} {count:5d}')
 
 
 def _next_step(description: dict, out: str) -> str:

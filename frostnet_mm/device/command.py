@@ -83,6 +83,9 @@ def _check(folder: Path, threads: int | None) -> None:
             f'{engine} does not compute on this machine what was deployed: {len(wrong)} of {len(outputs)} outputs '
             f'deviate, the first is {wrong[0]}.{cause}'
         )
+    if 'not_run' in network.description:
+        print(f'onnxruntime computes on this machine what was deployed. {network.description["not_run"]}')
+        return
     print(
         f'{engine} computes on this machine what was deployed; the network takes '
         f'{sorted(times)[len(times) // 2]:.1f} ms.'
