@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
 import _tools  # noqa: F401
 from _runs import evaluate, train
@@ -23,6 +24,9 @@ from _runs import evaluate, train
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
 from frostnet_mm.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from frostnet_mm.nas.search import Search
 
 FOLDER = 'ranking'
 SEED = 1  # of the networks, other than those that times are fitted to
@@ -42,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def open_search(folder: Path, weights: str) -> 'Search':  # noqa: F821
+def open_search(folder: Path, weights: str) -> 'Search':
     """The search of a folder, as it was begun."""
     path = folder / 'search.json'
     if not path.is_file():  # before anything is imported that takes seconds
@@ -50,11 +54,12 @@ def open_search(folder: Path, weights: str) -> 'Search':  # noqa: F821
     from frostnet_mm.nas.search import FIXED, RESOLVED, Search
 
     before = json.loads(path.read_text())
-    return Search(str(folder / RESOLVED), folder, {name: before[name] for name in FIXED} | dict(weights=weights))
+    return Search(str(folder / RESOLVED), folder, {name: before.get(name) for name in FIXED} | dict(weights=weights))
 
 
-def write_config(search: 'Search', arch: dict, folder: Path, seed: int, args: argparse.Namespace) -> Path:  # noqa: F821
+def write_config(search: 'Search', arch: dict, folder: Path, seed: int, args: argparse.Namespace) -> Path:
     """The config of a training: the user's, on the search's images."""
+    from frostnet_mm.deploy.engines import engine_of
     from frostnet_mm.engine.config import load_config
     from frostnet_mm.nas.networks import plain_backbone
     from frostnet_mm.nas.search import RESOLVED
@@ -67,7 +72,8 @@ def write_config(search: 'Search', arch: dict, folder: Path, seed: int, args: ar
     cfg, own = load_config(search.folder / RESOLVED), search.settings
     split_training_data(cfg, own.val_fraction, own.seed, search.folder / SPLIT)
     cfg.model.backbone = plain_backbone(cfg.model.backbone.to_dict(), arch)
-    hook = dict(type='frostnet_mm.QATHook', warmup=args.warmup, weight_bits=own.weight_bits or 8, weights=args.weights)
+    hook = dict(type='frostnet_mm.QATHook', numerics=engine_of(own.engine).preset, warmup=args.warmup)
+    hook |= dict(weight_bits=own.weight_bits or 8, weights=args.weights)
     cfg.default_hooks = (cfg.get('default_hooks') or {}) | dict(qat=hook)
     cfg.randomness = dict(seed=seed, deterministic=False)
     cfg.pop('search', None)
