@@ -338,8 +338,9 @@ def test_frozen_norms_fit_random_weights_too():
             return self
 
     torch.manual_seed(0)
-    model, batch = Frozen(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 50 * torch.randn(2, 3, 8, 8) + 7
+    model, batch = Frozen(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=0)), 50 * torch.randn(2, 3, 8, 8) + 7
     gather_statistics(model, model, [batch])
+    assert model[1].eps == 0  # as with caffe's weights
     values = model[0](batch).transpose(0, 1).flatten(1)
     assert torch.allclose(model[1].running_mean, values.mean(1)) and model[1].momentum == 0.1
     assert torch.allclose(model[1].running_var, values.var(1)) and not model[1].training

@@ -29,6 +29,7 @@ from .flat_network import FlatNetwork, converted_network, float_network
 from .heads.describe import describe_model
 
 _RANDOM_PASSES = 4
+_EPS = 1e-5  # of batch norms while their statistics are gathered
 PRECISIONS = ('int8', 'float')
 
 
@@ -214,18 +215,19 @@ def gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Te
     Those too that a model keeps frozen in training, whose statistics are of weights that are not there.
     """
     norms = [module for module in dense.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.eps) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the average of all batches
+        norm.eps = norm.eps or _EPS  # torch takes no 0 in training, as frozen norms of caffe's weights have
     model.train()
     for norm in norms:
         norm.train()
     for images in batches:
         dense(images)
     model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    for norm, (momentum, eps) in zip(norms, before, strict=True):
+        norm.momentum, norm.eps = momentum, eps
 
 
 def enliven(dense: nn.Module) -> None:
