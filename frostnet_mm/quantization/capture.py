@@ -190,7 +190,7 @@ def _capture_sizes(
         known (dict[tuple[bool, bool], CapturedNetwork]): Its graphs so far, in training or not, for any size or not.
         others (Tensor, optional): A batch of another size, which tells what counts the images of a batch.
     """
-    unbound: dict[tuple[bool, bool], CapturedNetwork] = {}
+    unbound: set[tuple[bool, bool]] = set()
 
     def captured(training: bool, any_size: bool) -> CapturedNetwork:
         key = training, any_size
@@ -199,7 +199,7 @@ def _capture_sizes(
         if others is not None and key not in unbound:
             other = _settle(_export(dense.train(training), others, any_size), dense)
             unbind_batch(known[key], other, (len(example), len(others)))
-            unbound[key] = known[key]
+            unbound.add(key)
         return known[key]
 
     def both(any_size: bool) -> CapturedNetwork:

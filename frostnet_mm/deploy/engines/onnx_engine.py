@@ -47,6 +47,8 @@ class OnnxEngine(Engine):
 
     def rewritten(self, content: bytes) -> bytes:
         """An ONNX file with :attr:`rewrites`; as it is if they change nothing."""
+        if not self.rewrites:
+            return content
         import onnx
 
         model = onnx.load_from_string(content)
