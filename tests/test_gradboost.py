@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import apply_to
 from scipy import stats
 
-from frostnet_mm.engine.optimizers.gradboost import _last_boosted_step
+from frostnet_mm.engine.optimizers.boosts import last_boosted_step
 from frostnet_mm.quantization import GradBoostAdam, GradBoostAdamW, GradBoostRMSprop, GradBoostSGD
 
 # class, its base, arguments for the plain rule
@@ -308,11 +308,11 @@ def test_zero_gradient_is_not_boosted(mode):
 
 @pytest.mark.parametrize('mode', MODES)
 def test_boost_ends_where_it_cannot_change_a_float32_number(mode):
-    last = int(_last_boosted_step(mode, 0.9, 0.01))
+    last = int(last_boosted_step(mode, 0.9, 0.01))
     gain = 2 if mode == 'paper' else math.prod(1 / (1 - 0.9**t) for t in range(1, 1000))
     largest = -math.log(2**-17) * gain  # times the largest gradient
     assert largest * 0.99 ** (last + 1) < 2**-25 < largest * 0.99 ** (0.9 * last)
-    assert _last_boosted_step(mode, 0.9, 0.0) == math.inf
+    assert last_boosted_step(mode, 0.9, 0.0) == math.inf
     mine, plain = make_parameters(), make_parameters()
     optimizer, base = GradBoostAdamW(mine, mode=mode), torch.optim.AdamW(plain)
     optimizer.boost()

@@ -10,7 +10,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from ..engine.optimizers import GradBoostMixin
 from ..models.dense import DenseNetwork, attach, detach, unwrap
 from ..models.frostnet_arch import FrostNetArch
-from ..quantization.schedule import TrainingPoint
+from ..quantization.schedule import TrainingPoint, steps_left
 from ..quantization.scheme import Scheme
 from ..registry import HOOKS, is_type
 from .errors import SearchError
@@ -114,7 +114,7 @@ class SupernetHook(Hook):
         backbone.rounding = self.rounding if simulating else None
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         if isinstance(optimizer, GradBoostMixin):
-            optimizer.boost(simulating)
+            optimizer.boost(simulating, steps_left(runner.train_loop, runner.optim_wrapper))
         self._recent.append(data_batch)
         while len(self._recent) > 1 and sum(map(_images_of, list(self._recent)[1:])) >= KEPT_IMAGES:
             self._recent.popleft()

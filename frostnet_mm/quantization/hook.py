@@ -21,7 +21,7 @@ from .gradient_check import GradientCheck
 from .network import QuantizedNetwork
 from .prepare import prepare_model, quantized_network
 from .report import describe_report
-from .schedule import Phase, TrainingPoint
+from .schedule import Phase, TrainingPoint, steps_left
 from .scheme import Scheme
 from .settings import EXECUTIONS, QuantizationSettings
 
@@ -188,7 +188,7 @@ class QATHook(Hook):
         network.freeze_norms = phase.norms_frozen
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         if isinstance(optimizer, GradBoostMixin):
-            optimizer.boost(phase.simulating)
+            optimizer.boost(phase.simulating, steps_left(runner.train_loop, runner.optim_wrapper))
         if self.phase is None or self.phase.simulating != phase.simulating:
             self._watch_gradients(runner)
         self.phase = phase

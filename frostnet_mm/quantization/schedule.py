@@ -3,6 +3,7 @@
 import re
 from dataclasses import astuple, dataclass
 
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
@@ -98,3 +99,8 @@ class TrainingPoint:
 
     def __str__(self) -> str:
         return f'{self.amount:g} %' if self.unit == 'percent' else f'{self.amount:g} {self.unit}'
+
+
+def steps_left(loop: BaseLoop, wrapper: OptimWrapper) -> int:
+    """How many steps the optimizer makes from a training loop's next iteration to the end."""
+    return -(-(loop.max_iters - loop.iter) // getattr(wrapper, '_accumulative_counts', 1))

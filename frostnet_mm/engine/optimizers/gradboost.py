@@ -14,25 +14,11 @@ import torch
 from torch import Tensor
 
 from ...registry import OPTIMIZERS
+from .boosts import CLIP_BY, STATISTICS, boosts_of, first_statistics, last_boosted_step, observe
 
-STATISTICS = {'paper': 'grad_min', 'reference': 'grad_steps'}  # what only that mode has in the state
-OPTIONS = ('mode', 'clip_by', 'noise_decay', 'beta', 'toss_coin')
-LARGEST_DRAW = 17 * math.log(2)  # -ln(2^-17): half a step of 16 random bits
-HALF_UNIT = 2.0**-25  # of a float32 number's last place, relative to the number, at least
+OPTIONS = ('mode', 'clip_by', 'noise_decay', 'beta', 'toss_coin', 'fade')
 CPU_CHUNK = 2**16  # elements worked on at a time: a handful of float32 buffers of this size stay in a core's cache
 Swap = tuple[Tensor, Tensor, Tensor]  # parameter, its gradient, the boosted copy
-
-
-def _last_boosted_step(mode: str, beta: float, noise_decay: float) -> float:
-    """The last n at which a boost can reach half a unit in the last place of the element's largest gradient.
-
-    |boost| <= LARGEST_DRAW * b * (1 - noise_decay)^n, and b is at most twice the largest |g| ('paper'), or the product
-    of all 1 / (1 - beta^t) times it ('reference'), whose logarithm is below pi^2 / (6 ln(1 / beta)).
-    """
-    if noise_decay == 0:
-        return math.inf
-    log_gain = math.log(2) if mode == 'paper' or beta == 0 else math.pi**2 / (-6 * math.log(beta))
-    return (math.log(LARGEST_DRAW / HALF_UNIT) + log_gain) / -math.log1p(-noise_decay)
 
 
 def _check(owner: str, options: dict[str, Any]) -> None:
@@ -44,10 +30,15 @@ def _check(owner: str, options: dict[str, Any]) -> None:
 
     for name, accepted, expected in (
         ('mode', options['mode'] in list(STATISTICS), f'one of {list(STATISTICS)}'),
-        ('clip_by', number('clip_by') > 0, 'a number above 0, such as 1e-3; float("inf") leaves the clamp out'),
+        (
+            'clip_by',
+            options['clip_by'] is None or number('clip_by') > 0,
+            'a number above 0, such as 1e-3; float("inf") leaves the clamp out',
+        ),
         ('noise_decay', 0 <= number('noise_decay') < 1, 'a number from 0 (no decay) to below 1, such as 0.01'),
         ('beta', 0 <= number('beta') < 1, 'a number from 0 to below 1, such as 0.9'),
         ('toss_coin', isinstance(options['toss_coin'], bool), 'True or False'),
+        ('fade', 0 < number('fade') <= 1, 'a number above 0 and at most 1, such as 0.5'),
     ):
         if not accepted:
             raise ValueError(
@@ -81,8 +72,15 @@ class GradBoostMixin:
     As the correction is applied to the stored value at every step, it compounds: times 7.8e4 in all at beta = 0.9. The
     clamp then erases the draw for about 1000 steps, and half of the elements get ``clip_by * sign(g)``.
 
+    ``mode='relative'``, this project's: b is the moving average of \|g\| from the first gradient on, ``clip_by`` counts
+    in units of b, and the boost fades with the length of the run: where :meth:`boost` was told the steps of the
+    quantized phase, the factor is 1 - (n - 1) / (fade * steps) in place of the power of ``noise_decay``. Adam and AdamW
+    take the boost into their first moment alone: with g + boost in the second one, the elements that are boosted have
+    shorter steps long after the boost is over.
+
     The boost is over when it has become too small to change the last place of an element's largest gradient in
-    float32: by default after 2038 steps ('paper') or 3523 ('reference'). From then on nothing is gathered or drawn.
+    float32: by default after 2038 steps ('paper') or 3523 ('reference'), or when it has faded out. From then on nothing
+    is gathered or drawn.
 
     The noise comes from one generator for each device, seeded from ``boost_seed`` and never from the rank, so that
     data-parallel replicas, which hold equal gradients, stay equal. torch's global generators are not touched.
@@ -98,34 +96,43 @@ class GradBoostMixin:
 
     Args:
         params (iterable): Parameters or parameter groups. A group may have options of its own.
-        mode (str): 'paper' or 'reference'. Default: 'paper'.
-        clip_by (float): Largest magnitude of the boost, above 0. Default: 1e-3.
+        mode (str): 'paper', 'reference' or 'relative'. Default: 'paper'.
+        clip_by (float, optional): Largest magnitude of the boost, above 0; in mode 'relative' in units of the element's
+            mean magnitude. Default: 1e-3, and 1 in mode 'relative'.
         noise_decay (float): Share of the boost lost at each step, in [0, 1). Default: 0.01.
         beta (float): Decay of EMmax and EMmin, in [0, 1). Default: 0.9.
         toss_coin (bool): Whether only a random half of the elements is boosted at a step. Default: True.
+        fade (float): In mode 'relative', share of the quantized phase in which the boost fades out, in (0, 1].
+            Default: 0.5.
         boost_seed (int): Seed of the noise; the same on every rank. Default: 0.
         **kwargs: Those of the base class. ``differentiable=True`` is refused.
 
     Raises:
-        ValueError: For an option out of its range.
+        ValueError: For an option out of its range; for mode 'relative' in an optimizer whose first moment forgets at
+            once (``betas[0] = 0``).
         TypeError: For complex parameters.
     """
+
+    has_second_moment = False  # which a boosted gradient would change for long; 'exp_avg' is the first one's name
 
     def __init__(
         self,
         params,
         *args,
         mode: str = 'paper',
-        clip_by: float = 1e-3,
+        clip_by: float | None = None,
         noise_decay: float = 0.01,
         beta: float = 0.9,
         toss_coin: bool = True,
+        fade: float = 0.5,
         boost_seed: int = 0,
         **kwargs,
     ) -> None:
         name = type(self).__name__
         # Set before the base class's __init__, which adds the groups.
-        self._options = dict(mode=mode, clip_by=clip_by, noise_decay=noise_decay, beta=beta, toss_coin=toss_coin)
+        self._options = dict(
+            mode=mode, clip_by=clip_by, noise_decay=noise_decay, beta=beta, toss_coin=toss_coin, fade=fade
+        )
         _check(name, self._options)
         if isinstance(boost_seed, bool) or not isinstance(boost_seed, int) or boost_seed < 0:
             raise ValueError(f'{name} got boost_seed={boost_seed!r}; expected an integer of at least 0, on every rank.')
@@ -147,14 +154,20 @@ class GradBoostMixin:
         """Steps made in the quantized phase since the switch: n of the last step."""
         return self._steps
 
-    def boost(self, enabled: bool = True) -> None:
+    def boost(self, enabled: bool = True, steps: int | None = None) -> None:
         """Switch to the quantized phase, or back to the float phase; n starts anew, statistics and generators go on.
 
         Asking for the phase that is on changes nothing, so that a hook may ask at every iteration and after a resume.
+
+        Args:
+            enabled (bool): Whether the quantized phase is to be on. Default: True.
+            steps (int, optional): Steps of that phase, over which mode 'relative' fades. Default: not known; it decays
+                by ``noise_decay``.
         """
         if bool(enabled) != self._boosting:
             self._boosting = bool(enabled)
             self._steps = 0
+            self._length = steps if enabled else None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, as in the base class; it may have GradBoost options of its own."""
@@ -162,7 +175,15 @@ class GradBoostMixin:
             for key, value in self._options.items():
                 param_group.setdefault(key, value)
             _check(type(self).__name__, param_group)
+            if param_group['clip_by'] is None:
+                param_group['clip_by'] = CLIP_BY[param_group['mode']]
         super().add_param_group(param_group)
+        if self._first_moment(self.param_groups[-1]) == math.inf:
+            self.param_groups.pop()
+            raise ValueError(
+                f"{type(self).__name__} got mode='relative' with betas[0]=0; expected betas[0] above 0: the boost goes "
+                'into the first moment. Mend optimizer.betas or optimizer.mode in the config.'
+            )
         for param in self.param_groups[-1]['params']:
             if param.is_complex():
                 self.param_groups.pop()
@@ -216,29 +237,54 @@ class GradBoostMixin:
             )
         swaps: list[Swap] = []
         fresh: list[tuple[Tensor, dict[str, Any]]] = []
-        for (mode, clip_by, noise_decay, beta, toss_coin), params in list(self._chunks()):
-            if self._boosting and n > _last_boosted_step(mode, beta, noise_decay):
+        for (mode, clip_by, noise_decay, beta, toss_coin, fade), first_moment, params in list(self._chunks()):
+            faded = mode == 'relative' and self._length is not None
+            last = fade * self._length if faded else last_boosted_step(mode, beta, noise_decay)
+            if self._boosting and n > last:
                 continue
             grads = [p.grad for p in params]
             states = []
             for param, grad in zip(params, grads, strict=True):
                 state = self.state.get(param, {})
                 if STATISTICS[mode] not in state:
-                    state = _first_statistics(mode, grad)
+                    state = first_statistics(mode, grad)
                     fresh.append((param, state))
                 states.append(state)
-            _observe(mode, states, grads, beta)
+            observe(mode, states, grads, beta)
             if self._boosting:
-                magnitudes = self._draw(grads, (1 - noise_decay) ** n, toss_coin)
-                boosted = _add_boost(mode, states, grads, magnitudes, clip_by)
-                swaps.extend(zip(params, grads, boosted, strict=True))
+                magnitudes = self._draw(grads, 1 - (n - 1) / last if faded else (1 - noise_decay) ** n, toss_coin)
+                boosts = boosts_of(mode, states, magnitudes, clip_by)
+                if first_moment:
+                    self._add_to_first_moment(params, boosts, first_moment)
+                else:
+                    boosted = torch._foreach_addcmul(grads, boosts, torch._foreach_sign(grads))
+                    swaps.extend(zip(params, grads, boosted, strict=True))
         return swaps, fresh
 
-    def _chunks(self) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:
-        """Parameters that have gradients, by options, device and type, in lists that suit the device."""
+    def _first_moment(self, group: dict[str, Any]) -> float:
+        """By what a boost is multiplied before the step, so that it comes out in the first moment as if in g; or 0.
+
+        m <- beta1 * (m + (1 - beta1) / beta1 * boost) + (1 - beta1) * g has boost and g with the same weight.
+        """
+        if not self.has_second_moment or group['mode'] != 'relative':
+            return 0.0
+        beta1 = float(group['betas'][0])
+        factor = (1 - beta1) / beta1 if beta1 else math.inf
+        return -factor if group['maximize'] else factor
+
+    def _add_to_first_moment(self, params: list[Tensor], boosts: list[Tensor], factor: float) -> None:
+        """Lengthen what the base class is about to do, where it has a first moment: not at a parameter's first step."""
+        started = [(p, boost) for p, boost in zip(params, boosts, strict=True) if 'exp_avg' in self.state.get(p, {})]
+        if started:
+            params, boosts = zip(*started, strict=True)
+            moments = [self.state[p]['exp_avg'] for p in params]
+            torch._foreach_addcmul_(moments, boosts, torch._foreach_sign([p.grad for p in params]), value=factor)
+
+    def _chunks(self) -> Iterator[tuple[tuple[Any, ...], float, list[Tensor]]]:
+        """Options, factor of the first moment, and parameters of these that have gradients, in lists for the device."""
         kinds: dict[tuple, list[Tensor]] = defaultdict(list)
         for group in self.param_groups:  # mmengine makes a group of every parameter if there is a paramwise_cfg
-            options = tuple(group[key] for key in OPTIONS)
+            options = tuple(group[key] for key in OPTIONS), self._first_moment(group)
             for param in group['params']:
                 if param.grad is None:
                     continue
@@ -251,16 +297,16 @@ class GradBoostMixin:
                 kinds[options, param.grad.device, param.grad.dtype].append(param)
         for (options, device, _), params in kinds.items():
             if device.type != 'cpu':
-                yield options, params  # one kernel launch for all
+                yield *options, params  # one kernel launch for all
                 continue
             chunk, size = [], 0
             for param in params:
                 if chunk and size + param.numel() > CPU_CHUNK:
-                    yield options, chunk
+                    yield *options, chunk
                     chunk, size = [], 0
                 chunk.append(param)
                 size += param.numel()
-            yield options, chunk
+            yield *options, chunk
 
     def _draw(self, grads: list[Tensor], scale: float, toss_coin: bool) -> list[Tensor]:
         """Draw coin * |Laplace(0, 1)| * scale for each element of the gradients, in their layout.
@@ -295,11 +341,14 @@ class GradBoostMixin:
     def _pack_boost(self) -> dict[str, Any]:
         """What the state dict holds beside the base class's, of plain types that ``weights_only`` loading takes."""
         generators = self._loaded_generators | {name: g.get_state() for name, g in self._generators.values()}
-        return dict(boosting=self._boosting, steps=self._steps, seed=self._seed, generators=generators)
+        return dict(
+            boosting=self._boosting, steps=self._steps, length=self._length, seed=self._seed, generators=generators
+        )
 
     def _unpack_boost(self, packed: dict[str, Any]) -> None:
         self._boosting: bool = packed['boosting']
         self._steps: int = packed['steps']
+        self._length: int | None = packed.get('length')  # steps of the quantized phase, if they are known
         self._seed: int = packed['seed']
         self._generators: dict[torch.device, tuple[str, torch.Generator]] = {}
         self._loaded_generators: dict[str, Tensor] = dict(packed['generators'])  # until their device draws
@@ -329,45 +378,6 @@ class GradBoostMixin:
             self._unpack_boost(packed)
 
 
-def _first_statistics(mode: str, grad: Tensor) -> dict[str, Any]:
-    """What a parameter starts with at its first gradient."""
-    if mode == 'paper':
-        return dict(grad_max=grad.clone(), grad_min=grad.clone())
-    return dict(grad_max=torch.zeros_like(grad), grad_steps=0)
-
-
-def _observe(mode: str, states: list[dict[str, Any]], grads: list[Tensor], beta: float) -> None:
-    """Move EMmax and EMmin on, in place; a weight of 1 - beta."""
-    highs = [state['grad_max'] for state in states]
-    if mode == 'paper':
-        lows = [state['grad_min'] for state in states]
-        torch._foreach_lerp_(highs, torch._foreach_maximum(highs, grads), 1 - beta)
-        torch._foreach_lerp_(lows, torch._foreach_minimum(lows, grads), 1 - beta)
-        return
-    for state in states:
-        state['grad_steps'] += 1
-    corrections = [1 - beta ** state['grad_steps'] for state in states]
-    reached = torch._foreach_maximum(highs, torch._foreach_abs(grads))
-    torch._foreach_mul_(highs, beta)
-    torch._foreach_add_(highs, reached, alpha=1 - beta)
-    torch._foreach_div_(highs, corrections)
-    torch._foreach_clamp_max_(highs, torch.finfo(highs[0].dtype).max)  # inf times a coin of 0 would be NaN
-
-
-def _add_boost(
-    mode: str, states: list[dict[str, Any]], grads: list[Tensor], magnitudes: list[Tensor], clip_by: float
-) -> list[Tensor]:
-    """New tensors: the gradients, moved away from 0 by magnitude * b, at most ``clip_by``."""
-    highs = [state['grad_max'] for state in states]
-    if mode == 'paper':
-        boosts = torch._foreach_sub(highs, [state['grad_min'] for state in states])
-        torch._foreach_mul_(boosts, magnitudes)
-    else:
-        boosts = torch._foreach_mul(highs, magnitudes)
-    torch._foreach_clamp_max_(boosts, clip_by)
-    return torch._foreach_addcmul(grads, boosts, torch._foreach_sign(grads))
-
-
 def _shaped_like(piece: Tensor, grad: Tensor) -> Tensor:
     """View a flat tensor in the shape of a gradient, and in its memory order if that has no holes (channels_last)."""
     if not grad.is_contiguous() and torch.empty_like(grad, device='meta').stride() == grad.stride():
@@ -389,7 +399,11 @@ class GradBoostRMSprop(GradBoostMixin, torch.optim.RMSprop):
 class GradBoostAdam(GradBoostMixin, torch.optim.Adam):
     """``torch.optim.Adam`` with GradBoost; arguments, phases and state: :class:`GradBoostMixin`."""
 
+    has_second_moment = True
+
 
 @OPTIMIZERS.register_module()
 class GradBoostAdamW(GradBoostMixin, torch.optim.AdamW):
     """``torch.optim.AdamW`` with GradBoost; arguments, phases and state: :class:`GradBoostMixin`."""
+
+    has_second_moment = True
