@@ -33,12 +33,14 @@ class WeightLayer:
         count (int): Its weights.
         quantizers (tuple[WeightFakeQuantize, ...]): Those of its weights.
         fixed (int, optional): Bits that an override of the scheme gives it already.
+        others (tuple[str, ...]): Further modules that read these weights.
     """
 
     name: str
     count: int
     quantizers: tuple[WeightFakeQuantize, ...]
     fixed: int | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,9 @@ def weight_layers(network: QuantizedNetwork) -> list[WeightLayer]:
     weights = dict(network.weight_nodes())
     found: dict[str, dict[WeightFakeQuantize, None]] = {}
     fixed: dict[str, int | None] = {}
+    readers: dict[str, dict[str, None]] = {}
+    first: dict[int, str] = {}  # of the modules that read a weight, by its identity
+    layer_of: dict[str, str] = {}
     for conv in network.program.graph.nodes:
         quantizer = network._module_of(conv.args[1]) if is_convolution(conv) else None
         if not isinstance(quantizer, WeightFakeQuantize):
@@ -121,11 +126,21 @@ def weight_layers(network: QuantizedNetwork) -> list[WeightLayer]:
         name = next((own for own in reversed(names) if own in modules), None)
         if name is None:
             continue  # no override can name it
-        found.setdefault(name, {})[quantizer] = None
-        fixed.setdefault(name, network.scheme.override_of(names))
+        layer = layer_of.get(name) or first.get(id(weights[quantizer])) or name
+        layer_of[name] = first[id(weights[quantizer])] = layer
+        found.setdefault(layer, {})[quantizer] = None
+        readers.setdefault(layer, {})[name] = None
+        own = network.scheme.override_of(names)
+        fixed[layer] = own if fixed.get(layer) is None else fixed[layer]
     return [
-        WeightLayer(name, _count(weights[own] for own in owners), tuple(owners), fixed[name])
-        for name, owners in found.items()
+        WeightLayer(
+            name,
+            _count(weights[own] for own in quantizers),
+            tuple(quantizers),
+            fixed[name],
+            tuple(own for own in readers[name] if own != name),
+        )
+        for name, quantizers in found.items()
     ]
 
 
@@ -263,7 +278,12 @@ def with_bits(scheme: Scheme, layers: Sequence[WeightLayer], bits: Sequence[int]
         layers (Sequence[WeightLayer]): Its layers.
         bits (Sequence[int]): Of each.
     """
-    new = {layer.name: own for layer, own in zip(layers, bits, strict=True) if layer.fixed is None}
+    new = {
+        name: own
+        for layer, own in zip(layers, bits, strict=True)
+        for name in (layer.name, *layer.others)
+        if layer.fixed is None or layer.others
+    }
     return replace(scheme, weight_bits=max(bits), overrides=dict(scheme.overrides) | new)
 
 
