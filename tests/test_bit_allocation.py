@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_tool
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from segmenter_parts import EspParts, GateParts, settled
 from test_analysis import CLASSES, CONFIG
@@ -16,6 +17,7 @@ from test_weight_bits import Stack
 from tiny_segmenter import images
 from torch.nn import functional
 
+from frostnet_mm.apis.evaluation import configure_execution
 from frostnet_mm.apis.qat_config import settings_of
 from frostnet_mm.device.description import deployed_weight_bits
 from frostnet_mm.engine.config import load_config
@@ -255,6 +257,17 @@ def test_ranges_belong_to_any_bits_unless_scales_were_trained():
                 written.check(network, mixed)
         else:
             written.check(network, mixed)
+
+
+def test_evaluation_takes_the_bits_of_the_checkpoint():
+    _, network = settled(GateParts)
+    for mixed in ({'backbone.deep': 4}, {}):
+        written = Checkpoint({}, 'last.pth')
+        written.quantize(network, QuantizationSettings.of(overrides=mixed, float_modules=['neck']), 'QAT')
+        own = dict(type='frostnet_mm.QATHook', overrides={'backbone.stem': dict(bits=3), 'neck': 'float'})
+        cfg = Config(dict(default_hooks=dict(qat=own)))
+        configure_execution(cfg, written, 'simulated')
+        assert settings_of(cfg).scheme == Scheme(overrides=mixed | {'neck': 'float'})
 
 
 # -- the tool
