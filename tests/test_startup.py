@@ -26,6 +26,10 @@ SUGGESTION = 'Config configs/ssdlite_frostnt_coco.py does not exist. In configs 
 CHECKPOINT = 'Checkpoint absent/none.pth does not exist; expected a file written by torch.save.'
 # By tool: arguments with a path that does not exist, and the beginning of what is said; None without any path.
 WRONG = {
+    'allocate_bits': [
+        ([ABSENT, 'none.pth', '--budget', 'size=0.6', '--out', 'absent.py'], SUGGESTION),
+        ([CONFIG, 'absent/none.pth', '--budget', 'size=0.6', '--out', 'absent.py'], CHECKPOINT),
+    ],
     'analyze_quant': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
     'benchmark': [([ABSENT], 'Config configs/ssdlite_frostnt_coco.py does not exist.')],
     'calibrate': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],

@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
         '--method', choices=METHODS, default='histogram', help='how ranges are chosen; default histogram'
     )
     parser.add_argument('--percentile', type=float, default=PERCENTILE, help=f'for percentile; default {PERCENTILE}')
-    parser.add_argument('--numerics', choices=list(PRESETS), default='onnx', help='family of engines; default onnx')
+    parser.add_argument(
+        '--numerics', choices=list(PRESETS), help="family of engines; default the config's QATHook's, or onnx"
+    )
     parser.add_argument('--quantize-outputs', action='store_true', help="round the network's outputs to 8 bits too")
     parser.add_argument('--float-modules', nargs='+', default=[], metavar='NAME', help='modules that stay in float')
     add_example_shape(parser)
@@ -48,20 +50,21 @@ def main() -> None:
     require_checkpoint(args.checkpoint)
     from frostnet_mm.apis.images import preprocessed, spread_paths
     from frostnet_mm.apis.model import load_model
+    from frostnet_mm.apis.qat_config import settings_of
     from frostnet_mm.quantization.calibration import calibrate
     from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
     from frostnet_mm.quantization.prepare import prepare_model
-    from frostnet_mm.quantization.settings import QuantizationSettings
 
     checkpoint = Checkpoint.open(args.checkpoint, args.classes)
     model, cfg = load_model(args.config, checkpoint, args.device, args.cfg_options, execution='float')
-    settings = QuantizationSettings.of(
-        args.numerics,
-        args.quantize_outputs,
-        args.float_modules,
+    settings = settings_of(
+        cfg,
+        numerics=args.numerics,
+        quantize_outputs=args.quantize_outputs or None,
+        float_modules=args.float_modules or None,
         example_shape=(2, 3, *args.example_shape) if args.example_shape else None,
-        weight_bits=args.weight_bits or 8,
     )
+    settings = settings.with_weights(args.weight_bits) if args.weight_bits else settings
     network = prepare_model(model, settings)
     paths, read = spread_paths(cfg, args.num_images), []  # never validation images
     images = preprocessed(model, cfg, paths, 'calibrating', read)
@@ -77,7 +80,7 @@ def main() -> None:
     evaluate = command('python', 'tools/test.py', args.config, out, '--compare', args=args)
     print(
         f'{out}: ranges of {len(list(network.activations()))} activations from {count} training images '
-        f'({args.method}, {args.numerics}). Evaluate it: {evaluate}'
+        f'({args.method}, {settings.scheme.name}). Evaluate it: {evaluate}'
     )
 
 

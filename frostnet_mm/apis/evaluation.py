@@ -13,8 +13,9 @@ from mmengine.runner import Runner
 
 from ..models.dense import unwrap
 from ..quantization.checkpoint import Checkpoint
+from ..quantization.scheme import Scheme
 from ..quantization.settings import EXECUTIONS, QuantizationSettings
-from ..registry import is_type
+from .qat_config import qat_hooks
 
 if TYPE_CHECKING:
     from ..quantization.hook import QATHook
@@ -59,8 +60,7 @@ def configure_execution(cfg: Config, checkpoint: Checkpoint, execution: str, wei
         CheckpointError: The weights cannot have that many bits.
     """
     settings = checkpoint.settings_with(weight_bits)
-    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
-    own = [hook for hook in hooks if hook and is_type(hook, 'frostnet_mm.QATHook')]
+    own = qat_hooks(cfg)
     if not own and execution != 'float':
         from ..quantization.hook import hook_options
 
@@ -80,6 +80,9 @@ def _set_execution(hook: 'dict | QATHook', execution: str, settings: Quantizatio
     if settings is not None:
         options = hook['scheme'] if hook.get('scheme') else hook
         options['weight_bits'] = settings.scheme.weight_bits
+        own = Scheme(overrides=options.get('overrides') or {})
+        overrides = Scheme(overrides=settings.scheme.bit_overrides).with_float(own.float_modules)
+        options['overrides'] = dict(overrides.overrides)
 
 
 def evaluate_all(runner: Runner) -> dict[str, dict]:

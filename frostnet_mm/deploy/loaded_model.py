@@ -75,8 +75,8 @@ class LoadedModel:
 
     @property
     def weight_bits(self) -> int | None:
-        """Bits of the INT8 weights; None in float."""
-        return None if self.settings is None else self.settings.scheme.weight_bits
+        """Bits of the INT8 weights, the most that a module has; None in float."""
+        return None if self.settings is None else self.settings.scheme.most_weight_bits
 
     @property
     def int8_share(self) -> float:

@@ -131,8 +131,11 @@ def _check_files(description: dict, folder: Path, verify: bool) -> None:
 
 
 def deployed_weight_bits(description: dict) -> int | None:
-    """Bits of a deployment's INT8 weights; None for one in float."""
+    """Bits of a deployment's INT8 weights, the most that a module has; None for one in float."""
     if description.get('precision') != 'int8':
         return None
     numerics = description.get('numerics')
-    return numerics.get('weight_bits', 8) if isinstance(numerics, dict) else 8
+    if not isinstance(numerics, dict):
+        return 8
+    overrides = [value for _, value in numerics.get('overrides') or () if value != 'float']
+    return max(numerics.get('weight_bits', 8), *overrides, 0)

@@ -176,7 +176,7 @@ class Checkpoint:
             CheckpointError: Others are wanted of a checkpoint whose scales were trained.
         """
         settings = self.settings
-        if settings is None or weight_bits in (None, settings.scheme.weight_bits):
+        if settings is None or weight_bits is None or settings.with_weights(weight_bits) == settings:
             return settings
         if settings.learned_scales:
             raise CheckpointError(
@@ -316,8 +316,11 @@ def _check_settings(saved: QuantizationSettings, own: QuantizationSettings, sour
             f'weight_bits={own.scheme.weight_bits}: the scales belong to that many bits. Set weight_bits={bits}.'
         )
     there, here = saved.to_dict(), own.to_dict()
+    stateless = {'weight_bits', 'averaging_constant', 'example_shape'}
+    if not own.learned_scales:
+        stateless.add('overrides')  # bits of weights; modules in float are compared by their own key, and by the graph
     for key in dict.fromkeys((*there, *here)):
-        if key in ('weight_bits', 'averaging_constant', 'example_shape') or there.get(key) == here.get(key):
+        if key in stateless or there.get(key) == here.get(key):
             continue
         option = 'learned_scales' if key == 'learned' else key
         raise CheckpointError(

@@ -61,10 +61,13 @@ class QATHook(Hook):
             OpenVINO and torch's compiler (docs/deployment.md); down to 2. Default: 8.
         weights (str): 'channel' for a scale an output channel of a weight, 'tensor' for one scale a weight with its
             batch norm folded, which many phones and accelerators need. Default: 'channel'.
+        overrides (Mapping, optional): Other bits for the weights of some modules, by the name of a module or of one
+            above it: ``{'backbone.stages.0': dict(bits=8)}``; the longest name counts. tools/allocate_bits.py makes
+            them.
         execution (str): How ``runner.test()`` runs the network: 'float', 'simulated' or 'converted' (integers).
             Default: 'simulated'.
         scheme (Mapping, optional): In place of ``numerics``, ``quantize_outputs``, ``float_modules``,
-            ``weight_bits`` and ``weights``: all of a scheme as :meth:`Scheme.to_dict` writes it.
+            ``weight_bits``, ``weights`` and ``overrides``: all of a scheme as :meth:`Scheme.to_dict` writes it.
 
     Raises:
         QuantizationError: An option is out of its domain, or the config combines QAT with what it cannot be combined
@@ -88,6 +91,7 @@ class QATHook(Hook):
         execution: str = 'simulated',
         scheme: Mapping | None = None,
         weights: str = 'channel',
+        overrides: Mapping | None = None,
     ) -> None:
         self.settings = QuantizationSettings.of(
             numerics,
@@ -98,8 +102,11 @@ class QATHook(Hook):
             example_shape,
             weight_bits,
             weights,
+            overrides,
         )
         if scheme is not None:
+            if overrides:
+                raise QuantizationError('scheme and overrides were both given: expected the overrides in the scheme.')
             self.settings = replace(self.settings, scheme=Scheme.from_dict(scheme))
         points = (('warmup', warmup), ('freeze_bn_at', freeze_bn_at), ('freeze_observers_at', freeze_observers_at))
         self.points = [None if text is None else TrainingPoint.parse(text, name) for name, text in points]
@@ -281,6 +288,8 @@ class QATHook(Hook):
         bits, own = found.scheme.weight_bits, self.settings.scheme.weight_bits
         if bits != own:
             print_log(f'The checkpoint was made with weights of {bits} bits; here they have {own}.', logger='current')
+        if found.scheme.bit_overrides != self.settings.scheme.bit_overrides:
+            print_log('The checkpoint was made with other bits of some modules (overrides).', logger='current')
         if runner._resume and found.reached is not None:
             self._saved_phase = found.reached
             points = [None if point is None else str(point) for point in self.points]

@@ -31,10 +31,20 @@ def _require_bits(option: str, value: Any) -> None:
 
 
 def _plain_overrides(overrides: Mapping[str, Override] | Iterable) -> tuple[tuple[str, str | int], ...]:
-    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    pairs = list(overrides.items() if isinstance(overrides, Mapping) else overrides)
+    if any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
+        raise QuantizationError(
+            f'overrides={overrides!r} was given; expected bits by module, such as '
+            "{'backbone.stages.0': dict(bits=8)}."
+        )
     plain = {}
     for name, value in pairs:
-        value = value.get('bits') if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping):
+            if set(value) != {'bits'}:
+                raise QuantizationError(
+                    f"overrides[{name!r}]={dict(value)!r} was given; expected dict(bits=…), the bits alone, or 'float'."
+                )
+            value = value['bits']
         if value != FLOAT:
             _require_bits(f'overrides[{name!r}]', value)
         plain[str(name)] = value
@@ -95,12 +105,15 @@ class Scheme:
         return PRESETS[name].scheme
 
     def with_weights(self, bits: int | None = None, granularity: str | None = None) -> 'Scheme':
-        """The same scheme with other weights; None keeps what is there."""
-        return replace(
-            self,
-            weight_bits=self.weight_bits if bits is None else bits,
-            weight_granularity=self.weight_granularity if granularity is None else granularity,
-        )
+        """The same scheme with other weights; None keeps what is there.
+
+        No module has more bits than all then have: a CPU whose sums saturate needs 7 everywhere.
+        """
+        scheme = self
+        if bits is not None:
+            capped = {name: value if value == FLOAT else min(value, bits) for name, value in self.overrides}
+            scheme = replace(scheme, weight_bits=bits, overrides=capped)
+        return scheme if granularity is None else replace(scheme, weight_granularity=granularity)
 
     def with_float(self, modules: Iterable[str]) -> 'Scheme':
         """The same scheme with modules, by their names or beginnings of them, left in float."""
@@ -132,8 +145,8 @@ class Scheme:
         """
         return 2 ** ((self.weight_bits if bits is None else bits) - 1) - 1
 
-    def precision_of(self, names: Sequence[str]) -> str | int:
-        """How a module is computed: 'float', or the bits of its weights.
+    def override_of(self, names: Sequence[str]) -> str | int | None:
+        """What an override says of a module: 'float' or bits; None if none fits it.
 
         Args:
             names (Sequence[str]): What it is called: its own name, its parents', its weight's.
@@ -143,11 +156,26 @@ class Scheme:
             for module, value in self.overrides
             if any(name == module or name.startswith(f'{module}.') for name in names)
         ]
-        return max(fitting, key=lambda found: found[0])[1] if fitting else self.weight_bits
+        return max(fitting, key=lambda found: found[0])[1] if fitting else None
+
+    def precision_of(self, names: Sequence[str]) -> str | int:
+        """How a module is computed: 'float', or the bits of its weights; names as for :meth:`override_of`."""
+        found = self.override_of(names)
+        return self.weight_bits if found is None else found
 
     def stays_float(self, names: Sequence[str]) -> bool:
         """Whether a module of these names is left in float."""
         return self.precision_of(names) == FLOAT
+
+    @property
+    def bit_overrides(self) -> dict[str, int]:
+        """The overrides that are bits."""
+        return {name: value for name, value in self.overrides if value != FLOAT}
+
+    @property
+    def most_weight_bits(self) -> int:
+        """The most bits that the weights of a module may have."""
+        return max(self.weight_bits, *self.bit_overrides.values(), 0)
 
     @property
     def float_modules(self) -> list[str]:
@@ -188,7 +216,7 @@ class Scheme:
             float_modules=self.float_modules,
             weight_bits=self.weight_bits,
         )
-        if any(value != FLOAT for _, value in self.overrides):
+        if self.bit_overrides:
             content['overrides'] = [list(item) for item in self.overrides]
         for name in _EXTRA:
             if getattr(self, name) != getattr(base, name):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import QuantizationError
-from .scheme import Scheme
+from .scheme import Override, Scheme
 
 NAME = 'quantization'  # of the network in the model; its ranges are ``quantization.<layer>.min_val`` and ``max_val``
 EXECUTIONS = ('float', 'simulated', 'converted')  # how a quantized network can be run
@@ -53,6 +53,7 @@ class QuantizationSettings:
         example_shape: Sequence[int] | None = None,
         weight_bits: int = 8,
         weights: str = 'channel',
+        overrides: Mapping[str, Override] | None = None,
     ) -> 'QuantizationSettings':
         """From the options of :class:`QATHook` and of the tools.
 
@@ -66,13 +67,21 @@ class QuantizationSettings:
             weight_bits (int): 8, or 7 for engines on x86 CPUs without VNNI. Default: 8.
             weights (str): 'channel' for a scale an output channel of a weight, 'tensor' for one scale a weight.
                 Default: 'channel'.
+            overrides (Mapping, optional): Bits by module, see :class:`Scheme`.
         """
         scheme = replace(
             Scheme.preset(numerics),
             quantize_outputs=quantize_outputs,
             weight_bits=weight_bits,
             weight_granularity=weights,
-        ).with_float(float_modules)
+            overrides=overrides or {},
+        )
+        float_modules = [str(name) for name in float_modules]
+        if both := [name for name in float_modules if name in scheme.bit_overrides]:
+            raise QuantizationError(
+                f'float_modules and overrides were both given for {both[0]!r}: expected one of them, float or bits.'
+            )
+        scheme = scheme.with_float(float_modules)
         shape = EXAMPLE_SHAPE if example_shape is None else tuple(example_shape)
         return cls(scheme, learned_scales, averaging_constant, shape)
 

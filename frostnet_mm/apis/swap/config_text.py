@@ -33,7 +33,19 @@ def inherit(old: dict, new: dict) -> dict[str, Any]:
 
 
 def assignments(base: str, out: Path, imports: Sequence[str], model: dict) -> str:
-    """The text of a config file.
+    """The text of a config file that inherits another and sets parts of its model.
+
+    Args:
+        base (str): Path or name of the base config.
+        out (Path): The file that the text is for.
+        imports (Sequence[str]): Modules that register the config's types.
+        model (dict): What to set in ``model``.
+    """
+    return f'{heading(base, out, imports)}model = {format_value(model, start=8)}\n'
+
+
+def heading(base: str, out: Path, imports: Sequence[str]) -> str:
+    """The first lines of a config file, which inherit another.
 
     An installed config is named as mm names it where mm finds it ('mmdet::...'). mmengine looks for 'mmseg::...' under
     the name 'mmsegmentation', which the maintained fork does not have, so that config is found by its package.
@@ -42,7 +54,6 @@ def assignments(base: str, out: Path, imports: Sequence[str], model: dict) -> st
         base (str): Path or name of the base config.
         out (Path): The file that the text is for; the path of the base is relative to it.
         imports (Sequence[str]): Modules that register the config's types.
-        model (dict): What to set in ``model``.
     """
     package, found, name = base.partition('::')
     name = name if name.endswith('.py') else f'{name}.py'
@@ -53,7 +64,7 @@ def assignments(base: str, out: Path, imports: Sequence[str], model: dict) -> st
     else:
         source = f"__import__('{package}').__path__[0] + (\n    '/.mim/configs/{name}'\n)"
     imported = format_value(dict(imports=list(dict.fromkeys(imports)), allow_failed_imports=False))
-    return f'_base_ = {source}\n\ncustom_imports = {imported}\nmodel = {format_value(model, start=8)}\n'
+    return f'_base_ = {source}\n\ncustom_imports = {imported}\n'
 
 
 def format_value(value: Any, indent: int = 0, start: int = 0) -> str:
