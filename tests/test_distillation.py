@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from frostnet_mm.apis.visualization.training_plots import read_scalars
 from frostnet_mm.engine.runner import build_runner
+from frostnet_mm.errors import UserError
 from frostnet_mm.models import read_checkpoint
 from frostnet_mm.models.dense import detached
 from frostnet_mm.quantization import QATHook, QuantizationError
@@ -41,7 +42,7 @@ class StandIn:
     def __init__(self, model, folder, load_from=None):
         self.model, self.work_dir, self._load_from = model, str(folder), load_from
         self.epoch, self.iter = 1, 4
-        self.train_dataloader = type('Loader', (), {'dataset': object()})()
+        self.train_dataloader = type('Loader', (), {'dataset': type('Data', (), {})()})()
 
 
 def guided(folder, weight=1.0):
@@ -83,7 +84,7 @@ def test_an_output_that_is_constant_teaches_nothing_and_makes_no_nan():
     student = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = distillation_loss([student, student], [torch.full((2, 3), 4.0), torch.zeros(2, 3)])
     loss.backward()
-    assert float(loss) == 0 and torch.equal(student.grad, torch.zeros(2, 3))
+    assert float(loss.detach()) == 0 and torch.equal(student.grad, torch.zeros(2, 3))
 
 
 def test_the_loss_of_a_model_equals_separate_forward_passes(tmp_path):
@@ -182,7 +183,9 @@ model = dict(decode_head=dict(dropout_ratio=0.0))
     assert run_tool('train', path, '--work-dir', straight) == 0
     last = read_checkpoint(straight / 'iter_6.pth')
     note = last['meta']['quantization']['teacher']
-    assert note['source'] == 'self' and 'teacher' not in read_checkpoint(straight / 'iter_2.pth')['meta']['quantization']
+    assert (
+        note['source'] == 'self' and 'teacher' not in read_checkpoint(straight / 'iter_2.pth')['meta']['quantization']
+    )
     kept, switch = (read_checkpoint(straight / name)['state_dict'] for name in ('teacher.pth', 'iter_2.pth'))
     assert set(kept) == {name for name in switch if not name.startswith('quantization.')}
     assert all(torch.equal(value, switch[name]) for name, value in kept.items())
@@ -234,20 +237,27 @@ def test_a_detector_learns_from_a_checkpoint_with_averages(trained, mini_coco, t
     assert len(hook.distillation._supervised) == 12
 
 
-def test_a_wrong_checkpoint_is_one_message(trained, mini_coco, tmp_path):
-    source = trained / 'epoch_2.pth'
-    content = read_checkpoint(source)
-    content['meta']['dataset_meta'] = dict(classes=('one', 'two'))
-    torch.save(content, tmp_path / 'classes.pth')
-    for name, width, message in (
-        (tmp_path / 'none.pth', 0.5, 'none.pth does not exist'),
-        (source, 0.35, 'epoch_2.pth does not fit SingleStageDetector'),
-        (tmp_path / 'classes.pth', 0.5, r'classes.pth was trained on 2 classes \(one, two\), the training data have'),
+def test_a_wrong_checkpoint_is_one_message(tmp_path):
+    torch.manual_seed(0)
+    model, _ = prepared_segmenter(Plain)
+    runner = StandIn(model, tmp_path)
+    runner.train_dataloader.dataset.metainfo = dict(classes=('floor', 'sky'))
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith('quantization.')}
+    other = dict(state, **{'backbone.first.weight': torch.zeros(9, 3, 3, 3)})
+    for name, content in (
+        ('other', dict(state_dict=other)),
+        ('classes', dict(state_dict=state, meta=dict(dataset_meta=dict(classes=('sky', 'floor'))))),
+        ('fits', dict(state_dict=state, meta=dict(dataset_meta=dict(classes=('floor', 'sky'))))),
     ):
-        options = {'default_hooks.qat.teacher': str(name), 'model.backbone.widen_factor': width}
-        runner = build_runner(tiny(mini_coco, tmp_path / name.stem, **options))
-        with pytest.raises((QuantizationError, FileNotFoundError, RuntimeError), match=message):
-            runner.train()
+        torch.save(content, tmp_path / f'{name}.pth')
+    for name, message in (
+        ('none', 'none.pth does not exist'),
+        ('other', 'other.pth does not fit EncoderDecoder: .*backbone.first.weight'),
+        ('classes', r'classes.pth was trained on 2 classes \(sky, floor\), the training data have 2 \(floor, sky\)'),
+    ):
+        with pytest.raises((UserError, FileNotFoundError), match=message):
+            Distillation(tmp_path / f'{name}.pth').prepare(runner)
+    Distillation(tmp_path / 'fits.pth', warm=False).prepare(runner)
 
 
 def test_two_processes_have_one_teacher(mini_coco, tmp_path):
