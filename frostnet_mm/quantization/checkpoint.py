@@ -117,6 +117,11 @@ class Checkpoint:
         """Where the phases of its training begin, or None."""
         return self.meta[META].get('points') if self.quantized else None
 
+    @property
+    def teacher(self) -> dict[str, str] | None:
+        """Source and digest of the float teacher of its training, or None."""
+        return self.meta[META].get('teacher') if self.quantized else None
+
     def dataset_meta_for(self, cfg: Config) -> dict[str, Any]:
         """Classes and colours: those that it notes or that were given, else those of a config, which the log says.
 

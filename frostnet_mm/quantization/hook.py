@@ -1,5 +1,6 @@
 """The hook that trains a model of a float config in simulated INT8, from scratch."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from .report import describe_report
 from .schedule import Phase, TrainingPoint, steps_left
 from .scheme import Scheme
 from .settings import EXECUTIONS, QuantizationSettings
+from .teacher import Distillation
 
 DATA_BATCH = dict | tuple | list | None
 
@@ -68,6 +70,9 @@ class QATHook(Hook):
             Default: 'simulated'.
         scheme (Mapping, optional): In place of ``numerics``, ``quantize_outputs``, ``float_modules``,
             ``weight_bits``, ``weights`` and ``overrides``: all of a scheme as :meth:`Scheme.to_dict` writes it.
+        teacher (str | PathLike, optional): Who guides QAT: 'self', the float weights at the end of the warm-up, or a
+            checkpoint of the same config.
+        teacher_weight (float): Of the loss that the teacher adds. Default: 1.0.
 
     Raises:
         QuantizationError: An option is out of its domain, or the config combines QAT with what it cannot be combined
@@ -92,6 +97,8 @@ class QATHook(Hook):
         scheme: Mapping | None = None,
         weights: str = 'channel',
         overrides: Mapping | None = None,
+        teacher: str | os.PathLike | None = None,
+        teacher_weight: float = 1.0,
     ) -> None:
         self.settings = QuantizationSettings.of(
             numerics,
@@ -117,6 +124,8 @@ class QATHook(Hook):
                 f'execution={execution!r} was given; expected one of {", ".join(map(repr, EXECUTIONS))}.'
             )
         self.execution = execution
+        warm = self.points[0].amount > 0
+        self.distillation = None if teacher is None else Distillation(teacher, teacher_weight, warm)
         self.network: QuantizedNetwork | None = None
         self.phase: Phase | None = None
         self._saved_phase = Phase(False)
@@ -139,6 +148,8 @@ class QATHook(Hook):
         if training:
             self._refuse_what_would_be_wrong(runner)
         self.prepare(runner)
+        if training and self.distillation:
+            self.distillation.prepare(runner)
         if training and self.settings.learned_scales:
             scales = [p for name, p in self.network.named_parameters() if name.endswith('log_scale')]
             known = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group['params']}
@@ -188,6 +199,8 @@ class QATHook(Hook):
         learned = self.settings.learned_scales and phase.simulating
         if phase.simulating and not self._first_step(network):
             network.check_ranges()
+        if phase.simulating and self.distillation:
+            self.distillation.start(runner, self._saved_phase.simulating)
         if learned:
             self._start_learning(runner)
         network.observe(not phase.ranges_frozen, learned=not learned)
@@ -203,13 +216,18 @@ class QATHook(Hook):
 
     def _watch_gradients(self, runner) -> None:
         """Have the gradients of the next step looked at: at the start, and when rounding begins."""
-        self.after_train(runner)
+        self._stop_watching()
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         if isinstance(optimizer, torch.optim.Optimizer):
             self._gradient_check = GradientCheck(unwrap(runner.model), optimizer)
 
     def after_train(self, runner) -> None:
-        """Look at no more gradients."""
+        """Look at no more gradients, and ask no teacher."""
+        if self.distillation:
+            self.distillation.stop()
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
         if self._gradient_check is not None:
             self._gradient_check.close()
             self._gradient_check = None
@@ -271,8 +289,9 @@ class QATHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Write down what the ranges belong to, and the phase."""
         points = [None if point is None else str(point) for point in self.points]
+        note = self.distillation.note() if self.distillation else None
         Checkpoint(checkpoint, 'The checkpoint').quantize(
-            self.network, self.settings, self.phase or Phase(False), points
+            self.network, self.settings, self.phase or Phase(False), points, **(dict(teacher=note) if note else {})
         )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -290,6 +309,8 @@ class QATHook(Hook):
             print_log(f'The checkpoint was made with weights of {bits} bits; here they have {own}.', logger='current')
         if found.scheme.bit_overrides != self.settings.scheme.bit_overrides:
             print_log('The checkpoint was made with other bits of some modules (overrides).', logger='current')
+        if runner._resume and self.distillation:
+            self.distillation.resume(found)
         if runner._resume and found.reached is not None:
             self._saved_phase = found.reached
             points = [None if point is None else str(point) for point in self.points]
