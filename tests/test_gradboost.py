@@ -671,3 +671,92 @@ def test_state_with_other_groups_is_refused_by_the_base_class():
     other = GradBoostSGD([dict(params=[p]) for p in make_parameters()])
     with pytest.raises(ValueError, match='different number of parameter groups'):
         other.load_state_dict(state)
+
+
+# --- mode 'relative' -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('maximize', [False, True])
+@pytest.mark.parametrize('name', CLASSES)
+def test_relative_mode_by_hand(name, maximize):
+    """Three steps, of which two boost and fade by halves; Adam's second moment sees the gradient as it is."""
+    ours, _, arguments = CLASSES[name]
+    parameter = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
+    optimizer = ours([parameter], mode='relative', clip_by=0.8, boost_seed=5, maximize=maximize, **arguments)
+    generator = torch.Generator().manual_seed(5)
+    expected, memories, means, clipped, passed = list(START), [{} for _ in START], {}, 0, 0
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        if t == 2:
+            optimizer.boost(steps=4)  # of which the boost takes part in fade=0.5: two, with factors 1 and 1/2
+        if t > 1:
+            word = torch.empty(1, dtype=torch.int64)
+            draws = word.random_(-(2**63), None, generator=generator).view(torch.int16).tolist()
+        for i, g in enumerate(gradient):
+            means[i] = abs(g) if t == 1 else 0.9 * means[i] + 0.1 * abs(g)
+            boost = 0.0
+            if t > 1:
+                magnitude = max(-math.log((draws[i] + 32768.5) / 65536) - math.log(2), 0.0) * (1, 0.5)[t - 2]
+                clipped, passed = clipped + (magnitude > 0.8), passed + (0 < magnitude < 0.8)
+                boost = min(magnitude, 0.8) * means[i] * ((g > 0) - (g < 0))
+            expected[i] = relative_rule(name, expected[i], g, boost, memories[i], t, -1 if maximize else 1)
+        parameter.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+        assert parameter.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-8)
+        assert parameter.grad.tolist() == gradient
+    assert passed and clipped
+
+
+def relative_rule(name, p, g, boost, memory, t, sign):
+    """One element of the base rule; of Adam and AdamW the boost is in the first moment alone."""
+    if not name.startswith('Adam'):
+        return scalar_rule(name, p, sign * (g + boost), memory, t)
+    lr, decay = 0.1, 0.01
+    g, boost = sign * g, sign * boost
+    if name == 'AdamW':
+        p = p - lr * decay * p
+    else:
+        g = g + decay * p
+    memory['m'] = 0.9 * memory.get('m', 0.0) + 0.1 * (g + boost)
+    memory['v'] = 0.999 * memory.get('v', 0.0) + 0.001 * g * g
+    return p - lr * (memory['m'] / (1 - 0.9**t)) / (math.sqrt(memory['v'] / (1 - 0.999**t)) + 1e-8)
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_relative_mode_is_over_after_its_share_of_the_steps_also_after_a_resume(name):
+    ours, base, arguments = CLASSES[name]
+    mine, plain = make_parameters(), make_parameters()
+    optimizer = ours(mine, mode='relative', fade=0.5, **arguments)
+    train(optimizer, mine, range(2))
+    optimizer.boost(steps=10)
+    train(optimizer, mine, range(2, 4))
+    state = through_file(optimizer.state_dict())
+    copies = make_parameters()
+    for copied, own in zip(copies, mine, strict=True):
+        copied.data.copy_(own.data)
+    resumed = ours(copies, mode='relative', fade=0.5, **arguments)
+    resumed.load_state_dict(state)
+    resumed.boost(steps=6)  # a hook asks again after a resume: the length of before counts
+    for each, parameters in ((optimizer, mine), (resumed, copies)):
+        train(each, parameters, range(4, 7))
+    assert_equal(mine, copies)
+    reference = base(plain, **arguments)
+    saved = through_file(optimizer.state_dict())
+    saved.pop('gradboost')
+    reference.load_state_dict(saved)
+    for own, other in zip(mine, plain, strict=True):
+        other.data.copy_(own.data)
+    train(optimizer, mine, range(7, 12))  # n = 6 and on: as the plain class
+    train(reference, plain, range(7, 12))
+    assert_equal(mine, plain)
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda p: GradBoostAdam(p, mode='relative', betas=(0.0, 0.9)), 'expected betas[0] above 0'),
+        (lambda p: GradBoostSGD(p, lr=0.1, mode='relative', fade=0.0), 'fade=0.0; expected a number above 0'),
+    ],
+)
+def test_relative_mode_refuses_what_it_cannot_do(make, message):
+    with pytest.raises(ValueError, match=message.replace('[', r'\[')):
+        make(make_parameters())
