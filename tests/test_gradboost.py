@@ -638,9 +638,9 @@ def test_config_builds_through_mmengine(name, paramwise):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(mode='ours'), r"mode='ours'; expected one of \['paper', 'reference'\]. Mend optimizer.mode"),
+        (dict(mode='ours'), r"mode='ours'; expected one of \['paper', 'reference', 'relative'\]. Mend optimizer.mode"),
         (dict(clip_by=0), 'clip_by=0; expected a number above 0'),
-        (dict(clip_by=None), 'clip_by=None; expected a number above 0'),
+        (dict(clip_by='high'), "clip_by='high'; expected a number above 0"),
         (dict(noise_decay=1.0), 'noise_decay=1.0; expected a number from 0'),
         (dict(beta=-0.1), 'beta=-0.1; expected a number from 0 to below 1'),
         (dict(beta='0.9'), "beta='0.9'; expected"),
