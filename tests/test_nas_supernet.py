@@ -155,9 +155,9 @@ def test_rounding_begins_after_the_warm_up(tmp_path):
     boosts = []
 
     class Boost(GradBoostSGD):
-        def boost(self, enabled):
+        def boost(self, enabled, steps=None):
             boosts.append(enabled)
-            return super().boost(enabled)
+            return super().boost(enabled, steps)
 
     hook = SupernetHook(quantize=True, warmup='1 epoch', numerics='executorch', weight_granularity='tensor')
     assert hook.rounding.scheme.activation_dtype == 'int8' and hook.rounding.scheme.weight_granularity == 'tensor'
