@@ -18,7 +18,7 @@ from tiny_segmenter import images
 from torch.nn import functional
 
 from frostnet_mm.apis.evaluation import configure_execution
-from frostnet_mm.apis.qat_config import settings_of
+from frostnet_mm.apis.qat_config import settings_of, write_with_bits
 from frostnet_mm.device.description import deployed_weight_bits
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.models import CheckpointError
@@ -356,3 +356,16 @@ def test_tool_refuses_with_one_message(folder, mini_coco, capsys):
         printed = capsys.readouterr().err
         assert printed.count('\nerror: ') == 1 and words in printed and 'Traceback' not in printed
     assert not (folder / 'new.py').exists() and (ROOT / 'tools/allocate_bits.py').is_file()
+
+
+def test_a_config_that_would_be_read_otherwise_replaces_nothing(tmp_path):
+    (tmp_path / 'base.py').write_text(
+        "default_hooks = dict(qat=dict(type='frostnet_mm.QATHook', numerics='executorch'))\n"
+    )
+    out = tmp_path / 'mixed.py'
+    out.write_text('# of before\n')
+    base = str(tmp_path / 'base.py')
+    with pytest.raises(AssertionError, match='mixed.py would be read with another arithmetic'):
+        write_with_bits(base, Config.fromfile(base), Scheme(overrides={'backbone': 4}), {}, out, [], {})
+    assert out.read_text() == '# of before\n'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['base.py', 'mixed.py']

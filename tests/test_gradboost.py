@@ -754,6 +754,7 @@ def test_relative_mode_is_over_after_its_share_of_the_steps_also_after_a_resume(
     ('make', 'message'),
     [
         (lambda p: GradBoostAdam(p, mode='relative', betas=(0.0, 0.9)), 'expected betas[0] above 0'),
+        (lambda p: GradBoostAdamW(p, mode='relative', betas=(0.0, 0.9), maximize=True), 'expected betas[0] above 0'),
         (lambda p: GradBoostSGD(p, lr=0.1, mode='relative', fade=0.0), 'fade=0.0; expected a number above 0'),
     ],
 )

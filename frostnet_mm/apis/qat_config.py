@@ -74,15 +74,15 @@ def write_with_bits(
         changed = dict(type=hook['type']) | own | dict(weight_bits=scheme.weight_bits, overrides=bits)
     imports = [*(cfg.get('custom_imports') or {}).get('imports', []), 'frostnet_mm']
     text = ''.join(f'# {line}\n' for line in remarks) + heading(base, out, imports) + _assignment(cfg, hook, changed)
-    write_text(out, text)
+    trial = out.with_name(f'{out.stem}_trial_{os.getpid()}.py')  # what stands in ``out`` is replaced by what is right
+    write_text(trial, text)
     try:
-        found = settings_of(load_config(out, options)).scheme
-    except Exception:
-        os.unlink(out)
-        raise
-    if dict(found.overrides) != dict(scheme.overrides) or found != replace(scheme, overrides=found.overrides):
-        os.unlink(out)
-        raise AssertionError(f'{out} would be read with another arithmetic: {found.to_dict()}')
+        found = settings_of(load_config(trial, options)).scheme
+        if dict(found.overrides) != dict(scheme.overrides) or found != replace(scheme, overrides=found.overrides):
+            raise AssertionError(f'{out} would be read with another arithmetic: {found.to_dict()}')
+        os.replace(trial, out)
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def _with_options(hook: Mapping, given: Mapping[str, Any]) -> dict:
@@ -101,7 +101,7 @@ def _assignment(cfg: Config, hook: Mapping, changed: dict) -> str:
     for name, own in (cfg.get('default_hooks') or {}).items():
         if own is hook:
             return f'default_hooks = {format_value({name: changed}, start=16)}\n'
-    listed = [own for own in cfg.get('custom_hooks') or []]
+    listed = list(cfg.get('custom_hooks') or [])
     if any(own is hook for own in listed):
         changed.get('scheme', {}).pop('_delete_', None)  # a list is set as a whole
         merged = [_plain(hook) | changed if own is hook else _plain(own) for own in listed]

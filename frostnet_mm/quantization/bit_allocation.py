@@ -20,7 +20,7 @@ from .errors import QuantizationError, RangeError
 from .fake_quantize import WeightFakeQuantize
 from .network import QuantizedNetwork
 from .quantizer import is_convolution, module_paths
-from .report import weight_megabytes
+from .report import parameter_bits
 from .scheme import Scheme
 
 
@@ -264,10 +264,7 @@ def measure(network: QuantizedNetwork, choices: Sequence[int], batches: Iterable
     for variant, error in zip(variants, output_errors(network, layers, variants, batches), strict=True):
         ((index, own),) = variant.items()
         rows[index][own] = error
-    own = {id(weight): (weight.numel(), module) for module, weight in network.weight_nodes()}
-    present = {id(p) for p in network.__dict__['root'].parameters()}
-    packed = sum(n * (module.quant_max.bit_length() + 1) for key, (n, module) in own.items() if key in present)
-    return Sensitivities(layers, rows, round(weight_megabytes(network) * 8e6) - packed)
+    return Sensitivities(layers, rows, parameter_bits(network)[1])
 
 
 def with_bits(scheme: Scheme, layers: Sequence[WeightLayer], bits: Sequence[int]) -> Scheme:

@@ -20,7 +20,7 @@ class Budget:
 
     Args:
         kind (str): 'share' (of the quantized weights' size at 8 bits), 'megabytes' (of all parameters, those that are
-            not quantized in 32 bits, as :func:`weight_megabytes` counts them) or 'bits' (a weight, on average).
+            not quantized in 32 bits, as :func:`parameter_bits` counts them) or 'bits' (a weight, on average).
         value (float): How much.
         text (str): As it was given, for messages.
     """

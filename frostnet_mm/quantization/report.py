@@ -98,10 +98,20 @@ def weight_megabytes(network: QuantizedNetwork) -> float:
     Returns:
         float: In MB (10^6 bytes), without scales.
     """
+    return sum(parameter_bits(network)) / 8e6
+
+
+def parameter_bits(network: QuantizedNetwork) -> tuple[int, int]:
+    """The bits of the quantized weights, packed, and those of all other parameters, 32 each.
+
+    Args:
+        network (QuantizedNetwork): The network.
+    """
     bits = {id(weight): module.quant_max.bit_length() + 1 for module, weight in network.weight_nodes()}
     parts = (module for name, module in network.__dict__['root'].named_children() if name != NAME)
-    parameters = {id(own): own for part in parts for own in part.parameters()}
-    return sum(own.numel() * bits.get(key, 32) for key, own in parameters.items()) / 8e6
+    parameters = {id(own): own.numel() for part in parts for own in part.parameters()}
+    quantized = sum(count * bits[key] for key, count in parameters.items() if key in bits)
+    return quantized, sum(32 * count for key, count in parameters.items() if key not in bits)
 
 
 def describe_report(network: QuantizedNetwork) -> str:

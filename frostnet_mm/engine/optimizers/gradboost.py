@@ -178,7 +178,8 @@ class GradBoostMixin:
             if param_group['clip_by'] is None:
                 param_group['clip_by'] = CLIP_BY[param_group['mode']]
         super().add_param_group(param_group)
-        if self._first_moment(self.param_groups[-1]) == math.inf:
+        group = self.param_groups[-1]
+        if self.has_second_moment and group['mode'] == 'relative' and not group['betas'][0]:
             self.param_groups.pop()
             raise ValueError(
                 f"{type(self).__name__} got mode='relative' with betas[0]=0; expected betas[0] above 0: the boost goes "
@@ -269,7 +270,7 @@ class GradBoostMixin:
         if not self.has_second_moment or group['mode'] != 'relative':
             return 0.0
         beta1 = float(group['betas'][0])
-        factor = (1 - beta1) / beta1 if beta1 else math.inf
+        factor = (1 - beta1) / beta1
         return -factor if group['maximize'] else factor
 
     def _add_to_first_moment(self, params: list[Tensor], boosts: list[Tensor], factor: float) -> None:
