@@ -4,9 +4,9 @@ nice -n 10 python tools/studies/kill_test.py --times 100 --out work_dirs/kill_te
 
 Detectors and segmenters in QAT with GradBoost, on generated data, some with averaged weights and accumulated gradients,
 one with learned scales and one with a teacher. Kills are spread over the phases; in half of those that fall into the
-writing of a checkpoint, the place is one of the lines of Python that it runs. A third of the trainings is killed again
-after the resume. All that the last checkpoints hold and what was logged must be equal to the last bit. results.json is
-written as it goes; the command can be stopped and repeated.
+writing of a checkpoint, the place is one of the lines of Python that it runs. A training is killed several times, each
+time in another phase, and gone on with. All that the last checkpoints hold and what was logged must be equal to the last
+bit. results.json is written as it goes; the command can be stopped and repeated.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import random
 import runpy
 import shutil
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 import _tools
 from _kill_cases import CASES
 from _kill_compare import differences
-from _kill_moment import CHECKPOINT, PHASES, Moment, Watch
+from _kill_moment import CHECKPOINT, PHASES, VALIDATION, Moment, Watch
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.files import write_text
@@ -72,6 +73,23 @@ def train(config: Path, work_dir: Path, resume: bool, watch: Watch) -> int:
         os._exit(code)
 
 
+def warm_up(config: Path) -> None:
+    """Import and compute once what every training imports and computes, before processes are forked from this one."""
+    from mmengine.registry import MODELS, init_default_scope
+    from yapf.yapflib import yapf_api
+
+    from frostnet_mm.engine import runner  # noqa: F401
+    from frostnet_mm.engine.config import load_config
+    from frostnet_mm.quantization.prepare import prepare_model
+    from frostnet_mm.quantization.settings import QuantizationSettings
+
+    # Every checkpoint holds the config, of which the layout takes longer than all else in these trainings.
+    yapf_api.FormatCode = lambda text, **options: (text, False)
+    cfg = load_config(config)
+    init_default_scope(cfg.default_scope)
+    prepare_model(MODELS.build(cfg.model), QuantizationSettings.of('onnx'))
+
+
 def straight(name: str, out: Path) -> Path:
     """The work dir of the training of a case that nothing happens to."""
     config, work_dir, spans = CASES[name].write(out), out / 'straight' / name, out / f'{name}.json'
@@ -85,40 +103,43 @@ def straight(name: str, out: Path) -> Path:
     return work_dir
 
 
-def choose(rng: random.Random, phase: str, spans: list[dict]) -> Moment | None:
-    """A moment in a phase; None if the training has no such phase."""
-    own = [span for span in spans if span['phase'] == phase]
-    if not own:
-        return None
-    number = rng.randrange(len(own))
-    return Moment(phase, number, rng.random(), phase == CHECKPOINT and rng.random() < 0.5)
+def choose(rng: random.Random, phases: list[str], spans: list[dict]) -> list[Moment]:
+    """Moments of one training after the other, each in another phase, in the order in which these come."""
+    ordered = [phase for phase in PHASES[:5] if phase in phases]
+    chosen = sorted(rng.sample(ordered, min(3, len(ordered))), key=ordered.index)
+    for phase in (CHECKPOINT, VALIDATION):
+        if phase in phases:
+            chosen.insert(rng.randint(0, len(chosen)), phase)
+    counts = Counter(span['phase'] for span in spans)
+    return [
+        Moment(phase, rng.randrange(min(2, counts[phase])), rng.random(), phase == CHECKPOINT and rng.random() < 0.5)
+        for phase in chosen
+        if counts[phase]
+    ]
 
 
-def kill_once(index: int, args: argparse.Namespace, out: Path) -> dict:
-    """Kill one training, perhaps twice, go on with it to its end, and compare."""
+def kill_often(index: int, args: argparse.Namespace, out: Path) -> dict:
+    """Kill one training several times, go on with it to its end, and compare."""
     rng = random.Random(f'{args.seed}-{index}')
-    name, phase = args.cases[index % len(args.cases)], args.phases[index // len(args.cases) % len(args.phases)]
-    spans = json.loads((out / f'{name}.json').read_text())
-    moments = [choose(rng, phase, spans)]
-    if rng.random() < 1 / 3:
-        moments.append(choose(rng, rng.choice(args.phases), spans))
+    name = args.cases[index % len(args.cases)]
+    moments = choose(rng, args.phases, json.loads((out / f'{name}.json').read_text()))
     work_dir = out / 'killed' / f'{index:04d}_{name}'
     shutil.rmtree(work_dir, ignore_errors=True)
     kills, code = [], 0
-    for moment in [*filter(None, moments), None]:
+    for moment in [*moments, None]:
         killed = work_dir.with_suffix('.killed')
         killed.unlink(missing_ok=True)
         watch = Watch(out / f'{name}.json' if moment else out / 'resumed.json', moment, killed)
         code = train(out / f'{name}.py', work_dir, work_dir.is_dir(), watch)
         if code == KILLED:
             kills.append(json.loads(killed.read_text()) | dict(moment=asdict(moment)))
-        elif code:
+        else:
             break
     found = [f'exit status {code}: {work_dir}.log'] if code else differences(out / 'straight' / name, work_dir)
     if not found:
         shutil.rmtree(work_dir)
         Path(f'{work_dir}.log').unlink()
-    return dict(index=index, case=name, phase=phase, kills=kills, differences=found)
+    return dict(index=index, case=name, kills=kills, differences=found)
 
 
 def table(results: list[dict]) -> str:
@@ -145,14 +166,9 @@ def table(results: list[dict]) -> str:
 
 def main() -> int:
     args = parse_args()
-    import torch
-
-    from frostnet_mm import quantization  # noqa: F401
-    from frostnet_mm.engine import runner  # noqa: F401
-
-    torch.set_num_threads(1)
     out = Path(args.out)
     path = out / RESULTS
+    warm_up(CASES[args.cases[0]].write(out))
     for name in args.cases:
         straight(name, out)
     results = json.loads(path.read_text()) if path.is_file() else []
@@ -160,12 +176,12 @@ def main() -> int:
     index = 0
     while sum(len(result['kills']) for result in results) < args.times:
         if index not in known:
-            result = kill_once(index, args, out)
+            result = kill_often(index, args, out)
             results.append(result)
             write_text(path, json.dumps(results, indent=1))
             done = sum(len(each['kills']) for each in results)
             state = 'equal' if not result['differences'] else f'NOT EQUAL: {result["differences"][0]}'
-            print(f'{done} of {args.times} kills: {result["case"]}, {result["phase"]}: {state}', flush=True)
+            print(f'{done} of {args.times} kills: {result["case"]}, killed {len(result["kills"])} times: {state}', flush=True)
         index += 1
     print(f'\n{table(results)}')
     return 1 if any(result['differences'] for result in results) else 0

@@ -23,14 +23,17 @@ class MissedValidationHook(Hook):
 
     def __init__(self) -> None:
         self._validated: int | None = None
-        self._saved: dict | None = None  # the meta of what is resumed
+        self._saved: dict | None = None  # of what is resumed: the epoch and iteration that ran last
+        self._epoch_length: int | None = None
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Read where the run of the checkpoint was validated; one without that note is gone on with as it is."""
         meta = checkpoint.get('meta', {})
         if runner._resume and VALIDATED in meta:
             self._validated = meta[VALIDATED]
-            self._saved = dict(meta, length=epoch_length_of(checkpoint))
+            progress = checkpoint.get('message_hub', {}).get('runtime_info', {})
+            self._saved = {name: progress[name] for name in ('epoch', 'iter') if name in progress}
+            self._epoch_length = epoch_length_of(checkpoint)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Write it down."""
@@ -46,11 +49,13 @@ class MissedValidationHook(Hook):
         loop = runner._train_loop
         if saved is None or runner._val_loop is None or self._validated == loop.iter:
             return
-        if validation_due(loop, saved['length']):
+        if validation_due(loop, self._epoch_length):
             print_log(
                 f'The checkpoint was written before the validation after iteration {loop.iter}: it is done now.',
                 logger='current',
             )
+            for name, value in saved.items():  # RuntimeInfoHook has put the next ones there
+                runner.message_hub.update_info(name, value)
             runner.val_loop.run()
 
 
