@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from test_segmentation import config  # noqa: F401  (a fixture)
 
 from frostnet_mm.apis.model import load_model
-from frostnet_mm.apis.visualization.training_plots import read_scalars
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.models import read_checkpoint

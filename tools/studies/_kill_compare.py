@@ -26,6 +26,13 @@ def differences(one: Path, other: Path) -> list[str]:
     Returns:
         list[str]: Names with both values; empty where all is equal to the last bit.
     """
+    return checkpoint_differences(one, other) + [
+        f'log: {text}' for text in compare(*map(_logged, (one, other)), roots=(str(one), str(other)))
+    ]
+
+
+def checkpoint_differences(one: Path, other: Path) -> list[str]:
+    """As :func:`differences`, without what was logged."""
     files = [sorted(path.name for path in work_dir.glob('*.pth')) for work_dir in (one, other)]
     found = [f'files: {files[0]}, {files[1]}'] if files[0] != files[1] else []
     found += [f'left behind: {path.name}' for path in other.iterdir() if path.name.endswith('.unfinished')]
@@ -34,7 +41,7 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in sorted(set(files[0]) & set(files[1])):
         contents = [read_checkpoint(work_dir / name) for work_dir in (one, other)]
         found += [f'{name}: {text}' for text in compare(*contents, roots=(str(one), str(other)))]
-    return found + [f'log: {text}' for text in compare(*map(_logged, (one, other)), roots=(str(one), str(other)))]
+    return found
 
 
 def compare(one: Any, other: Any, name: str = '', roots: tuple[str, str] = ('', '')) -> Iterator[str]:
@@ -89,7 +96,7 @@ def _short(value: Any) -> str:
 
 
 def _logged(work_dir: Path) -> dict[str, dict]:
-    """Losses by iteration and metrics by step, as ``tools/plot_curves.py`` reads them; entries that repeat count too."""
+    """Losses by iteration and metrics by step, as ``tools/plot_curves.py`` reads them; what repeats is kept."""
     found: dict[str, dict] = {}
     for record in read_scalars(work_dir):
         place = f'iteration {record["iter"]}' if 'iter' in record else f'validation {record["step"]}'

@@ -3,10 +3,10 @@
 nice -n 10 python tools/studies/kill_test.py --times 100 --out work_dirs/kill_test
 
 Detectors and segmenters in QAT with GradBoost, on generated data, some with averaged weights and accumulated gradients,
-one with learned scales and one with a teacher. Kills are spread over the phases; in half of those that fall into the
-writing of a checkpoint, the place is one of the lines of Python that it runs. A training is killed several times, each
-time in another phase, and gone on with. All that the last checkpoints hold and what was logged must be equal to the last
-bit. results.json is written as it goes; the command can be stopped and repeated.
+one with learned scales and one with a teacher. Each training is killed several times, each time in another phase, and
+gone on with; in half of the kills that fall into the writing of a checkpoint, the place is one of the lines of Python
+that it runs. All that the last checkpoints hold and what was logged must be equal to the last bit. results.json is
+written as it goes; the command can be stopped and repeated.
 """
 
 import argparse
@@ -181,7 +181,10 @@ def main() -> int:
             write_text(path, json.dumps(results, indent=1))
             done = sum(len(each['kills']) for each in results)
             state = 'equal' if not result['differences'] else f'NOT EQUAL: {result["differences"][0]}'
-            print(f'{done} of {args.times} kills: {result["case"]}, killed {len(result["kills"])} times: {state}', flush=True)
+            print(
+                f'{done} of {args.times} kills: {result["case"]}, killed {len(result["kills"])} times: {state}',
+                flush=True,
+            )
         index += 1
     print(f'\n{table(results)}')
     return 1 if any(result['differences'] for result in results) else 0

@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 
 from ...errors import CheckpointWriteError
 from ...registry import HOOKS
-from ..late_removal import remove_kept, removal_held
+from ..late_removal import removal_held, remove_kept
 
 LAST = 'last_checkpoint'
 UNFINISHED = '.unfinished'  # ends the names of what is being written
