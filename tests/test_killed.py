@@ -74,7 +74,7 @@ def test_a_training_that_is_killed_five_times(studies, tmp_path, monkeypatch):
         Moment('float warm-up', 1, 0.5, False),
         Moment('checkpoint', 0, 0.95, True),  # the new one is in place
         Moment('switch to INT8', 0, 0.5, False),
-        Moment('validation', 0, 0.5, False),
+        Moment('validation', 0, 0.05, False),
         Moment('ranges frozen', 0, 0.5, False),
     )
     phases = []

@@ -12,8 +12,8 @@ from mmengine.logging import HistoryBuffer
 from frostnet_mm.apis.visualization.training_plots import read_scalars
 from frostnet_mm.models import read_checkpoint
 
-# Of a run, not of what it computes; a checkpoint's message hub and its log hold the times of iterations.
-OWN = re.compile(r'(^|[./])(time|data_time|experiment_name|cfg|eta|memory|at_iter|iter_time)$')
+# Of a run, not of what it computes: times, and the commit of the folder that it was started in.
+OWN = re.compile(r'(^|[./])(time|data_time|experiment_name|cfg|eta|memory|at_iter|iter_time|mmengine_version)$')
 
 
 def differences(one: Path, other: Path) -> list[str]:
