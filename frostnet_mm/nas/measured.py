@@ -42,8 +42,8 @@ def measure_models(
 ) -> dict[str, MeasuredModel]:
     """Measure models in turns, all of them together, so that their times compare; weights are random.
 
-    Times that are kept serve as long as they are of just these models: a further one has all measured again, and so does
-    one that was disturbed, up to twice.
+    Times that are kept serve as long as they are of just these models: a further one has all measured again, and so
+    has one that was disturbed, up to twice.
 
     Args:
         models (Mapping[str, dict]): ``model`` of a config by name.
