@@ -1,6 +1,7 @@
 """The backbone against the counts of the paper's release and against a second implementation."""
 
 import copy
+import itertools
 import re
 
 import pytest
@@ -249,6 +250,35 @@ def test_released_variants_are_tables():
         ARCHS['small'].stem = 16
 
 
+def parameters_of(arch):
+    """Of convolutions and their norms, row by row from the table alone."""
+    total, channels = 3 * arch.stem * 9 + 2 * arch.stem, arch.stem
+    for kernel, out, expansion, reduction, _, kind in itertools.chain(*arch.stages):
+        wide, squeezed = channels * expansion, 0
+        if kind == 'fused':
+            total += channels * wide * kernel**2 + 2 * wide
+        else:
+            if reduction and expansion > 1 and channels // reduction >= 8:
+                squeezed = divisible(channels // reduction)
+                wide = (channels + squeezed) * expansion
+                total += channels * squeezed + 2 * squeezed
+            total += (channels + squeezed) * wide + 2 * wide if expansion > 1 else 0
+            total += wide * kernel**2 + 2 * wide
+        total += wide * out + 2 * out
+        channels = out
+    return total
+
+
+@pytest.mark.parametrize('name, trunk, macs', [('engine-s', 830240, 207.1), ('engine-m', 1135856, 277.0)])
+def test_variants_that_were_found(name, trunk, macs):
+    assert parameters_of(ARCHS['small']) == 3165616  # the golden count of above
+    net = FrostNet(name)
+    assert count(net) == parameters_of(ARCHS[name]) == trunk
+    assert net.out_channels == (24, 40, 96, 192, 320) and net.out_indices == (0, 1, 2, 4)
+    assert round(macs_of(net, 1, 3, 224, 224) / 1e6, 1) == macs
+    assert describe_frostnet(net.state_dict()) == f'FrostNet(arch={name!r}, widen_factor=1.0)'
+
+
 def test_two_stages_by_hand():
     """Each convolution's weights and two parameters a channel of its norm, counted on paper."""
     net = FrostNet(arch=TWO)
@@ -317,15 +347,16 @@ def table_with(row=None, place=(1, 0), **changes):
     return table
 
 
+NAMES = "'small', 'base', 'large', 'engine-s', 'engine-m'"
 ROW = 'kernel, channels, expansion, reduction, stride[, kind]'
 
 
 @pytest.mark.parametrize(
     'arch, message',
     [
-        ('medium', "FrostNet has no arch='medium': choose one of 'small', 'base', 'large', or give a table."),
-        (None, "arch=None is of type NoneType: expected one of 'small', 'base', 'large', or a table "),
-        (3, "arch=3 is of type int: expected one of 'small', 'base', 'large', or a table dict(stem=32, stages=[[("),
+        ('medium', f"FrostNet has no arch='medium': choose one of {NAMES}, or give a table."),
+        (None, f'arch=None is of type NoneType: expected one of {NAMES}, or a table '),
+        (3, f'arch=3 is of type int: expected one of {NAMES}, or a table '),
         ({'small'}, "arch={'small'} is of type set: expected one of"),
         ([], 'arch=[] is of type list: expected one of'),
         ({}, 'The table arch lacks stem, stages: expected the keys stem and stages.'),

@@ -1,10 +1,10 @@
-"""FrostNet's architectures as data: tables of blocks, checked and frozen. The released variants are such tables."""
+"""FrostNet's architectures as data: tables of blocks, checked and frozen. The named variants are such tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-Rows = list[tuple[int, int, int, int | None, int]]
+Rows = list[tuple]
 KEYS = ('stem', 'stages')
 FIELDS = 'kernel, channels, expansion, reduction, stride[, kind]'  # of a row
 STEM_STRIDE = 2
@@ -51,7 +51,7 @@ class FrostNetArch:
         """Look up a name, or read a table.
 
         Args:
-            arch (str | Mapping | FrostNetArch): 'small', 'base' or 'large', or a table
+            arch (str | Mapping | FrostNetArch): A name of ``ARCHS``, such as 'small' or 'engine-m', or a table
                 ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride[, kind]), ...], ...])`` of
                 lists or tuples. Whether a kind is known shows when the network is built.
 
@@ -223,9 +223,25 @@ LARGE: list[Rows] = [
     [(5, 192, 6, 2, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1), (5, 192, 3, 4, 1), (5, 192, 3, 4, 1)],
     [(5, 320, 6, 2, 1)],
 ]
+# Found by tools/search.py for INT8 on x86 CPUs with VNNI; docs/search.md ("Networks that were found") says how, with
+# what data, and what was measured.
+ENGINE_S: list[Rows] = [
+    [(3, 16, 1, None, 1), (5, 24, 3, None, 2), (3, 24, 2, None, 1, 'fused')],
+    [(3, 40, 3, None, 2, 'fused'), (3, 40, 2, None, 1, 'fused')],
+    [(3, 96, 4, 4, 2), (3, 96, 3, None, 1, 'fused')],
+    [(5, 192, 2, None, 2)],
+    [(5, 320, 2, 2, 1)],
+]
+ENGINE_M: list[Rows] = [
+    [(3, 16, 1, None, 1), (5, 24, 3, None, 2), (3, 24, 4, None, 1, 'fused')],
+    [(3, 40, 4, None, 2, 'fused'), (3, 40, 2, None, 1, 'fused')],
+    [(3, 96, 4, 4, 2), (3, 96, 4, None, 1, 'fused')],
+    [(3, 192, 3, None, 2)],
+    [(3, 320, 3, 2, 1)],
+]
+VARIANTS = dict(small=SMALL, base=BASE, large=LARGE) | {'engine-s': ENGINE_S, 'engine-m': ENGINE_M}
 STEM_CHANNELS = 32
 NUM_STAGES = 5  # of each released variant
 ARCHS: dict[str, FrostNetArch] = {
-    name: FrostNetArch.from_config(dict(stem=STEM_CHANNELS, stages=stages))
-    for name, stages in (('small', SMALL), ('base', BASE), ('large', LARGE))
+    name: FrostNetArch.from_config(dict(stem=STEM_CHANNELS, stages=stages)) for name, stages in VARIANTS.items()
 }

@@ -213,7 +213,7 @@ class ElasticFrostNet(StagedBackbone):
     distributed training works as it is, without ``find_unused_parameters``.
 
     Args:
-        arch (str | dict): The base of the space: 'small', 'base', 'large' or a table. Default: 'small'.
+        arch (str | dict): The base of the space: a name or a table, as for :class:`FrostNet`. Default: 'small'.
         space (dict, optional): Options of :class:`SearchSpace`. Default: its defaults.
         widen_factor (float): Width multiplier of the base. Default: 1.
         out_indices, output_stride, frozen_stages, norm_eval, norm_cfg, act_cfg, with_cp, init_cfg, in_channels:
