@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import require_checkpoint
-from .frostnet_arch import ARCHS
+from .frostnet_arch import ARCHS, STEM_STRIDE
 
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25)  # of the release
 TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
@@ -362,9 +362,10 @@ def describe_frostnet(state_dict: Mapping) -> str | None:
 @functools.cache
 def _shapes_of(arch: str, width: float) -> dict[tuple[str, str, str], tuple[int, ...]]:
     """Of the convolutions' weights by stage, block and name."""
-    from .backbones.frostnet import FrostNet  # which imports this module
+    from .backbones.frost_blocks import build_block, placed_rows  # only for a message: torch modules are made
 
     with torch.device('meta'):
-        state = FrostNet(arch, width).state_dict()
-    convs = [key for key in state if key.startswith('stages.') and key.endswith('conv.weight')]
-    return {tuple(key.split('.', 3)[1:]): tuple(state[key].shape) for key in convs}
+        placed = placed_rows(ARCHS[arch].widened(width), ARCHS[arch].strides[-1], STEM_STRIDE)
+        stages = nn.ModuleList(nn.Sequential(*(build_block(*row) for row in rows)) for rows in placed)
+    state = {key: value for key, value in stages.state_dict().items() if key.endswith('conv.weight')}
+    return {tuple(key.split('.', 2)): tuple(value.shape) for key, value in state.items()}
