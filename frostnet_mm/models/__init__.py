@@ -15,7 +15,7 @@ __all__ = offer(
     {
         '.backbones': ['ESPNet', 'ESPNetv2', 'FrostBottleneck', 'FrostNet', 'TinyDSODBackbone'],
         '.checkpoints': ['CheckpointError', 'convert_release_state_dict', 'load_pretrained', 'read_checkpoint'],
-        '.classifiers': ['FrostNetClassifier'],
+        '.classifiers': ['ClsHead', 'FrostNetClassifier', 'ImageClassifier', 'LogitsHead'],
         '.dense': ['DenseNetwork', 'UnsupportedModelError'],
         '.necks': ['DFPN'],
         **_DETECTION,
