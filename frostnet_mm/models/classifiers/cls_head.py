@@ -90,6 +90,8 @@ class ClsHead(LogitsHead):
         num_classes (int): Number of classes. Default: 1000.
         hidden_channels (int, optional): Output channels of a 1x1 convolution with norm and activation before the
             pooling: 1280 in FrostNet, 1024 in ShuffleNetV2. Default: none.
+        hidden_after_pool (bool): That convolution comes behind the pooling instead, without a norm, as in MobileNetV3.
+            Default: False.
         dropout (float): Dropout rate before the classifier, 0 to 1. Default: 0.
         label_smoothing (float): Part of the target that is spread over all classes, 0 to 1. Default: 0.
         norm_cfg (dict): Config of the normalization layer. Default: dict(type='BN').
@@ -106,6 +108,7 @@ class ClsHead(LogitsHead):
         in_channels: int,
         num_classes: int = 1000,
         hidden_channels: int | None = None,
+        hidden_after_pool: bool = False,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         norm_cfg: dict | None = None,
@@ -120,8 +123,11 @@ class ClsHead(LogitsHead):
         super().__init__(num_classes, label_smoothing, init_cfg or default)
         self.conv = None
         if hidden_channels is not None:
-            cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
-            self.conv = ConvModule(in_channels, hidden_channels, 1, **cfg)
+            norm_cfg = None if hidden_after_pool else norm_cfg or dict(type='BN')
+            self.conv = ConvModule(
+                in_channels, hidden_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg or dict(type='ReLU')
+            )
+        self.hidden_after_pool = hidden_after_pool
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_channels or in_channels, num_classes)
@@ -136,5 +142,8 @@ class ClsHead(LogitsHead):
             Tensor: (N, num_classes).
         """
         x = super().forward(feats)
-        x = x if self.conv is None else self.conv(x)
-        return self.fc(self.dropout(self.pool(x).flatten(1)))
+        if self.conv is None:
+            x = self.pool(x)
+        else:
+            x = self.conv(self.pool(x)) if self.hidden_after_pool else self.pool(self.conv(x))
+        return self.fc(self.dropout(x.flatten(1)))
