@@ -34,6 +34,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         """See mmengine's hook."""
         super().before_train(runner)
+        # mmengine saves the state again behind a new best one only where this process has saved it before.
+        self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt', self.last_ckpt)
         if is_main_process():
             for folder in {runner.work_dir, self.out_dir}:
                 remove_unfinished(Path(folder))
