@@ -88,7 +88,7 @@ def test_a_training_that_is_killed_five_times(studies, tmp_path, monkeypatch):
     last = read_checkpoint(killed / 'iter_12.pth')
     assert last['optimizer']['gradboost']['steps'] == 4 and 'accumulated_gradients' not in last
     assert len(read_checkpoint(killed / 'iter_9.pth')['accumulated_gradients']) > 20
-    changed = dict(last, state_dict=dict(last['state_dict']))
+    changed = dict(last, state_dict=last['state_dict'].copy())
     name = next(iter(changed['state_dict']))
     changed['state_dict'][name] = torch.nextafter(changed['state_dict'][name], torch.tensor(9.0))
     torch.save(changed, killed / 'iter_12.pth')  # the comparison sees one last place

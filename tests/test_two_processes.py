@@ -79,6 +79,7 @@ def train(path, *args):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_two_processes_share_weights_ranges_and_boosts_at_every_step(mini_coco, tmp_path):
     path = write(tiny(mini_coco, tmp_path / 'run', **BATCHES), tmp_path)
     done = train(path)
