@@ -67,6 +67,7 @@ WRONG = {
     'studies/benchmark_qat': [([ABSENT], SUGGESTION)],
     'studies/benchmark_rewrites': [(['--network', 'absent.onnx'], 'absent.onnx does not exist')],
     'studies/measure_models': [([CONFIG, ABSENT], SUGGESTION)],
+    'studies/numerics_study': [([], '--detection-data and --segmentation-data: expected a folder')],
     'studies/profile_training': [([ABSENT], SUGGESTION)],
     'studies/qat_study': [([ABSENT], SUGGESTION)],
     'studies/search_ranking': [(['absent'], 'absent is no folder of tools/search.py')],
