@@ -160,7 +160,8 @@ def _of_the_surroundings(error: Exception) -> str | None:
     if isinstance(error, URLError):
         return f'A download failed: {error.reason}. Give a local file in place of the address.'
     if isinstance(error, OSError) and error.errno in FULL_DISK:
-        where = f'{error.filename} ' if error.filename else 'A file '
+        name = error.filename2 or error.filename  # of a copy the second
+        where = f'{name} ' if name else 'A file '
         return f'{where}cannot be written: {error.strerror}. Make room, or write to another folder.'
     return None
 

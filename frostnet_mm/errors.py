@@ -6,7 +6,7 @@ beside it (``class ConfigError(UserError, ValueError)``), for those who catch th
 
 from .device.errors import UserError
 
-__all__ = ['CheckpointWriteError', 'NonFiniteError', 'TrainingInterrupted', 'UserError']
+__all__ = ['CheckpointWriteError', 'NonFiniteError', 'ProcessLostError', 'TrainingInterrupted', 'UserError']
 
 
 class CheckpointWriteError(UserError, RuntimeError):
@@ -15,6 +15,10 @@ class CheckpointWriteError(UserError, RuntimeError):
 
 class NonFiniteError(UserError, ArithmeticError):
     """A loss, or weights that were to be saved, are NaN or infinite; training has stopped."""
+
+
+class ProcessLostError(UserError, RuntimeError):
+    """Another process of a distributed training has ended or does not answer; this one has stopped."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):

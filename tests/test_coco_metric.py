@@ -428,7 +428,7 @@ def test_minus_1_is_never_the_best(mini_coco, tmp_path):
     cfg = load_config(MINI, dict(options, data_root=str(mini_coco)))
     cfg.work_dir = str(tmp_path)
     runner = build_runner(cfg)
-    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'CheckpointHook')
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'AtomicCheckpointHook')
     hook.before_train(runner)
     for value in (-1.0, -1.0):
         hook._save_best_checkpoint(runner, {'coco/bbox_mAP_l': value})

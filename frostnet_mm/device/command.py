@@ -16,7 +16,7 @@ from .errors import DeploymentError, UserError
 from .image_files import read_decoded
 from .image_search import Found, find_images
 from .network import may_saturate, open_network
-from .pictures import refuse_replacing, result_names, write_image
+from .pictures import refuse_replacing, result_names, write_image, write_whole
 from .pipeline import Predictor
 from .results import LabelMap
 from .saturation import SATURATION
@@ -183,10 +183,8 @@ def _summary(entry: dict) -> str:
 
 def _write_json(path: Path, entries: list[dict]) -> None:
     """Write the results in one piece: a full disk or a crash leaves the earlier file."""
-    temporary = path.with_name(f'{path.name}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(entries, indent=1) + '\n', encoding='utf-8')
-        os.replace(temporary, path)
+        write_whole(path, (json.dumps(entries, indent=1) + '\n').encode())
     except OSError as error:
         raise DeploymentError(f'The results cannot be written to {path}: {error.strerror or error}') from error

@@ -103,9 +103,24 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         else:
             options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix.lower() in ('.jpg', '.jpeg') else []
             content = cv2.imencode(path.suffix, image, options)[1].tobytes()
-        path.write_bytes(content)
+        write_whole(path, content)
     except errors as error:
         raise ImageError(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one piece: on a full disk the earlier file stays, and no other.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _encoded_by_pillow(suffix: str, image: np.ndarray) -> bytes:

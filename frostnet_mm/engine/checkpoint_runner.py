@@ -105,6 +105,9 @@ class CheckpointRunner(Runner):
         super().call_hook(fn_name, **kwargs)
         if fn_name == 'before_train':
             keep_until_saved(self.hooks)
+            for hook in self.hooks:
+                if hasattr(hook, 'validate_if_missed'):
+                    hook.validate_if_missed(self)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """See mmengine's Runner; a local file is written under another name first, so that none is cut off.

@@ -1,6 +1,7 @@
 """Old checkpoints are removed when the new one is written, not before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.hooks import CheckpointHook, Hook
@@ -19,6 +20,7 @@ class LateRemoval:
     def __init__(self, backend: Any) -> None:
         self._backend = backend
         self._kept: list[tuple[str, str]] = []
+        self.held = False
 
     def remove(self, path: str) -> None:
         """Note a file to be removed."""
@@ -29,7 +31,9 @@ class LateRemoval:
         self._kept.append(('rmtree', path))
 
     def remove_kept(self) -> None:
-        """Remove what was noted and is still there."""
+        """Remove what was noted and is still there, unless removal is held."""
+        if self.held:
+            return
         kept, self._kept = self._kept, []
         for name, path in kept:
             if self._backend.exists(path):
@@ -53,3 +57,16 @@ def remove_kept(hooks: Iterable[Hook]) -> None:
         backend = getattr(hook, 'file_backend', None)
         if isinstance(backend, LateRemoval):
             backend.remove_kept()
+
+
+@contextmanager
+def removal_held(hook: Hook) -> Iterator[None]:
+    """Have a checkpoint hook keep what it has noted while the context is open, whatever is saved."""
+    backend = hook.file_backend
+    if isinstance(backend, LateRemoval):
+        backend.held = True
+    try:
+        yield
+    finally:
+        if isinstance(backend, LateRemoval):
+            backend.held = False

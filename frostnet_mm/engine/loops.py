@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from itertools import islice
 
+import torch
+from mmengine.dist import all_gather
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
@@ -43,7 +45,7 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
         args, kwargs: As for mmengine's ``EpochBasedTrainLoop``.
 
     Raises:
-        ConfigError: An epoch would have no iteration.
+        ConfigError: An epoch would have no iteration, or not as many in all processes.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -54,6 +56,12 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
                 f'The training data has {len(self.dataloader.dataset)} images, fewer than a batch of '
                 f'{self.dataloader.batch_size}: lower train_dataloader.batch_size, or check '
                 'filter_cfg and the annotations.'
+            )
+        lengths = sorted({int(length) for length in all_gather(torch.tensor([len(self.dataloader)]))})
+        if len(lengths) > 1:
+            raise ConfigError(
+                f'The processes have from {lengths[0]} to {lengths[-1]} iterations an epoch, and would wait for each '
+                'other forever: give all of them as many images (train_dataloader.sampler.round_up=True).'
             )
 
     def run_epoch(self) -> None:

@@ -27,12 +27,15 @@ from .evaluators import refuse_undefined_best, settle_evaluators
 from .segmentation_settings import check_segmentation
 
 LOOP = 'frostnet_mm.ResumableEpochTrainLoop'
+CHECKPOINT_HOOK = 'frostnet_mm.AtomicCheckpointHook'
 ADDED_HOOKS = (
     'frostnet_mm.DegenerateBoxesHook',
     'frostnet_mm.SegmentationDataHook',
     'frostnet_mm.FiniteLossHook',
     'frostnet_mm.FiniteCheckpointHook',
     'frostnet_mm.InterruptHook',
+    'frostnet_mm.AccumulatedGradientsHook',
+    'frostnet_mm.MissedValidationHook',
     'frostnet_mm.DataLogHook',
     'frostnet_mm.SharedImagesHook',
 )
@@ -75,6 +78,7 @@ def build_runner(cfg: Config, launcher: str = 'none', opened: dict[str, dict] | 
         train_cfg.pop('by_epoch', None)
         train_cfg['type'] = LOOP
     hooks = _leave_out_hooks(cfg)
+    _settle_checkpoint_hooks(cfg, hooks)
     settle_drawing([*(cfg.get('default_hooks') or {}).values(), *hooks])
     for name in ADDED_HOOKS:
         if not any(is_type(hook, name) for hook in hooks):
@@ -113,6 +117,15 @@ def _leave_out_hooks(cfg: Config) -> list:
         del default_hooks[name]
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook is not None]
     return cfg.custom_hooks
+
+
+def _settle_checkpoint_hooks(cfg: Config, custom_hooks: list) -> None:
+    """Put our ``CheckpointHook`` in the place of mmengine's, in place; mmengine adds its own where there is none."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    for hook in (*hooks.values(), *custom_hooks):
+        if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+            hook['type'] = CHECKPOINT_HOOK
 
 
 def _init_cpu_group(cfg: Config) -> None:

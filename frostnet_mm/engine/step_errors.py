@@ -1,29 +1,36 @@
 """Errors in a step of training that a setting of the config causes, as one message."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 from types import FrameType
 
+import torch.distributed
+from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import Runner
 from torch import nn
 
+from ..errors import ProcessLostError, UserError
 from ..models.dense import unwrap
 from .errors import ConfigError
 
+LOST = re.compile(r'gloo/transport|onnection (closed|reset) by peer|Timed out waiting|NCCL|Broken pipe')
 ONE_VALUE = 'Expected more than 1 value per channel when training'
 
 
 @contextmanager
 def step_errors(runner: Runner) -> Iterator[None]:
-    """Explain a batch norm that sees one value, and a best score that no metric has; all else is passed on.
+    """Explain a batch norm that sees one value, a best score that no metric has, and a process that is lost.
+
+    All else is passed on.
 
     Args:
         runner (Runner): What runs within.
 
     Raises:
-        ConfigError: In place of the two.
+        ConfigError, ProcessLostError: In place of the three.
     """
     try:
         yield
@@ -42,6 +49,19 @@ def step_errors(runner: Runner) -> Iterator[None]:
             + (f' Did you mean {" or ".join(near)}?' if near else '')
             + ' The epochs so far are saved: go on with --resume.'
         ) from error
+    except RuntimeError as error:
+        if not _is_loss_of_a_process(error):
+            raise
+        raise ProcessLostError(
+            f'Iteration {runner.iter + 1}: process {get_rank()} of {get_world_size()} stops, as another one has ended '
+            f'or does not answer ({str(error).splitlines()[0]}). What that one printed says why; the checkpoints '
+            f'written so far are kept in {runner.work_dir}. Go on with --resume.'
+        ) from error
+
+
+def _is_loss_of_a_process(error: RuntimeError) -> bool:
+    known = isinstance(error, torch.distributed.DistError) or LOST.search(str(error)) is not None
+    return known and not isinstance(error, UserError) and get_world_size() > 1
 
 
 def _frames(error: Exception) -> list[FrameType]:

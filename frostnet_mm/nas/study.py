@@ -116,7 +116,7 @@ class NetworkStudy:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        path = self.folder / JOURNAL
+        path = (self.folder / JOURNAL).resolve()  # Optuna's lock is a link to it, read from the folder itself
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return self.optuna.create_study(

@@ -129,6 +129,7 @@ class QATHook(Hook):
         self.network: QuantizedNetwork | None = None
         self.phase: Phase | None = None
         self._saved_phase = Phase(False)
+        self._resumed = False
         self._aside = False
         self._gradient_check: GradientCheck | None = None
 
@@ -259,11 +260,12 @@ class QATHook(Hook):
         """Validate in the phase's arithmetic; before any training, in that of ``execution``."""
         if self._aside:
             return
-        if self.phase is None:
+        if self.phase is None and not self._resumed:
             self._execute(runner)
         else:
-            self.network.simulate(self.phase.simulating)
-            arithmetic = 'simulated INT8' if self.phase.simulating else 'float (warm-up)'
+            phase = self.phase or self._saved_phase  # a resumed run may validate before it trains
+            self.network.simulate(phase.simulating)
+            arithmetic = 'simulated INT8' if phase.simulating else 'float (warm-up)'
             print_log(f'Validation in {arithmetic}.', logger='current')
 
     def before_test(self, runner) -> None:
@@ -291,7 +293,7 @@ class QATHook(Hook):
         points = [None if point is None else str(point) for point in self.points]
         note = self.distillation.note() if self.distillation else None
         Checkpoint(checkpoint, 'The checkpoint').quantize(
-            self.network, self.settings, self.phase or Phase(False), points, **(dict(teacher=note) if note else {})
+            self.network, self.settings, self.phase or self._saved_phase, points, **(dict(teacher=note) if note else {})
         )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -312,7 +314,7 @@ class QATHook(Hook):
         if runner._resume and self.distillation:
             self.distillation.resume(found)
         if runner._resume and found.reached is not None:
-            self._saved_phase = found.reached
+            self._saved_phase, self._resumed = found.reached, True
             points = [None if point is None else str(point) for point in self.points]
             if found.points != points:
                 print_log(f'Phases begin at {points}; in the checkpoint: {found.points}.', logger='current')

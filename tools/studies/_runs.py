@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from frostnet_mm.benchmark.measure.process import end_with_parent
 from frostnet_mm.errors import UserError
 from frostnet_mm.files import write_text
 
@@ -35,7 +36,9 @@ def run(command: list[str], log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(TOOLS / command[0]), *command[1:]]
     with log.open('a') as stream:
-        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment()).returncode
+        code = subprocess.run(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment(), preexec_fn=end_with_parent
+        ).returncode
     if code:
         raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
 

@@ -1,5 +1,6 @@
 """Processes that measure, as the one that gives them work sees them."""
 
+import ctypes
 import json
 import os
 import queue
@@ -12,6 +13,19 @@ from typing import Any
 
 WORKER = 'frostnet_mm.benchmark.measure.worker'
 ROOT = Path(__file__).resolve().parents[3]
+
+
+_prctl = getattr(ctypes.CDLL(None), 'prctl', None)  # Linux
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """In a process that was just started: have Linux kill it when the thread that started it ends, however it does.
+
+    Else what a killed command has started would work on beside the command that goes on, in the same files.
+    """
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class WorkerError(RuntimeError):
@@ -39,6 +53,7 @@ class WorkerProcess:
                 pass_fds=(writing,),
                 text=True,
                 env=_environment(threads),
+                preexec_fn=end_with_parent,
                 start_new_session=True,  # Ctrl-C reaches the scheduler alone, which ends its processes
             )
         os.close(writing)
