@@ -116,13 +116,14 @@ def reading(source: str | os.PathLike, kind: str = 'torch.save') -> Iterator[Non
         raise
     except Exception as error:  # there is hardly one that torch's readers do not raise on damaged files
         foreign = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(error))
-        if foreign and 'Unsupported' in str(error):
+        if foreign and 'unsupported' in str(error).lower():
             raise CheckpointError(
                 f'Checkpoint {source} holds a Python object of type {foreign[1]}, which could run code when it is '
                 f'read. If you trust where the file comes from, set {TRUST_VARIABLE}=1 and run again.'
             ) from error
         size = f' ({os.path.getsize(source):,} bytes)' if os.path.isfile(source) else ''
-        detail = str(error).splitlines()[0] if str(error) else 'no detail'
+        said = re.search(r'WeightsUnpickler error: \s*(.*)', str(error))  # behind torch's advice to trust the file
+        detail = said[1] if said else str(error).splitlines()[0] if str(error) else 'no detail'
         raise CheckpointError(
             f'Checkpoint {source}{size} cannot be read: it is truncated or not a file of {kind} '
             f'({type(error).__name__}: {detail[:500]}). Download or copy it again, or resume from an earlier '

@@ -137,7 +137,7 @@ class Deployments(Kind):
         from frostnet_mm.deploy.deploy import DeployOptions, deploy
 
         config, checkpoint = GOLDEN / 'detector.py', GOLDEN / 'qat.pth'
-        data = dict(cfg_options={'data_root': str(GOLDEN / 'coco')}, num_images=1)
+        data = dict(cfg_options={'data_root': str(GOLDEN / 'coco')}, num_images=12)
         shutil.copytree(GOLDEN / 'deployment', base / 'golden', dirs_exist_ok=True)
         deploy(config, checkpoint, 'openvino', base / 'openvino', DeployOptions(**data))
         deploy(config, checkpoint, 'onnxruntime', base / 'boxes', DeployOptions(decode=True, **data))
