@@ -9,7 +9,7 @@ check.npz; exchanged, linked, renamed), command lines of all tools. What must co
 Faults, which are kept with their input in OUT/findings:
 
 - ``TRACEBACK``, ``NO MESSAGE``, ``LONG MESSAGE``;
-- ``HANG`` (over --limit seconds), ``MEMORY`` (over 4 GiB), ``SIGNAL`` (the process died);
+- ``HANG`` (over --limit seconds of computing, or five times that by the clock), ``MEMORY`` (over 4 GiB), ``SIGNAL`` (the process died);
 - ``WRITE`` outside of its folder of results, ``EXECUTED`` code of the input, ``CONNECTED`` to the network.
 
 What was tried is not tried again: OUT/results.jsonl holds a line an input. The exit status is 1 if there is a fault.
@@ -24,6 +24,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -46,6 +47,7 @@ KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Images(), Coco(), Labels(), Checkpoints(), Deployments(), CommandLines())
 }
 LIMIT = 60  # seconds an input may take
+PATIENCE = 5  # times the limit by the clock, where the process waits for others
 LONGEST = 4000  # characters of a message
 RENEWED = 400  # inputs that a process takes before another one goes on
 GOOD = ('result', 'refused')
@@ -158,7 +160,8 @@ def serve(kind: Kind, seed: int, numbers: list[int], folder: Path, answers: int,
     sys.dont_write_bytecode = True
     tempfile.tempdir = str(folder / 'tmp')
     os.makedirs(tempfile.tempdir, exist_ok=True)
-    os.environ['TMPDIR'] = tempfile.tempdir
+    # where libraries keep their caches, which are no results
+    os.environ.update(dict.fromkeys(('TMPDIR', 'HOME', 'MPLCONFIGDIR', 'TORCHINDUCTOR_CACHE_DIR'), tempfile.tempdir))
     for number in numbers:
         place = folder / f'{kind.name}-{number}'
         if not shown:
@@ -201,8 +204,11 @@ class Worker:
 
     def answer(self, limit: float) -> dict[str, Any] | None:
         """What became of the next input; None at the end."""
+        start, used = time.monotonic(), self._seconds()
         while b'\n' not in self._text:
-            ready, _, _ = select.select([self._answers], [], [], limit)
+            ready, _, _ = select.select([self._answers], [], [], min(limit, 1.0))
+            if not ready and self._seconds() - used < limit and time.monotonic() - start < PATIENCE * limit:
+                continue
             if not ready:
                 return self._lost('HANG', f'over {limit:g} seconds')
             part = os.read(self._answers, 1 << 16)
@@ -213,6 +219,11 @@ class Worker:
         row = json.loads(line)
         self.numbers.remove(row['number'])
         return row
+
+    def _seconds(self) -> float:
+        """Time that the process has computed: others on a busy machine do not count."""
+        fields = Path(f'/proc/{self.process}/stat').read_text().rpartition(')')[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
     def _ended(self) -> dict[str, Any] | None:
         _, status = os.waitpid(self.process, 0)
