@@ -118,7 +118,6 @@ class Images(Kind):
 
     def load(self, base: Path) -> None:
         """See the base class."""
-        import frostnet_mm.device.pictures
         from frostnet_mm.data.loading import LoadImage
         from frostnet_mm.device import image_files
 

@@ -114,7 +114,7 @@ def spoil_checkpoint(rng: Generator, content: dict, folder: Path) -> tuple[dict,
 
 
 def _zipped(rng: Generator, content: bytes) -> bytes:
-    """torch's zip written anew: packed, with spoilt members, others' names, members twice."""
+    """The zip of torch.save written anew: packed, with spoilt members, others' names, members twice."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, 'w') as new:
         names = old.namelist()

@@ -141,7 +141,7 @@ def _shallow(rng: Generator, data: Any) -> tuple[Any, Any] | None:
 def other_value(rng: Generator, value: Any) -> Any:
     """Something in the place of a value: of another type, near it, out of its domain."""
     way = int(rng.integers(6))
-    if way == 0 and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if way == 0 and isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
         return pick(rng, (-value, value + 1, value - 1, value * 1e6, str(value), float(value), value / 3, [value]))
     if way == 1 and isinstance(value, str):
         return pick(rng, (value + 'x', value[:-1], value.upper(), value * 3, [value], {value: value}, f'../{value}'))

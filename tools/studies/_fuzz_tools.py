@@ -36,7 +36,7 @@ COMMANDS: dict[str, list[str]] = {
     'prepare_cityscapes': ['{out}', '--fast'],
     'make_mini_data': ['coco', '--out', '{out}/mini', '--train', '2', '--val', '1'],
     'search': [str(CONFIG), '--out', '{out}/search', '--trials', '1', '--epochs', '1', '--cfg-options', *DATA],
-    'swap_backbone': [
+    'swap_backbone': ['mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco', '--out', '{out}/x.py'],
         'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco',
         '--width',
         '0.5',
@@ -62,8 +62,8 @@ _OPTIONS = (
     '--batch', '--bake', '--with-decode', '--images', '--num-images', '--no-verify', '--weight-bits', '--classes',
     '--example-shape', '--device', '--resume', '--amp', '--auto-scale-lr', '--launcher', '--local_rank', '--score-thr',
     '--method', '--percentile', '--numerics', '--quantize-outputs', '--float-modules', '--split', '--budget', '--show-dir',
-    '--overwrite', '--choices', '--weights', '--fast', '--strict', '--workers', '--arch', '--width', '--threads', '--stage',
-    '--output-stride', '--out-indices', '--checkpoint', '--seed', '--trials', '--epochs', '--iterations', '--target-ms',
+    '--overwrite', '--choices', '--weights', '--fast', '--strict', '--workers', '--arch', '--width', '--threads',
+    '--stage', '--output-stride', '--out-indices', '--checkpoint', '--seed', '--trials', '--epochs', '--iterations', '--target-ms',
 )  # fmt: skip
 
 

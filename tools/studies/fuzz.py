@@ -9,7 +9,8 @@ check.npz; exchanged, linked, renamed), command lines of all tools. What must co
 Faults, which are kept with their input in OUT/findings:
 
 - ``TRACEBACK``, ``NO MESSAGE``, ``LONG MESSAGE``;
-- ``HANG`` (over --limit seconds of computing, or five times that by the clock), ``MEMORY`` (over 4 GiB), ``SIGNAL`` (the process died);
+- ``HANG`` (over --limit seconds of computing, or five times that by the clock), ``MEMORY`` (over 4 GiB), ``SIGNAL``
+  (the process died);
 - ``WRITE`` outside of its folder of results, ``EXECUTED`` code of the input, ``CONNECTED`` to the network.
 
 What was tried is not tried again: OUT/results.jsonl holds a line an input. The exit status is 1 if there is a fault.
