@@ -37,12 +37,6 @@ COMMANDS: dict[str, list[str]] = {
     'make_mini_data': ['coco', '--out', '{out}/mini', '--train', '2', '--val', '1'],
     'search': [str(CONFIG), '--out', '{out}/search', '--trials', '1', '--epochs', '1', '--cfg-options', *DATA],
     'swap_backbone': ['mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco', '--out', '{out}/x.py'],
-        'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco',
-        '--width',
-        '0.5',
-        '--out',
-        '{out}/x.py',
-    ],
     'benchmark': [str(CONFIG), '--engines', 'onnxruntime', '--rounds', '1', '--seconds', '0.1', '--out', '{out}/bench'],
     'demo': ['--work-dir', '{out}/demo', '--data', '{out}/data', '--epochs', '1'],
 }
@@ -60,10 +54,11 @@ WORDS = (
 _OPTIONS = (
     '--out', '--work-dir', '--float', '--simulated', '--converted', '--compare', '--engine', '--shape', '--dynamic',
     '--batch', '--bake', '--with-decode', '--images', '--num-images', '--no-verify', '--weight-bits', '--classes',
-    '--example-shape', '--device', '--resume', '--amp', '--auto-scale-lr', '--launcher', '--local_rank', '--score-thr',
-    '--method', '--percentile', '--numerics', '--quantize-outputs', '--float-modules', '--split', '--budget', '--show-dir',
-    '--overwrite', '--choices', '--weights', '--fast', '--strict', '--workers', '--arch', '--width', '--threads',
-    '--stage', '--output-stride', '--out-indices', '--checkpoint', '--seed', '--trials', '--epochs', '--iterations', '--target-ms',
+    '--example-shape', '--device', '--resume', '--amp', '--auto-scale-lr', '--launcher', '--local_rank',
+    '--score-thr', '--method', '--percentile', '--numerics', '--quantize-outputs', '--float-modules', '--split',
+    '--budget', '--show-dir', '--overwrite', '--choices', '--weights', '--fast', '--strict', '--workers', '--arch',
+    '--width', '--threads', '--stage', '--output-stride', '--out-indices', '--checkpoint', '--seed', '--trials',
+    '--epochs', '--iterations', '--target-ms',
 )  # fmt: skip
 
 
