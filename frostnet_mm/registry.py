@@ -46,18 +46,27 @@ MODELS = _registry(
     mmdet=('models.dense_heads',),
     mmseg=('models.backbones.mobilenet_v3', 'models.decode_heads'),
 )
-DATASETS = _registry('dataset', MMENGINE_DATASETS, mmdet=('data.coco',), mmseg=('data.segmentation',))
+DATASETS = _registry(
+    'dataset', MMENGINE_DATASETS, 'data.image_folder', mmdet=('data.coco',), mmseg=('data.segmentation',)
+)
 TRANSFORMS = _registry(
-    'transform', MMENGINE_TRANSFORMS, 'data.loading', mmdet=('data.cropping',), mmseg=('data.segmentation_loading',)
+    'transform',
+    MMENGINE_TRANSFORMS,
+    'data.loading',
+    'data.classification_transforms',
+    mmdet=('data.cropping',),
+    mmseg=('data.segmentation_loading',),
 )
 HOOKS = _registry('hook', MMENGINE_HOOKS, 'engine.hooks', 'quantization.hook', 'nas.supernet_hook')
 LOOPS = _registry('loop', MMENGINE_LOOPS, 'engine.loops')
-METRICS = _registry('metric', MMENGINE_METRICS, mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',))
+METRICS = _registry(
+    'metric', MMENGINE_METRICS, 'apis.accuracy', mmdet=('apis.coco_metric',), mmseg=('apis.iou_metric',)
+)
 #: Engines that deployments run on, see :class:`frostnet_mm.deploy.engines.Engine`; mmengine has no such registry.
 ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
 #: Kinds of blocks of FrostNets, see :class:`frostnet_mm.models.backbones.frost_blocks.Bottleneck`.
 BLOCKS = Registry('block', scope=SCOPE, locations=['frostnet_mm.models.backbones.frost_blocks'])
-OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')
+OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost', 'engine.optimizers.rmsprop_tf')
 
 
 def type_name(cfg: object) -> str:

@@ -182,8 +182,8 @@ def test_converted_equals_simulated(case):
 
 def test_deployment_is_refused(case):
     message = (
-        '^ImageClassifier is a model for classification, and a deployment cannot express what surrounds its network '
-        'yet; expected a model for detection or segmentation.$'
+        '^ImageClassifier is a model of mmpretrain, and a deployment cannot express what surrounds its network; '
+        'expected frostnet_mm.ImageClassifier, whose parts and weights have the same names.$'
     )
     with pytest.raises(ConfigError, match=message):
         describe_model(case.reference, Config())

@@ -1,6 +1,7 @@
 """The backbone against the counts of the paper's release and against a second implementation."""
 
 import copy
+import itertools
 import re
 
 import pytest
@@ -249,6 +250,35 @@ def test_released_variants_are_tables():
         ARCHS['small'].stem = 16
 
 
+def parameters_of(arch):
+    """Of convolutions and their norms, row by row from the table alone."""
+    total, channels = 3 * arch.stem * 9 + 2 * arch.stem, arch.stem
+    for kernel, out, expansion, reduction, _, kind in itertools.chain(*arch.stages):
+        wide, squeezed = channels * expansion, 0
+        if kind == 'fused':
+            total += channels * wide * kernel**2 + 2 * wide
+        else:
+            if reduction and expansion > 1 and channels // reduction >= 8:
+                squeezed = divisible(channels // reduction)
+                wide = (channels + squeezed) * expansion
+                total += channels * squeezed + 2 * squeezed
+            total += (channels + squeezed) * wide + 2 * wide if expansion > 1 else 0
+            total += wide * kernel**2 + 2 * wide
+        total += wide * out + 2 * out
+        channels = out
+    return total
+
+
+@pytest.mark.parametrize('name, trunk, macs', [('engine-s', 830240, 207.1), ('engine-m', 1135856, 277.0)])
+def test_variants_that_were_found(name, trunk, macs):
+    assert parameters_of(ARCHS['small']) == 3165616  # the golden count of above
+    net = FrostNet(name)
+    assert count(net) == parameters_of(ARCHS[name]) == trunk
+    assert net.out_channels == (24, 40, 96, 192, 320) and net.out_indices == (0, 1, 2, 4)
+    assert round(macs_of(net, 1, 3, 224, 224) / 1e6, 1) == macs
+    assert describe_frostnet(net.state_dict()) == f'FrostNet(arch={name!r}, widen_factor=1.0)'
+
+
 def test_two_stages_by_hand():
     """Each convolution's weights and two parameters a channel of its norm, counted on paper."""
     net = FrostNet(arch=TWO)
@@ -288,6 +318,23 @@ def test_more_stages_than_the_released_variants():
         FrostNet(arch=TWO, output_stride=32)
 
 
+def test_a_stem_that_keeps_the_size():
+    """For images of 32x32: the same network as one of half the stem's stride, on positions twice as dense."""
+    table = as_lists(SMALL) | dict(stem_stride=1)
+    net = FrostNet(arch=table, widen_factor=0.35).eval()
+    assert net.arch.strides == (2, 4, 8, 16, 16) and net.output_stride == 16
+    assert [f.shape[-1] for f in net(torch.zeros(1, 3, 32, 32))] == [16, 8, 4, 2]
+    plain = randomize(FrostNet('small', 0.35, out_indices=(0,))).eval()
+    net.load_state_dict(plain.state_dict(), strict=False)
+    assert net.stem.conv.stride == (1, 1) and torch.equal(net.stem.conv.weight, plain.stem.conv.weight)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(net.stem(x)[..., ::2, ::2], plain.stem(x))
+    assert FrostNetArch.from_config(net.arch.to_config()) == net.arch and net.arch.widened(0.5).stem_stride == 1
+    with pytest.raises(ValueError, match='arch.stem_stride=3: expected 1 or 2'):
+        FrostNet(arch=table | dict(stem_stride=3))
+
+
 def test_classifier_takes_a_table():
     model = FrostNetClassifier(TWO, num_classes=3)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
@@ -317,15 +364,16 @@ def table_with(row=None, place=(1, 0), **changes):
     return table
 
 
+NAMES = "'small', 'base', 'large', 'engine-s', 'engine-m'"
 ROW = 'kernel, channels, expansion, reduction, stride[, kind]'
 
 
 @pytest.mark.parametrize(
     'arch, message',
     [
-        ('medium', "FrostNet has no arch='medium': choose one of 'small', 'base', 'large', or give a table."),
-        (None, "arch=None is of type NoneType: expected one of 'small', 'base', 'large', or a table "),
-        (3, "arch=3 is of type int: expected one of 'small', 'base', 'large', or a table dict(stem=32, stages=[[("),
+        ('medium', f"FrostNet has no arch='medium': choose one of {NAMES}, or give a table."),
+        (None, f'arch=None is of type NoneType: expected one of {NAMES}, or a table '),
+        (3, f'arch=3 is of type int: expected one of {NAMES}, or a table '),
         ({'small'}, "arch={'small'} is of type set: expected one of"),
         ([], 'arch=[] is of type list: expected one of'),
         ({}, 'The table arch lacks stem, stages: expected the keys stem and stages.'),

@@ -11,7 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 from mmseg.structures import SegDataSample
 
-from frostnet_mm.apis.iou_metric import IoUMetric, class_table, scores_by_class
+from frostnet_mm.apis.class_scores import class_table
+from frostnet_mm.apis.iou_metric import IoUMetric, scores_by_class
 from frostnet_mm.registry import METRICS
 
 CLASSES = ('road', 'car', 'train', 'sky')

@@ -15,6 +15,7 @@ from frostnet_mm.benchmark.measure import Timing
 from frostnet_mm.benchmark.measure.scheduler import BusyError
 from frostnet_mm.benchmark.store import BenchmarkError
 from frostnet_mm.models.frostnet_arch import ARCHS
+from frostnet_mm.nas import measured as measured_models
 from frostnet_mm.nas import timing
 from frostnet_mm.nas.errors import SearchError
 from frostnet_mm.nas.features import FEATURES, features_of, mmacs
@@ -177,6 +178,29 @@ def test_times_are_kept_and_measured_once(setting, measured, tmp_path):
     assert found[0].milliseconds == 2.0 and found[0].rounds == 3
     assert found[3].features == features_of(archs[3], (320, 320))
     assert timing.time_networks(archs[:2], setting, again, say=lambda line: None) == found[:2] and len(calls) == 5
+
+
+def test_models_that_were_disturbed_are_measured_again_together(setting, monkeypatch, tmp_path):
+    rounds, said = [], []
+    busy = [{'b'}, set()]  # who is disturbed in each round
+
+    def measure(folders, threads, count, seconds):
+        others = busy[len(rounds)] if len(rounds) < len(busy) else {'a'}
+        rounds.append([folder.name for folder in folders])
+        number = len(rounds)
+        return [Timing(number / 1000, 0.1, 0.0, 1.0, count, 9, float(folder.name in others)) for folder in folders]
+
+    monkeypatch.setattr(measured_models, 'require_quiet', lambda limits: None)
+    monkeypatch.setattr(measured_models, '_deploy', lambda model, setting, folder: folder.with_name(model['name']))
+    monkeypatch.setattr(measured_models, 'measure_deployments', measure)
+    models = {name: dict(name=name) for name in 'ab'}
+    found = measured_models.measure_models(models, setting, tmp_path, say=said.append)
+    assert rounds == [['a', 'b']] * 2 and {own.milliseconds for own in found.values()} == {2.0}
+    assert '1 of 2 were disturbed (busy: other' in said[-1]
+    assert measured_models.measure_models(models, setting, tmp_path, say=said.append) == found and len(rounds) == 2
+    with pytest.raises(SearchError, match='1 of 2 models were measured while the machine was busy'):
+        measured_models.measure_models(models, setting, tmp_path, again=True, say=said.append)
+    assert len(rounds) == 2 + timing.PASSES
 
 
 def test_the_regression_stands_in_the_file_of_times(setting, measured, tmp_path, table):

@@ -1,5 +1,6 @@
 """What a search is asked to do, what is best of what it saw, and the choice of networks: killed, joined, by chance."""
 
+import copy
 import itertools
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import time
 
 import pytest
 from mmengine.config import Config, ConfigDict
+from mmengine.optim.scheduler.param_scheduler import INF
 from nas_search_parts import BASE, SPACE, milliseconds, plain
 
 from frostnet_mm.models.frostnet_arch import FrostNetArch
@@ -165,7 +167,7 @@ def test_the_schedule_is_stretched_to_another_length(by_epoch):
     shorten(cfg, 5, 4)  # 5 epochs; or 20 iterations
     half = 8 if by_epoch else 2
     assert cfg.train_cfg[f'max_{"epochs" if by_epoch else "iters"}'] == 40 / half
-    assert cfg.param_scheduler[0].end == 30
+    assert cfg.param_scheduler[0].end == (20 // 4 if by_epoch else 30)  # a warm-up of iterations is no longer than that
     assert [cfg.param_scheduler[1][name] for name in ('begin', 'end', 'T_max')] == [
         max(1, round(n / half)) for n in (4, 40, 36)
     ]
@@ -174,6 +176,27 @@ def test_the_schedule_is_stretched_to_another_length(by_epoch):
     assert (checkpoint.interval, checkpoint.by_epoch, checkpoint.max_keep_ckpts) == (1 if by_epoch else 4, by_epoch, 1)
     with pytest.raises(SearchError, match='expected max_epochs or max_iters'):
         shorten(Config(dict(train_cfg=ConfigDict(type='X'))), 5, 4)
+
+
+def test_a_schedule_of_which_little_is_left():
+    """YOLOX's, of 300 epochs: a warm-up, a cosine, and a constant end, with its pipeline changed 15 epochs before."""
+    schedule = [
+        dict(type='QuadraticWarmupLR', by_epoch=True, begin=0, end=5),
+        dict(type='CosineAnnealingLR', by_epoch=True, begin=5, end=285, T_max=285),
+        dict(type='ConstantLR', by_epoch=True, begin=285, end=300),
+    ]
+    hooks = [dict(type='YOLOXModeSwitchHook', num_last_epochs=15), dict(type='PipelineSwitchHook', switch_epoch=280)]
+    for epochs, expected in ((20, [(0, 1), (1, 19), (19, 20)]), (2, [(0, 1), (1, 2)]), (1, [(0, 1)])):
+        content = dict(train_cfg=dict(max_epochs=300), param_scheduler=schedule, custom_hooks=hooks)
+        cfg = Config(copy.deepcopy(content))
+        shorten(cfg, epochs, 100)
+        assert [(own.begin, own.end) for own in cfg.param_scheduler] == expected
+        last, switch = cfg.custom_hooks[0].num_last_epochs, cfg.custom_hooks[1].switch_epoch
+        assert (last, switch) == (1, max(1, round(epochs * 280 / 300)))
+    lasting = [dict(type='PolyLR', by_epoch=False, begin=500, end=9000), dict(type='ConstantLR', end=INF)]
+    cfg = Config(dict(train_cfg=dict(max_epochs=90), param_scheduler=lasting))
+    shorten(cfg, 9, 100)  # iterations that are the whole training are stretched with it
+    assert [(own.get('begin'), own.end) for own in cfg.param_scheduler] == [(50, 900), (None, INF)]
 
 
 # -- the choice

@@ -201,8 +201,8 @@ def test_refusals():
         LRASPPHead((8, 16), num_classes=5, gate='x')
     with pytest.raises(ValueError, match=r'in_channels=\(8, 16, 32\).*expected two of each'):
         LRASPPHead((8, 16, 32), num_classes=5)
-    with pytest.raises(ValueError, match='output_stride=32 must be 16 or 8'):
-        MobileNetV3(output_stride=32)
+    with pytest.raises(ValueError, match='output_stride=4 must be 32, 16 or 8'):
+        MobileNetV3(output_stride=4)
 
 
 # -- MobileNetV3

@@ -246,7 +246,7 @@ def test_all_of_the_network_runs_in_int8(name, tmp_path):
     assert float_operators(network) == [] and int8_share(network) == 1.0
 
 
-@pytest.mark.parametrize('arch', ['small', 'base', 'large'])
+@pytest.mark.parametrize('arch', ['small', 'base', 'large', 'engine-m'])
 @pytest.mark.parametrize(
     'strides, stages, output_stride',
     [

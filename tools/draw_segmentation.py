@@ -66,7 +66,8 @@ def main() -> None:
     require_checkpoint(args.checkpoint)
     from mmengine.registry import DATASETS
 
-    from frostnet_mm.apis.iou_metric import class_table, scores_by_class
+    from frostnet_mm.apis.class_scores import class_table
+    from frostnet_mm.apis.iou_metric import scores_by_class
     from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.segmentation_plots import draw_class_iou, draw_segmentation_sheet
     from frostnet_mm.models.dense import family_of

@@ -1,4 +1,4 @@
-"""Run a trained detector or segmenter on images and write pictures and results.json.
+"""Run a trained detector, segmenter or classifier on images and write pictures and results.json.
 
 python tools/infer.py CONFIG CHECKPOINT photo.jpg --out results
 python tools/infer.py CONFIG CHECKPOINT photos --out results      # a folder with its sub-folders
@@ -25,7 +25,7 @@ SAVE_EVERY = 30  # seconds
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Run a trained detector or segmenter on images.')
+    parser = argparse.ArgumentParser(description='Run a trained detector, segmenter or classifier on images.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument(

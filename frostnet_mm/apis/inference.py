@@ -1,4 +1,4 @@
-"""Trained models on images: prediction, drawing; detectors and segmenters by one code path."""
+"""Trained models on images: prediction, drawing; detectors, segmenters and classifiers by one code path."""
 
 import copy
 import os
@@ -16,7 +16,7 @@ from torch import nn
 from ..data.loading import COLOR_TYPES
 from ..device import drawing
 from ..device.image_files import as_bgr
-from ..device.results import Detections, LabelMap
+from ..device.results import ClassScores, Detections, LabelMap
 from ..engine.config import ConfigError, dataset_for_testing
 from ..registry import type_name
 
@@ -56,7 +56,8 @@ def predict(model: nn.Module, pipeline: Compose, paths: Sequence[str | os.PathLi
         paths (Sequence[str | PathLike]): Image files.
 
     Returns:
-        list[BaseDataElement]: Data samples with ``pred_instances`` or ``pred_sem_seg``, in image coordinates.
+        list[BaseDataElement]: Data samples with ``pred_instances`` or ``pred_sem_seg``, in image coordinates, or with
+        ``pred_score``.
 
     Raises:
         BadImageError: A file cannot be read as an image.
@@ -93,7 +94,9 @@ def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:
     return visualizer
 
 
-def plain_result(sample: BaseDataElement, classes: Sequence[str], score_thr: float) -> Detections | LabelMap:
+def plain_result(
+    sample: BaseDataElement, classes: Sequence[str], score_thr: float
+) -> Detections | LabelMap | ClassScores:
     """A prediction as deployments give it.
 
     Args:
@@ -101,6 +104,8 @@ def plain_result(sample: BaseDataElement, classes: Sequence[str], score_thr: flo
         classes (Sequence[str]): Class names.
         score_thr (float): Detections below this score are left out.
     """
+    if 'pred_score' in sample:
+        return ClassScores(sample.pred_score.cpu().float().numpy(), classes)
     if 'pred_instances' not in sample:
         labels = sample.pred_sem_seg.cpu().data.squeeze(0).numpy()
         return LabelMap(labels.astype(np.uint8 if len(classes) <= 256 else np.uint16), classes)
@@ -142,7 +147,7 @@ def describe(sample: BaseDataElement, classes: Sequence[str], score_thr: float) 
 
     Returns:
         dict: ``height``, ``width`` in pixels, and ``detections`` (label, class, score and bbox as x1, y1, x2, y2 in
-        pixels) or ``pixels`` (number of pixels by class).
+        pixels), ``pixels`` (number of pixels by class) or ``classes`` (label, class and score of the best).
     """
     height, width = sample.ori_shape[:2]
     return dict(height=int(height), width=int(width)) | plain_result(sample, classes, score_thr).to_dict()

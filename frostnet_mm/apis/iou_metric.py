@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
 from ..registry import METRICS
+from .class_scores import class_table, percent
 
 
 @METRICS.register_module()
@@ -66,12 +67,12 @@ class IoUMetric(MMSegIoUMetric):
             if 'Fscore' in scores:
                 scores['Fscore'] = np.where(np.isnan(scores['Fscore']), 0.0, scores['Fscore'])
             scores = {name: np.where(present, values, np.nan) for name, values in scores.items()}
-        metrics = dict(aAcc=_percent(accuracy))
-        metrics |= {f'm{name}': _percent(np.nanmean(values)) for name, values in scores.items()}
+        metrics = dict(aAcc=percent(accuracy))
+        metrics |= {f'm{name}': percent(np.nanmean(values)) for name, values in scores.items()}
         classes = self.dataset_meta['classes']
         first = next(iter(scores))  # one score a class: the log has the others
         metrics |= {
-            f'{first}.{name}': _percent(value)
+            f'{first}.{name}': percent(value)
             for name, value, is_present in zip(classes, scores[first], present, strict=True)
             if is_present
         }
@@ -80,7 +81,7 @@ class IoUMetric(MMSegIoUMetric):
 
     def _log(self, scores: dict[str, np.ndarray], classes: Sequence[str], present: np.ndarray) -> None:
         columns = {
-            name: {c: _percent(v) for c, v, p in zip(classes, values, present, strict=True) if p}
+            name: {c: percent(v) for c, v, p in zip(classes, values, present, strict=True) if p}
             for name, values in scores.items()
         }
         print_log(f'per class results:\n{class_table(columns, classes)}', logger='current')
@@ -93,29 +94,6 @@ class IoUMetric(MMSegIoUMetric):
             )
         elif self.present_only:
             print_log(f'Means over all {len(present)} classes: each occurs in the truth.', logger='current')
-
-
-def _percent(value: float) -> float:
-    return round(float(value) * 100, 2)
-
-
-def class_table(columns: dict[str, dict[str, float]], classes: Sequence[str]) -> str:
-    """Scores by class as text; classes that never occur in the truth are marked.
-
-    Args:
-        columns (dict[str, dict[str, float]]): Scores in percent by name of the score and by class; classes that the
-            truth lacks have none.
-        classes (Sequence[str]): All class names.
-
-    Returns:
-        str: One line a class.
-    """
-    width = max(len(name) for name in classes)
-    lines = [' ' * width + ''.join(f'{name:>11s}' for name in columns)]
-    for name in classes:
-        cells = ''.join(f'{values[name]:11.2f}' for values in columns.values() if name in values)
-        lines.append(f'{name:{width}s}{cells or "  not in the truth"}')
-    return '\n'.join(lines)
 
 
 def scores_by_class(metrics: dict[str, float], score: str = 'IoU') -> dict[str, float]:

@@ -19,8 +19,10 @@ _SEGMENTATION = (
 __all__ = offer(
     __name__,
     {
+        '.classification_transforms': ['PackClsInputs', 'RandomResizedCrop'],
         '.coco_json': ['palette_for', 'read_coco_classes'],
         '.errors': ['BadImageError', 'DatasetError', 'DatasetNotFoundError'],
+        '.image_folder': ['ImageFolder'],
         '.loading': ['LoadImage'],
         **_DETECTION,
         **_SEGMENTATION,

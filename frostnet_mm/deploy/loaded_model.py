@@ -231,9 +231,9 @@ def gather_statistics(model: nn.Module, dense: nn.Module, batches: list[torch.Te
 
 
 def enliven(dense: nn.Module) -> None:
-    """Give convolutions that begin near zero, as those of heads do, weights that put out values of every size."""
+    """Give layers that begin near zero, as those of heads do, weights that put out values of every size."""
     for module in dense.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             fan_in = module.weight[0].numel()
             if module.weight.std() < 0.25 / fan_in**0.5:
                 nn.init.normal_(module.weight, 0, 0.25 / fan_in**0.5)

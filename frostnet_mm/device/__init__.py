@@ -1,4 +1,4 @@
-"""What runs a deployment: images in, boxes or label maps out, with NumPy, an engine, and OpenCV or Pillow alone.
+"""What runs a deployment: images in, predictions out, with NumPy, an engine, and OpenCV or Pillow alone.
 
 The package imports nothing of the rest of ``frostnet_mm``: it is copied as a whole into every deployment, as
 ``frostnet_device/``, beside ``predictor.py``, which loads it.
@@ -27,7 +27,7 @@ from .images import channels_of, normalize_pixels, padding_pixel, preprocess, re
 from .network import Network, may_saturate, open_network, warn_of_saturation
 from .pictures import write_image
 from .pipeline import Predictor
-from .results import Detections, Geometry, LabelMap, geometry_values
+from .results import ClassScores, Detections, Geometry, LabelMap, geometry_values
 from .saturation import SATURATION, cpu_saturates
 from .suppression import NMS_BLOCK, nms
 
@@ -60,6 +60,7 @@ __all__ = [
     'PICTURES',
     'SATURATION',
     'SATURATION_FREE',
+    'ClassScores',
     'DeploymentError',
     'Detections',
     'Geometry',

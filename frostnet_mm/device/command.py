@@ -171,8 +171,14 @@ def _predict_one(predictor: Predictor, path: Path, entry: dict, target: _Target)
         entry['mask'] = target.mask_name
     if target.picture is not None:
         write_image(target.picture, predictor.draw(image, result))
-    count = f'{len(entry["detections"])} detections' if 'detections' in entry else f'{entry["pixels"]}'
+    count = _summary(entry)
     return f'{path}: {count} ({1000 * seconds:.1f} ms)' + (f'; it {note}' if note else '')
+
+
+def _summary(entry: dict) -> str:
+    if 'classes' in entry:
+        return ', '.join(f'{found["class"]} {found["score"]:.2f}' for found in entry['classes'])
+    return f'{len(entry["detections"])} detections' if 'detections' in entry else f'{entry["pixels"]}'
 
 
 def _write_json(path: Path, entries: list[dict]) -> None:

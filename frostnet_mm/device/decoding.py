@@ -1,4 +1,4 @@
-"""What a head does after its network: from outputs to boxes or label maps."""
+"""What a head does after its network: from outputs to boxes, label maps or classes."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from .description import AGAIN
 from .errors import DeploymentError
 from .images import resize_plane
-from .results import Detections, Geometry, LabelMap
+from .results import ClassScores, Detections, Geometry, LabelMap
 from .suppression import suppress
 
 #: Sigmoids of logits this far below the threshold's are below it, whatever the rounding.
@@ -162,6 +162,18 @@ def _decode_labels(outputs: dict, decoding: dict, geometry: Geometry, network_si
     return labels
 
 
+def _decode_classes(outputs: dict, decoding: dict) -> np.ndarray:
+    name, count = decoding['output'], decoding['num_classes']
+    value = np.asarray(outputs[name], np.float32)
+    if value.size != count or value.shape[:2] != (1, count):
+        raise DeploymentError(f'Output {name} has shape {value.shape}, expected (1, {count}). {AGAIN}')
+    logits = value.reshape(count)
+    if np.isnan(logits.max()):
+        raise DeploymentError(f'Output {name} holds NaN: the network does not compute what was trained.')
+    exponentials = np.exp(logits - logits.max())
+    return exponentials / exponentials.sum()
+
+
 def _decoded(outputs: dict, geometry: Geometry, score_threshold: float | None):
     """What a network with decoding has found, in pixels of the original image."""
     boxes, scores, labels = (outputs[name] for name in ('boxes', 'scores', 'labels'))
@@ -175,8 +187,8 @@ def _decoded(outputs: dict, geometry: Geometry, score_threshold: float | None):
 
 def decode(
     outputs: Sequence[np.ndarray], description: dict, geometry: Geometry, score_threshold: float | None = None
-) -> Detections | LabelMap:
-    """What the head does after the network: priors, boxes, suppression; or resizing and the best class.
+) -> Detections | LabelMap | ClassScores:
+    """What the head does after the network: priors, boxes, suppression; or resizing and the best class; or softmax.
 
     Args:
         outputs (Sequence[np.ndarray]): The network's outputs for one image.
@@ -185,7 +197,7 @@ def decode(
         score_threshold (float, optional): Replaces the description's.
 
     Returns:
-        Detections | LabelMap: In pixels of the original image.
+        Detections | LabelMap | ClassScores: In pixels of the original image.
 
     Raises:
         DeploymentError: An output has another shape than the description says, or is not a number.
@@ -195,6 +207,8 @@ def decode(
     by_name = dict(zip(names, outputs, strict=True))
     if decoding['kind'] == 'logits':
         return LabelMap(_decode_labels(by_name, decoding, geometry, geometry.padded), classes)
+    if decoding['kind'] == 'classes':
+        return ClassScores(_decode_classes(by_name, decoding), classes)
     if decoding['kind'] == 'boxes':
         found = Detections(*_decoded(by_name, geometry, score_threshold), classes)
     else:

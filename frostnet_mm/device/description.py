@@ -23,11 +23,13 @@ _BOXES = (
     'levels', 'coder', 'scores', 'num_classes', 'outputs', 'score_threshold', 'nms_pre', 'iou_threshold',
     'max_per_image', 'min_size', 'class_agnostic', 'clip',
 )  # fmt: skip
+TASKS = ('detection', 'segmentation', 'classification')
 DECODINGS = {
     'anchors': _BOXES,
     'points': _BOXES,
     'logits': ('output', 'align_corners', 'num_classes'),
     'boxes': ('outputs',),
+    'classes': ('output', 'num_classes'),
 }
 _OPTIONAL = ('kind', 'threshold', 'score_threshold')
 
@@ -79,7 +81,7 @@ def _check_keys(description: dict, path: Path) -> None:
         for name in kind if nested else ():
             if name not in value:
                 raise DeploymentError(f'{path}: "{key}" has no "{name}". {AGAIN}')
-    for key, known in (('engine', engines.names()), ('task', ('detection', 'segmentation'))):
+    for key, known in (('engine', engines.names()), ('task', TASKS)):
         if description[key] not in known:
             raise DeploymentError(f'{path}: "{key}" is {shown(description[key])}, expected one of {", ".join(known)}.')
     _check_decoding(description, path)

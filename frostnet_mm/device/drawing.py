@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .image_files import optional
-from .results import Detections, LabelMap
+from .results import ClassScores, Detections, LabelMap
 
 Colour = tuple[int, int, int]  # BGR
 Place = tuple[int, int, int, int]  # x1, y1, x2, y2 of a label, in pixels
@@ -15,7 +15,10 @@ _SMALLEST = 7  # pixels of height, below which text cannot be read
 
 
 def draw(
-    image: np.ndarray, result: Detections | LabelMap, num_classes: int, palette: Sequence[Sequence[int]] = ()
+    image: np.ndarray,
+    result: Detections | LabelMap | ClassScores,
+    num_classes: int,
+    palette: Sequence[Sequence[int]] = (),
 ) -> np.ndarray:
     """Draw a prediction on a copy of its image.
 
@@ -25,7 +28,7 @@ def draw(
 
     Args:
         image (np.ndarray): uint8 BGR of shape (H, W, 3).
-        result (Detections | LabelMap): What was found in it.
+        result (Detections | LabelMap | ClassScores): What was found in it.
         num_classes (int): How many classes there are.
         palette (Sequence[Sequence[int]]): RGB of the classes; where it ends, PASCAL VOC's colours go on. Default: ().
 
@@ -38,6 +41,11 @@ def draw(
         painted = np.asarray(colours, np.uint16)[result.labels]
         canvas.image = ((canvas.image.astype(np.uint16) + painted) // 2).astype(np.uint8)
         _name_regions(canvas, result, colours)
+    elif isinstance(result, ClassScores):
+        label = int(result.best[0])
+        name = f'{_printable(result.classes, label)} {result.scores[label]:.2f}'
+        canvas.label(name, colours[label], lambda w, h: [(0, 0)])
+        canvas.paint_labels()
     else:
         _draw_boxes(canvas, result, colours)
     return canvas.image

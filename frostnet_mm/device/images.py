@@ -1,4 +1,4 @@
-"""Images on their way to a network: resizing, padding, normalization.
+"""Images on their way to a network: resizing, cropping, padding, normalization.
 
 With OpenCV the network gets the pixels that the test pipeline gives it, bit by bit. Without it Pillow reads the files
 and NumPy resizes them: a resized pixel differs by at most 1 of 255, a JPEG's decoder may add some more.
@@ -64,6 +64,15 @@ def resized(size: tuple[int, int], resize: dict | None) -> tuple[int, int]:
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def _cropped(image: np.ndarray, crop: dict) -> np.ndarray:
+    """The middle of an image as mmcv's ``CenterCrop`` cuts it; of a smaller one all."""
+    places = []
+    for side, wanted in zip(image.shape[:2], (crop['height'], crop['width']), strict=True):
+        first = max(0, round((side - wanted) / 2))
+        places.append(slice(first, max(0, min(side, first + wanted))))
+    return image[places[0], places[1]]
+
+
 def channels_of(description: dict) -> int:
     """The channels of the images that a deployment's network reads."""
     return len(description['preprocessing']['mean'])
@@ -96,7 +105,7 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geometry]:
-    """What the test pipeline and the data preprocessor do: resize, pad, normalize.
+    """What the test pipeline and the data preprocessor do: resize, crop, pad, normalize.
 
     Args:
         image (np.ndarray): uint8 of shape (H, W, channels), BGR if there are three.
@@ -115,6 +124,9 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
         raise ImageError(f'An image of {original[1]}x{original[0]} pixels (width x height) is resized to nothing.')
     scale = (size[1] / original[1], size[0] / original[0])
     image = image if size == original else _resize_image(image, size)
+    if 'crop' in settings:
+        image = _cropped(image, settings['crop'])
+        size = image.shape[:2]
     if settings['pad'] is not None:
         padded = np.empty(
             (max(settings['pad']['height'], size[0]), max(settings['pad']['width'], size[1]), image.shape[2]), np.uint8

@@ -12,7 +12,7 @@ from .errors import DeploymentError
 from .image_files import as_bgr, read_image
 from .images import channels_of, preprocess, with_channels
 from .network import open_network
-from .results import Detections, LabelMap, geometry_values
+from .results import ClassScores, Detections, LabelMap, geometry_values
 
 
 class Predictor:
@@ -55,14 +55,14 @@ class Predictor:
         """Whether images are taken as they are stored, without EXIF orientation, as the model was trained."""
         return self.description['preprocessing'].get('ignore_orientation', False)
 
-    def predict(self, image: str | os.PathLike | np.ndarray) -> Detections | LabelMap:
+    def predict(self, image: str | os.PathLike | np.ndarray) -> Detections | LabelMap | ClassScores:
         """Predict an image.
 
         Args:
             image (str | PathLike | np.ndarray): A file, or an array as :func:`~.image_files.as_bgr` takes it.
 
         Returns:
-            Detections | LabelMap: In pixels of the image.
+            Detections | LabelMap | ClassScores: In pixels of the image.
 
         Raises:
             ImageError: The image cannot be used.
@@ -70,7 +70,9 @@ class Predictor:
         """
         return self.predict_all([image])[0]
 
-    def predict_all(self, images: Sequence[str | os.PathLike | np.ndarray]) -> list[Detections | LabelMap]:
+    def predict_all(
+        self, images: Sequence[str | os.PathLike | np.ndarray]
+    ) -> list[Detections | LabelMap | ClassScores]:
         """Predict several images, in batches as large as those that the network was written for.
 
         A batch that is not full is filled with copies of its last image.
@@ -79,7 +81,7 @@ class Predictor:
             images (Sequence[str | PathLike | np.ndarray]): Each as for :meth:`predict`.
 
         Returns:
-            list[Detections | LabelMap]: One for each image, in pixels of it.
+            list[Detections | LabelMap | ClassScores]: One for each image, in pixels of it.
 
         Raises:
             ImageError: An image cannot be used.
@@ -109,7 +111,7 @@ class Predictor:
             return image if self._channels not in (1, 3) else as_bgr(image)
         return read_image(image, self.ignore_orientation)
 
-    def draw(self, image: str | os.PathLike | np.ndarray, result: Detections | LabelMap) -> np.ndarray:
+    def draw(self, image: str | os.PathLike | np.ndarray, result: Detections | LabelMap | ClassScores) -> np.ndarray:
         """Draw a prediction on a copy of its image; uint8 BGR of shape (H, W, 3)."""
         image = as_bgr(self._read(image))
         return draw(image, result, len(self.description['classes']), self.description['palette'])

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+MOST_CLASSES = 5  # of an image that are told
+
 
 @dataclass
 class Detections:
@@ -50,6 +52,33 @@ class LabelMap:
         """The number of pixels of each class that occurs."""
         found = zip(*np.unique(self.labels, return_counts=True), strict=True)
         return dict(pixels={self.classes[int(i)]: int(count) for i, count in found})
+
+
+@dataclass
+class ClassScores:
+    """What an image shows.
+
+    Args:
+        scores (np.ndarray): float32 of shape (C,), one a class, whose sum is 1.
+        classes (Sequence[str]): The class names.
+    """
+
+    scores: np.ndarray
+    classes: Sequence[str] = ()
+
+    @property
+    def best(self) -> np.ndarray:
+        """int64 of shape (K,): the classes of the highest scores, at most 5, by falling score."""
+        return np.argsort(-self.scores, kind='stable')[:MOST_CLASSES]
+
+    def to_dict(self) -> dict:
+        """The best classes as plain data."""
+        return dict(
+            classes=[
+                {'label': i, 'class': self.classes[i], 'score': round(float(self.scores[i]), 4)}
+                for i in self.best.tolist()
+            ]
+        )
 
 
 class Geometry(NamedTuple):

@@ -1,7 +1,7 @@
 """Reading configs: clear errors, one data root for all of a config, classes taken from the annotations."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 CLASSES_FROM_ANNOTATIONS = 'from_annotations'
+IMAGE_FOLDER = 'frostnet_mm.ImageFolder'
+WITH_CLASSES = ('frostnet_mm.CheckedCocoDataset', IMAGE_FOLDER)  # data sets that say which classes they have
 
 
 def load_config(
@@ -37,9 +39,10 @@ def load_config(
       key of ``cfg_options``, is given to the base files before they are executed: see :func:`read_config`.
     - ``data_root`` given in ``cfg_options`` moves every path of the config that lies under the config's own
       ``data_root``, so that one option is enough.
-    - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations, and puts them
-      and their number into data sets and heads. Classes that the config names itself, as ``classes`` or in a data set's
-      ``metainfo``, are taken in their place: a subset leaves out the others' objects.
+    - ``classes = 'from_annotations'`` in the config reads the class names from the training annotations (of a
+      ``frostnet_mm.ImageFolder`` from its folders), and puts them and their number into data sets and heads. Classes
+      that the config names itself, as ``classes`` or in a data set's ``metainfo``, are taken in their place: a subset
+      leaves out the others' objects.
     - COCO evaluators whose ``ann_file`` was forgotten get that of their data set.
 
     Args:
@@ -154,7 +157,7 @@ def _are_names(value: object) -> bool:
 
 def _reads_classes(cfg: Config) -> bool:
     datasets = all_datasets(cfg)
-    return bool(datasets) and all(is_type(dataset, 'frostnet_mm.CheckedCocoDataset') for dataset in datasets)
+    return bool(datasets) and all(any(is_type(dataset, name) for name in WITH_CLASSES) for dataset in datasets)
 
 
 def named_classes(cfg: Config) -> tuple[str, ...] | None:
@@ -178,10 +181,10 @@ def named_classes(cfg: Config) -> tuple[str, ...] | None:
 
 def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
     """Put class names, those of the training annotations by default, into data sets and heads, in place."""
-    from ..data import palette_for, read_coco_classes
+    from ..data import palette_for
 
     if classes is None:
-        classes = _annotated_classes(cfg, read_coco_classes)
+        classes = _annotated_classes(cfg)
     classes = tuple(classes)
     cfg.classes = classes
     for dataset in all_datasets(cfg):
@@ -194,28 +197,39 @@ def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
         raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
 
 
-def _annotated_classes(cfg: Config, read: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
-    """The classes of the training annotations, which must be the same in all files of a ConcatDataset."""
+def _annotated_classes(cfg: Config) -> tuple[str, ...]:
+    """The classes of the training data, which must be the same in all parts of a ConcatDataset."""
     require_parts(cfg, 'train_dataloader')
-    files = [
-        os.path.join(leaf.get('data_root') or '', leaf['ann_file'])
-        for leaf in leaf_datasets(cfg.train_dataloader.get('dataset') or ConfigDict())
-        if isinstance(leaf.get('ann_file'), str)
-    ]
-    if not files:
+    leaves = list(leaf_datasets(cfg.train_dataloader.get('dataset') or ConfigDict()))
+    found = dict(place for leaf in leaves if (place := _classes_of(leaf)))
+    if not found:
         raise ConfigError(
             "classes = 'from_annotations' needs train_dataloader.dataset.ann_file, one file in COCO format for each "
-            'data set of a ConcatDataset.'
+            'data set of a ConcatDataset, or a frostnet_mm.ImageFolder.'
         )
-    found = {path: tuple(read(path)) for path in dict.fromkeys(files)}
-    first = found[files[0]]
-    for path, classes in found.items():
-        if set(classes) != set(first):
+    first, classes = next(iter(found.items()))
+    for path, own in found.items():
+        if set(own) != set(classes):
             raise ConfigError(
-                f'The training annotations name different classes: {", ".join(first)} in {files[0]}; '
-                f'{", ".join(classes)} in {path}. Say which are meant: classes = ({", ".join(map(repr, first))}).'
+                f'The training annotations name different classes: {", ".join(classes)} in {first}; '
+                f'{", ".join(own)} in {path}. Say which are meant: classes = ({", ".join(map(repr, classes))}).'
             )
-    return first
+    return classes
+
+
+def _classes_of(dataset: ConfigDict) -> tuple[str, tuple[str, ...]] | None:
+    """The annotation file or folder of a data set, and the classes that it names; None for one that has neither."""
+    from ..data import read_coco_classes
+    from ..data.image_folder import class_folders
+
+    root = dataset.get('data_root') or ''
+    if is_type(dataset, IMAGE_FOLDER):
+        folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img_path') or '')
+        return folder, class_folders(folder)
+    if isinstance(dataset.get('ann_file'), str):
+        path = os.path.join(root, dataset['ann_file'])
+        return path, tuple(read_coco_classes(path))
+    return None
 
 
 def _set_num_classes(node, num_classes: int) -> int:

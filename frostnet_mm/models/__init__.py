@@ -13,9 +13,19 @@ _SEGMENTATION = (
 __all__ = offer(
     __name__,
     {
-        '.backbones': ['ESPNet', 'ESPNetv2', 'FrostBottleneck', 'FrostNet', 'TinyDSODBackbone'],
+        '.backbones': [
+            'VGG',
+            'AlexNet',
+            'ESPNet',
+            'ESPNetv2',
+            'FrostBottleneck',
+            'FrostNet',
+            'ResNet',
+            'ShuffleNetV2',
+            'TinyDSODBackbone',
+        ],
         '.checkpoints': ['CheckpointError', 'convert_release_state_dict', 'load_pretrained', 'read_checkpoint'],
-        '.classifiers': ['FrostNetClassifier'],
+        '.classifiers': ['ClsHead', 'FrostNetClassifier', 'ImageClassifier', 'LogitsHead'],
         '.dense': ['DenseNetwork', 'UnsupportedModelError'],
         '.necks': ['DFPN'],
         **_DETECTION,

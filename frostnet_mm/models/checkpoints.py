@@ -1,5 +1,6 @@
 """What is in checkpoints: mm's own, and those of the authors' FrostNet release. checkpoint_files.py reads them."""
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .checkpoint_files import TRUST_VARIABLE, CheckpointError, StateDict, read_checkpoint, read_file
-from .frostnet_arch import ARCHS, divisible
+from .frostnet_arch import ARCHS
 
 __all__ = ['TRUST_VARIABLE', 'CheckpointError', 'StateDict', 'load_pretrained', 'read_checkpoint', 'read_file']
 
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25)  # of the release
 #: Where a checkpoint may have its weights. Beside ``ema_state_dict`` mmengine has averages in ``state_dict`` too.
 WEIGHTS = ('state_dict_ema', 'model_ema', 'state_dict', 'ema_state_dict', 'model')
 _RELEASE_MODULES = {'squeeze_conv': 'squeeze', 'conv1': 'expand', 'conv2': 'depthwise', 'reduce_conv': 'project'}
@@ -261,19 +263,28 @@ def describe_frostnet(state_dict: Mapping) -> str | None:
     prefix = next((key[: -len('stem.conv.weight')] for key in state_dict if key.endswith('stem.conv.weight')), None)
     if prefix is None:
         return None
-    blocks: dict[int, int] = {}
-    channels: dict[int, int] = {}
-    for key, value in state_dict.items():
-        if match := re.fullmatch(re.escape(prefix) + r'stages\.(\d+)\.(\d+)\.project\.conv\.weight', key):
-            stage, block = int(match[1]), int(match[2])
-            blocks[stage] = max(blocks.get(stage, 0), block + 1)
-            channels[stage] = value.shape[0]
-    expands = {key for key in state_dict if key.endswith('expand.conv.weight')}
-    for arch, spec in ARCHS.items():
-        stages = spec.stages
-        if not blocks or any(s >= len(stages) or len(stages[s]) != n for s, n in blocks.items()):
-            continue
-        for width in (0.35, 0.5, 0.75, 1.0, 1.25):
-            if all(divisible(int(stages[s][-1].channels * width)) == c for s, c in channels.items()) and expands:
+    stages = re.compile(re.escape(prefix) + r'stages\.(\d+)\.(\d+)\.(.*conv\.weight)')
+    matches = ((stages.fullmatch(key), value) for key, value in state_dict.items())
+    shapes = {match.groups(): tuple(value.shape) for match, value in matches if match}
+    projections = {key[:2]: shape[0] for key, shape in shapes.items() if key[2] == 'project.conv.weight'}
+    if not projections:
+        return None
+    held = {stage for stage, _ in projections}
+    for arch in ARCHS:
+        for width in WIDTHS:
+            own = {key: shape for key, shape in _shapes_of(arch, width).items() if key[0] in held}
+            if shapes == own:
                 return f'FrostNet(arch={arch!r}, widen_factor={width})'
-    return f'a FrostNet with {sum(blocks.values())} blocks and {max(channels.values())} channels' if channels else None
+    return f'a FrostNet with {len(projections)} blocks and {max(projections.values())} channels'
+
+
+@functools.cache
+def _shapes_of(arch: str, width: float) -> dict[tuple[str, str, str], tuple[int, ...]]:
+    """Of the convolutions' weights by stage, block and name."""
+    from .backbones.frost_blocks import build_block, placed_rows  # only for a message: torch modules are made
+
+    with torch.device('meta'):
+        placed = placed_rows(ARCHS[arch].widened(width), ARCHS[arch].strides[-1])
+        stages = nn.ModuleList(nn.Sequential(*(build_block(*row) for row in rows)) for rows in placed)
+    state = {key: value for key, value in stages.state_dict().items() if key.endswith('conv.weight')}
+    return {tuple(key.split('.', 2)): tuple(value.shape) for key, value in state.items()}

@@ -129,6 +129,7 @@ FAMILIES = (
         'mmseg', 'EncoderDecoder', 'decode_head', 'segmentation', _features_of_auxiliary_heads, refusal=_other_cascade
     ),
     ModelFamily('mmpretrain', 'ImageClassifier', 'head', 'classification', refusal=_other_classification_head),
+    ModelFamily('frostnet_mm', 'ImageClassifier', 'head', 'classification'),
 )
 
 

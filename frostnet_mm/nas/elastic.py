@@ -14,7 +14,7 @@ from torch.func import functional_call
 from ..models.backbones.frost_blocks import Bottleneck, block_class, build_block, placed_rows
 from ..models.backbones.frostnet import FrostNet, initialization
 from ..models.backbones.staged import StagedBackbone
-from ..models.frostnet_arch import STEM_STRIDE, BlockSpec
+from ..models.frostnet_arch import BlockSpec
 from ..registry import MODELS
 from .architectures import Arch, canonical, count_weights
 from .positions import Position
@@ -213,7 +213,7 @@ class ElasticFrostNet(StagedBackbone):
     distributed training works as it is, without ``find_unused_parameters``.
 
     Args:
-        arch (str | dict): The base of the space: 'small', 'base', 'large' or a table. Default: 'small'.
+        arch (str | dict): The base of the space: a name or a table, as for :class:`FrostNet`. Default: 'small'.
         space (dict, optional): Options of :class:`SearchSpace`. Default: its defaults.
         widen_factor (float): Width multiplier of the base. Default: 1.
         out_indices, output_stride, frozen_stages, norm_eval, norm_cfg, act_cfg, with_cp, init_cfg, in_channels:
@@ -263,8 +263,10 @@ class ElasticFrostNet(StagedBackbone):
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.rounding: Any = None
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
-        self.stem = ConvModule(in_channels, self.space.base.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
-        places = placed_rows(self.space.largest, base.output_stride, STEM_STRIDE)
+        self.stem = ConvModule(
+            in_channels, self.space.base.stem, 3, stride=self.space.base.stem_stride, padding=1, **cfg
+        )
+        places = placed_rows(self.space.largest, base.output_stride)
         self.stages = nn.ModuleList(
             nn.ModuleList(
                 ElasticBlock(position, row.stride, dilation, with_cp, cfg)

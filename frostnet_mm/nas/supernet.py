@@ -1,11 +1,13 @@
 """The training of all networks of a space at once, as a config that ``tools/train.py`` trains as well."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.registry import init_default_scope
 
 from ..deploy.engines import engine_of
@@ -24,6 +26,8 @@ from .supernet_hook import NETWORKS
 CONFIG, WORK_DIR = 'supernet.py', 'supernet'
 VALIDATIONS = 4  # of a training
 LENGTHS = ('begin', 'end', 'T_max', 'total_iters', 'step_size', 'milestones')  # of parameter schedulers
+HOOK_LENGTHS = ('num_last_epochs', 'switch_epoch')  # of mmdet's hooks that change the pipeline
+WARM_UP = 4  # a warm-up of iterations takes at most this part of a training of epochs
 
 
 def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
@@ -93,8 +97,9 @@ def _iterations(loader: ConfigDict) -> int:
 def shorten(cfg: Config, epochs: int, per_epoch: int) -> None:
     """Give a config's training another length, and stretch its schedule to it, in place.
 
-    What is counted as the training itself is, epochs or iterations, is stretched; a warm-up of iterations in a training
-    of epochs stays.
+    What is counted as the training itself is, epochs or iterations, is stretched, and a scheduler of which nothing is
+    left is taken out. Iterations in a training of epochs are stretched where they reach over half of it; a warm-up of
+    iterations stays, or takes a quarter of the training where that is less.
 
     Args:
         cfg (Config): The config.
@@ -109,24 +114,49 @@ def shorten(cfg: Config, epochs: int, per_epoch: int) -> None:
     name = 'max_epochs' if by_epoch else 'max_iters'
     if not isinstance(loop.get(name), int):
         raise SearchError(f'train_cfg={dict(loop)} of the config: expected max_epochs or max_iters.')
-    length, ratio = epochs * (1 if by_epoch else per_epoch), epochs * (1 if by_epoch else per_epoch) / loop[name]
+    before, length = loop[name], epochs * (1 if by_epoch else per_epoch)
+    ratio = length / before
     loop[name] = length
     loop.val_interval = max(1, length // VALIDATIONS)
     loop.pop('dynamic_intervals', None)
     loop.pop('val_begin', None)
     for scheduler in _schedulers(cfg):
-        if scheduler.get('by_epoch', True) != by_epoch:
-            continue
-        for key in LENGTHS:
-            value = scheduler.get(key)
-            if isinstance(value, (list, tuple)):
-                scheduler[key] = [max(1, round(each * ratio)) for each in value]
-            elif value:
-                scheduler[key] = max(1, round(value * ratio))
+        end = scheduler.get('end') or INF
+        if scheduler.get('by_epoch', True) == by_epoch or (by_epoch and before * per_epoch / 2 < end < INF):
+            _stretch(scheduler, LENGTHS, ratio)
+        elif by_epoch and end < INF:
+            scheduler['end'] = min(end, max(1, length * per_epoch // WARM_UP))
+    if cfg.get('param_scheduler'):
+        cfg.param_scheduler = _without_empty(cfg.param_scheduler)
+    for hook in cfg.get('custom_hooks') or ():
+        if by_epoch and isinstance(hook, dict):
+            _stretch(hook, HOOK_LENGTHS, ratio)
     hooks = cfg.get('default_hooks') or ConfigDict()
     checkpoint = dict(hooks.get('checkpoint') or {}, type='CheckpointHook', by_epoch=by_epoch, max_keep_ckpts=1)
     checkpoint |= dict(interval=1 if by_epoch else per_epoch, save_best=None, save_last=True)
     cfg.default_hooks = hooks | dict(checkpoint=ConfigDict(checkpoint))
+
+
+def _stretch(node: dict, keys: Sequence[str], ratio: float) -> None:
+    for key in keys:
+        value = node.get(key)
+        if isinstance(value, (list, tuple)):
+            node[key] = [max(1, round(each * ratio)) for each in value]
+        elif value and value < INF:
+            node[key] = max(1, round(value * ratio))
+
+
+def _without_empty(node: Any) -> Any:
+    """Schedulers without those that end where they begin."""
+    if isinstance(node, (list, tuple)):
+        return [_without_empty(item) for item in node if not _is_empty(item)]
+    if isinstance(node, dict) and 'type' not in node:
+        return type(node)({name: _without_empty(item) for name, item in node.items()})
+    return node
+
+
+def _is_empty(item: Any) -> bool:
+    return isinstance(item, dict) and 'type' in item and item.get('end', INF) <= item.get('begin', 0)
 
 
 def _schedulers(node: object) -> Iterator[dict]:

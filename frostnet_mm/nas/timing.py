@@ -31,7 +31,7 @@ from .progress import Progress
 from .space import SearchSpace
 
 GROUP = 10  # networks that are loaded and measured in turns
-PASSES = 3  # over those that were measured while the machine was busy
+PASSES = 3  # over what was measured while the machine was busy
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
 # Of the backbone: times do not compare without the rest of the model.
 SEARCHED = ('arch', 'widen_factor', 'init_cfg', 'space', 'type')

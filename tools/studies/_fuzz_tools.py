@@ -45,8 +45,9 @@ LONG = ('search', 'demo', 'benchmark', 'make_mini_data')
 WORDS = (
     '', ' ', '-', '--', '-1', '0', '1e9', '1e400', 'nan', 'inf', '-inf', '99999999999999999999', '0.5', 'none', 'None',
     'x', 'true', '../x', '/', '.', '/dev/null', '/etc/passwd', '/nonexistent/x', '~', '*', '{}', '[]', "'", '"', '%s',
-    'a' * 5000, 'ä', '\udcff', '--help', '-h', '--version', '--x', '--out', '--cfg-options', '--device', 'cuda:9', 'a=b',
-    'a.b.c=1', 'model=1', 'model.backbone=None', 'model.backbone.arch=x', 'train_cfg=[]', 'data_root=', '=', '=1', 'a=',
+    'a' * 5000, 'ä', '\udcff', '--help', '-h', '--version', '--x', '--out', '--cfg-options', '--device', 'cuda:9',
+    'a=b', 'a.b.c=1', 'model=1', 'model.backbone=None', 'model.backbone.arch=x', 'train_cfg=[]', 'data_root=', '=', '=1',
+    'a=',
     'model.bbox_head.num_classes=-1', 'model.backbone.widen_factor=nan', 'optim_wrapper.optimizer.lr=x', 'a=[1,', 'a={',
     'train_dataloader=None', 'default_hooks=None', 'train_cfg.max_epochs=0', 'test_dataloader.batch_size=0', 'resume=1',
     'train_dataloader.batch_size=-1', 'load_from=/etc/passwd', 'custom_imports=x', 'default_scope=x', '_base_=x',

@@ -32,7 +32,7 @@ class SwapOptions:
     """What to put in the backbone's place.
 
     Args:
-        arch (str): 'small', 'base' or 'large'. Default: 'small'.
+        arch (str): A name, as for :class:`~frostnet_mm.FrostNet`. Default: 'small'.
         widen_factor (float): Width multiplier. Default: 1.0.
         output_stride (int, optional): 8, 16 or 32; by default that of the base backbone's coarsest map.
         out_indices (Sequence[int], optional): The stage, 0 to 4, for each map of the base backbone, in their order; by

@@ -13,13 +13,21 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...engine.config import ConfigError, dataset_for_testing
+from ...models.classifiers import LogitsHead
 from ...models.dense import family_of
 from ...models.input_channels import input_channels
 from ...registry import type_name
 
 BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
-IGNORED = ('LoadAnnotations', 'LoadPanopticAnnotations', 'LoadSegAnnotations', 'PackDetInputs', 'PackSegInputs')
-EXPRESSED = (*BEFORE, *IGNORED, 'Resize', 'Pad')
+IGNORED = (
+    'LoadAnnotations',
+    'LoadPanopticAnnotations',
+    'LoadSegAnnotations',
+    'PackDetInputs',
+    'PackSegInputs',
+    'PackClsInputs',
+)
+EXPRESSED = (*BEFORE, *IGNORED, 'Resize', 'CenterCrop', 'Pad')
 PREPROCESSORS = ('ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor')
 #: Of mmdet's BaseDenseHead: a head that has another one of these decodes in a way of its own.
 DECODING_METHODS = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
@@ -38,7 +46,7 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
     """Describe what a model does before and after its dense network.
 
     Args:
-        model (nn.Module): A detector or segmenter of mm with ``dataset_meta``.
+        model (nn.Module): A detector, segmenter or classifier with ``dataset_meta``.
         cfg (Config): Its config.
 
     Returns:
@@ -47,15 +55,16 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
         ``no_decoding`` says why; otherwise ``no_decoding`` is None.
 
     Raises:
-        ConfigError: The model is a classifier, the test pipeline or the data preprocessor does something that cannot be
-            expressed, or the classes of the data set are not those of the head.
+        ConfigError: The model is a classifier of mmpretrain, the test pipeline or the data preprocessor does something
+            that cannot be expressed, or the classes of the data set are not those of the head.
         UnsupportedModelError: The model has no dense network that is known.
     """
-    task = family_of(model).task
-    if task not in _DECODINGS:
+    family = family_of(model)
+    task = family.task
+    if family.package == 'mmpretrain':
         raise ConfigError(
-            f'{type(model).__name__} is a model for {task}, and a deployment cannot express what surrounds its network '
-            f'yet; expected a model for {" or ".join(_DECODINGS)}.'
+            f'{type(model).__name__} is a model of mmpretrain, and a deployment cannot express what surrounds its '
+            'network; expected frostnet_mm.ImageClassifier, whose parts and weights have the same names.'
         )
     meta = getattr(model, 'dataset_meta', None) or {}
     if not meta.get('classes'):
@@ -97,6 +106,8 @@ def _palette(palette: Any, count: int) -> list[list[int]]:
 
 def _preprocessing(model: nn.Module, cfg: Config) -> dict:
     resize, pad, options = resize_and_pad(cfg)
+    if 'crop' in options and family_of(model).task != 'classification':
+        raise _inexpressible('the transform CenterCrop', 'expected one that keeps all of the image')
     settings = _data_preprocessor(model.data_preprocessor, input_channels(model))
     if pad is not None:
         pad['value'] = (pad['value'] * len(settings['mean']))[: len(settings['mean'])]
@@ -111,7 +122,7 @@ def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
 
     Returns:
         tuple[dict | None, dict | None, dict]: ``resize`` and ``pad`` as deploy.json has them, None without such a step;
-        and options of the loader.
+        and options that are absent otherwise: of the loader, and ``crop``.
 
     Raises:
         ConfigError: It does something that cannot be expressed.
@@ -126,10 +137,12 @@ def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
             raise _inexpressible(f'a second transform {name}, or one after Pad', 'expected Resize, then Pad, each once')
         if name == 'Resize':
             resize = _resize(step)
+        elif name == 'CenterCrop':
+            options['crop'] = _crop(step, 'crop' in options or pad is not None)
         elif name == 'Pad':
             pad = _pad(step, resize)
         elif step.get('color_type') == 'color_ignore_orientation':
-            options = dict(ignore_orientation=True)  # of the loader; absent otherwise, as in earlier deployments
+            options['ignore_orientation'] = True  # of the loader; absent otherwise, as in earlier deployments
     return resize, pad, options
 
 
@@ -149,6 +162,16 @@ def _resize(step: ConfigDict) -> dict:
         raise _inexpressible(f'Resize with {given}', 'expected a scale (width, height), bilinear, by OpenCV')
     width, height = (scale, scale) if isinstance(scale, int) else scale
     return dict(width=int(width), height=int(height), keep_ratio=bool(step.get('keep_ratio', False)))
+
+
+def _crop(step: ConfigDict, late: bool) -> dict:
+    options = {key: value for key, value in step.items() if key not in ('type', 'crop_size') and value}
+    if late or options.keys() - {'pad_mode', 'pad_cfg', 'clip_object_border'}:
+        raise _inexpressible(
+            f'CenterCrop with {options}' if options else 'CenterCrop there', 'expected one, before Pad'
+        )
+    width, height = (step['crop_size'],) * 2 if isinstance(step['crop_size'], int) else step['crop_size']
+    return dict(width=int(width), height=int(height))
 
 
 def _pad(step: ConfigDict, resize: dict | None) -> dict:
@@ -336,4 +359,11 @@ def _suppression(nms: ConfigDict | None) -> dict:
     return dict(iou_threshold=float(threshold), class_agnostic=agnostic)
 
 
-_DECODINGS = dict(detection=_detection, segmentation=_segmentation)
+def _classification(model: nn.Module) -> dict:
+    head = model.head
+    if not isinstance(head, LogitsHead) or type(head).predict is not LogitsHead.predict:
+        raise _NoDecodingError(f'{type(head).__name__} has a predict of its own')
+    return dict(kind='classes', output='head', num_classes=int(head.num_classes))
+
+
+_DECODINGS = dict(detection=_detection, segmentation=_segmentation, classification=_classification)

@@ -6,7 +6,16 @@ import numpy as np
 import torch
 
 from ...apis.inference import plain_result
-from ...device import DeploymentError, Detections, LabelMap, Network, decode, geometry_values, preprocess
+from ...device import (
+    ClassScores,
+    DeploymentError,
+    Detections,
+    LabelMap,
+    Network,
+    decode,
+    geometry_values,
+    preprocess,
+)
 from ...models.dense import attached, detached
 from ..loaded_model import LoadedModel
 from .images import mm_batch, mm_padding
@@ -18,7 +27,9 @@ _NOISE, _LEAST_NOISE = 1e-3, 1e-2
 #: Height and width of copies of an image that are predicted too, as shares of its own: smaller, of odd sizes.
 SMALLER = ((1.0, 1.0), (0.61, 0.43), (0.37, 0.71))
 
-Predict = Callable[[np.ndarray], Detections | LabelMap]
+_COUNTED = {Detections: 'boxes', LabelMap: 'pixels', ClassScores: 'scores'}
+
+Predict = Callable[[np.ndarray], Detections | LabelMap | ClassScores]
 
 
 def other_sizes(pixels: np.ndarray) -> list[np.ndarray]:
@@ -32,7 +43,7 @@ def other_sizes(pixels: np.ndarray) -> list[np.ndarray]:
 def predictor_of(network: Network | Callable, description: dict) -> Predict:
     """What ``predictor.py`` does with an image, by a network in the place of the deployment's."""
 
-    def predict(pixels: np.ndarray) -> Detections | LabelMap:
+    def predict(pixels: np.ndarray) -> Detections | LabelMap | ClassScores:
         images, geometry = preprocess(pixels, description)
         more = [geometry_values(geometry)] if 'geometry_input' in description else []
         return decode(network(images, *more), description, geometry)
@@ -89,7 +100,7 @@ def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
             outputs = comparable(source, source.network(images[:1]))  # the first result counts
         return layout.nest([output.expand(len(images), *output.shape[1:]) for output in outputs])
 
-    def predict(pixels: np.ndarray) -> Detections | LabelMap:
+    def predict(pixels: np.ndarray) -> Detections | LabelMap | ClassScores:
         model = source.model
         with torch.no_grad(), mm_padding(model, size), attached(model, execute):
             sample = model.test_step(mm_batch(source, pixels, size))[0]
@@ -128,14 +139,18 @@ def require_equal(
     share = equal / total if total else 1.0
     if share < bound:
         raise DeploymentError(
-            f'{what} gives {share:.1%} of the {"pixels" if isinstance(own, LabelMap) else "boxes"} of {whose} for '
+            f'{what} gives {share:.1%} of the {_COUNTED[type(own)]} of {whose} for '
             f'the same network, expected at least {bound:.0%}.'
         )
     return share
 
 
-def _equal(found: Detections | LabelMap, expected: Detections | LabelMap) -> tuple[int, int]:
-    """How many boxes or pixels are equal, of how many."""
+def _equal(
+    found: Detections | LabelMap | ClassScores, expected: Detections | LabelMap | ClassScores
+) -> tuple[int, int]:
+    """How many boxes, pixels or scores of classes are equal, of how many."""
+    if isinstance(found, ClassScores):
+        return int((np.abs(found.scores - expected.scores) < 1e-3).sum()), found.scores.size
     if isinstance(found, LabelMap):
         return int((found.labels == expected.labels).sum()), found.labels.size
     most = max(len(found.boxes), len(expected.boxes))

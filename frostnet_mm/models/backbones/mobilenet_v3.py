@@ -6,7 +6,8 @@ from torch import nn
 
 from ...registry import MODELS
 
-FIRST_DILATED = {'small': 4, 'large': 7}  # the layer that mmseg's class strips of its stride
+#: The layers that mmseg's class strips of their stride, by the stride that they would have.
+DILATED = {'small': {16: 4, 32: 9}, 'large': {16: 7, 32: 13}}
 
 
 @MODELS.register_module()
@@ -20,18 +21,18 @@ class MobileNetV3(_MobileNetV3):
 
     Args:
         arch (str): 'small' or 'large'. Default: 'large'.
-        output_stride (int): 16 or 8. Default: 16, as in the paper.
+        output_stride (int): 32, 16 or 8. Default: 16, as in the paper's segmenters; its classifiers have 32.
         relu (bool): ReLU in place of h-swish, and no squeeze-and-excitation, whose gates are no INT8 operators.
             Default: False.
         kwargs: As for mmseg's ``MobileNetV3``: out_indices, norm_cfg, init_cfg and so on.
 
     Raises:
-        ValueError: ``output_stride`` is neither 16 nor 8.
+        ValueError: ``output_stride`` is not 32, 16 or 8.
     """
 
     def __init__(self, arch: str = 'large', output_stride: int = 16, relu: bool = False, **kwargs) -> None:
-        if output_stride not in (16, 8):
-            raise ValueError(f'output_stride={output_stride!r} must be 16 or 8.')
+        if output_stride not in (32, 16, 8):
+            raise ValueError(f'output_stride={output_stride!r} must be 32, 16 or 8.')
         self._options = (output_stride, relu)
         super().__init__(arch=arch, **kwargs)
 
@@ -40,8 +41,9 @@ class MobileNetV3(_MobileNetV3):
         output_stride, relu = self._options
         for index, name in enumerate(names):
             layer = getattr(self, name)
-            if output_stride == 16:
-                _halve_dilation(layer, restore_stride=index == FIRST_DILATED[self.arch])
+            _lower_dilation(layer, output_stride // 8)
+            if index in [own for stride, own in DILATED[self.arch].items() if stride <= output_stride]:
+                layer.depthwise_conv.conv.stride = (2, 2)
             if relu:
                 _to_relu(layer)
             _fix_padding(layer)
@@ -53,12 +55,10 @@ class MobileNetV3(_MobileNetV3):
         return self
 
 
-def _halve_dilation(layer: nn.Module, restore_stride: bool) -> None:
+def _lower_dilation(layer: nn.Module, factor: int) -> None:
     for conv in layer.modules():
         if isinstance(conv, nn.Conv2d) and conv.dilation[0] > 1:
-            conv.dilation = tuple(d // 2 for d in conv.dilation)
-    if restore_stride:
-        layer.depthwise_conv.conv.stride = (2, 2)
+            conv.dilation = tuple(max(1, d // factor) for d in conv.dilation)
 
 
 def _to_relu(layer: nn.Module) -> None:

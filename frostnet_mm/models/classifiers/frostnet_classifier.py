@@ -19,7 +19,7 @@ class FrostNetClassifier(BaseModule):
     """FrostNet trunk, 1x1 convolution to 1280 channels, global average pooling, dropout, 1x1 classifier.
 
     Args:
-        arch (str | dict): 'small', 'base' or 'large', or a table, as for :class:`FrostNet`. Default: 'small'.
+        arch (str | dict): a name or a table, as for :class:`FrostNet`. Default: 'small'.
         widen_factor (float): Width multiplier of the trunk. Default: 1.0.
         num_classes (int): Number of classes. Default: 1000.
         dropout (float): Dropout rate before the classifier. Default: 0.2.

@@ -1,0 +1,197 @@
+"""Classification data set: a folder a class."""
+
+import logging
+import os.path as osp
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dataset import BaseDataset
+
+from ..device.errors import ImageError
+from ..device.image_search import find_images, image_suffixes
+from ..registry import DATASETS
+from .coco_json import palette_for
+from .coco_paths import list_folder, sample
+from .counters import CountingDataset
+from .errors import BadImageError, DatasetError, DatasetNotFoundError
+
+SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
+WHERE = 'If the data lie elsewhere, --cfg-options data_root=/path says where'
+GREY = (224, 224)  # size of the image that stands in for one that cannot be read, in evaluations
+
+
+def class_folders(folder: str) -> tuple[str, ...]:
+    """The classes of a folder: the names of its sub-folders, sorted; hidden ones are none.
+
+    Args:
+        folder (str): The folder of a split, such as ``data/train``.
+
+    Raises:
+        DatasetNotFoundError: The folder does not exist, or has no sub-folder.
+        DatasetError: Its sub-folders are splits.
+    """
+    if not osp.isdir(folder):
+        parent = osp.dirname(osp.abspath(folder))
+        while not osp.isdir(parent):
+            parent = osp.dirname(parent)
+        raise DatasetNotFoundError(f"The image folder '{folder}' does not exist; {list_folder(parent)}. {WHERE}.")
+    names = tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and path.name[0] not in '._'))
+    if not names:
+        raise DatasetNotFoundError(
+            f"'{folder}' has no folder in it; {list_folder(folder)}. Expected a folder a class, such as "
+            f"'{osp.join(folder, 'cat')}', with the images of that class. {WHERE}."
+        )
+    if splits := [name for name in names if name.lower() in SPLITS]:
+        raise DatasetError(
+            f"'{folder}' holds the folders {sample(names)}: {splits[0]!r} is a split, no class. Expected the folder of "
+            f'one split: data_prefix=dict(img_path={splits[0]!r}).'
+        )
+    return names
+
+
+@DATASETS.register_module()
+class ImageFolder(CountingDataset, BaseDataset):
+    """Images of classes, a folder a class, as ImageNet's training images lie.
+
+    The classes are the sub-folders in alphabetical order, unless ``metainfo=dict(classes=...)`` names them: a
+    validation set takes those of the training set, in their order, and may lack some. Images are found in the folders
+    of a class and below, with the suffixes that ``tools/infer.py`` knows; what is no image is said and left out.
+
+    In training, an image that cannot be read is logged once, counted and replaced by another random one, until more
+    than ``max_bad_fraction`` of the data set is unreadable. In test mode it stays in the metric, as a uniform grey
+    image.
+
+    Args:
+        data_root (str): Folder of the data. Defaults to ''.
+        data_prefix (dict): ``img_path``, the folder of a split below ``data_root``. Defaults to dict(img_path='').
+        metainfo (dict, optional): ``classes``, names of folders in the order of their indices.
+        max_bad_fraction (float): Fraction of the images, 0 to 1, that may be unreadable before training stops.
+            Defaults to 0.1.
+        **kwargs: Arguments of mmengine's ``BaseDataset``.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder, or no image in it.
+        DatasetError: Images lie beside the folders; a folder is of no class that is named; or in training a class has
+            no image, or there is one class alone.
+    """
+
+    @property
+    def num_bad_images(self) -> int:
+        """Number of distinct images whose files could not be used so far, in all workers of this process."""
+        return self._count('bad_images')
+
+    @property
+    def _place(self) -> str:
+        return self.data_prefix.get('img_path') or self.data_root or '.'
+
+    def load_data_list(self) -> list[dict]:
+        """List the images.
+
+        Returns:
+            list[dict]: ``img_path`` and ``gt_label``, the index of the class, of each image.
+
+        Raises:
+            DatasetError: See the class.
+        """
+        found = class_folders(self._place)
+        classes = self._classes(found)
+        beside = [path for path in sorted(Path(self._place).iterdir()) if _is_image(path)]
+        if beside:
+            raise DatasetError(
+                f"'{self._place}': {len(beside)} images lie beside the folders of the classes, such as "
+                f"'{beside[0].name}', and have no class. Put them into one of {sample(found)}, or elsewhere."
+            )
+        entries, counts = [], {}
+        for name in found:
+            images = self._images(osp.join(self._place, name))
+            counts[name] = len(images)
+            entries += [dict(img_path=path, gt_label=classes.index(name)) for path in images]
+        self._check_counts(counts, classes)
+        self._metainfo['classes'] = classes
+        self._metainfo.setdefault('palette', palette_for(len(classes)))
+        few, many = min(counts, key=counts.get), max(counts, key=counts.get)
+        self._warn(
+            f"'{self._place}': {len(entries)} images of {len(counts)} classes, {counts[few]} ({few}) to {counts[many]} "
+            f'({many}) a class.',
+            logging.INFO,
+        )
+        return entries
+
+    def _classes(self, found: Sequence[str]) -> tuple[str, ...]:
+        named = self._metainfo.get('classes')
+        if named is None:
+            return tuple(found)
+        if isinstance(named, str) or len(set(named)) != len(named):
+            raise DatasetError(f'metainfo=dict(classes={named!r}): expected a tuple of different names.')
+        unknown = [name for name in found if name not in named]
+        if unknown:
+            raise DatasetError(
+                f"'{self._place}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
+                f'({sample(list(named))}): the classes are those of the training data. Rename the folders, or take '
+                'them out.'
+            )
+        return tuple(named)
+
+    def _images(self, folder: str) -> list[str]:
+        try:
+            found = find_images([folder])
+        except ImageError:
+            return []
+        for note in found.notes:
+            self._warn(note, logging.INFO)
+        return [str(path) for path in found.images]
+
+    def _check_counts(self, counts: dict[str, int], classes: Sequence[str]) -> None:
+        if not any(counts.values()):
+            raise DatasetNotFoundError(f"'{self._place}': the folders {sample(list(counts))} hold no image. {WHERE}.")
+        lacking = [name for name in classes if not counts.get(name)]
+        if lacking and not self.test_mode:
+            raise DatasetError(
+                f"'{self._place}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}. Give "
+                'images of them, or take out the empty folders.'
+            )
+        if lacking:
+            self._warn(f"'{self._place}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}.")
+        if len(classes) < 2 and not self.test_mode:
+            raise DatasetError(f"'{self._place}' has one class, {classes[0]}: expected at least two to tell apart.")
+
+    # -- while running
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Run the pipeline on one image.
+
+        Args:
+            idx (int): Index of the image.
+
+        Returns:
+            dict or None: The pipeline's result; None for a bad image in training, upon which the base class takes
+            another random sample.
+
+        Raises:
+            DatasetError: In training, if more than ``max_bad_fraction`` of the images are bad.
+        """
+        info = self.get_data_info(idx)
+        try:
+            return self.pipeline(info)
+        except BadImageError as error:
+            self._count_bad_image(info['sample_idx'], error)
+            if not self.test_mode:
+                return None
+            return self.pipeline(self.get_data_info(idx) | dict(img_placeholder=GREY))
+
+    def _count_bad_image(self, index: int, error: BadImageError) -> None:
+        is_new, count = self._flag('bad_images', index), self.num_bad_images
+        if is_new:
+            done = 'Evaluated as a uniform grey image' if self.test_mode else 'Another image is taken'
+            level = logging.ERROR if self.test_mode else logging.WARNING
+            self._warn(f'{error}. {done}; {count} of {len(self)} images so far.', level)
+        if not self.test_mode and count > self.max_bad_fraction * len(self):
+            raise DatasetError(
+                f"{count} of {len(self)} images of '{self._place}' cannot be used, more than "
+                f'max_bad_fraction={self.max_bad_fraction}; the latest: {error}. Each was logged once. Replace the '
+                'files, or set max_bad_fraction of the data set.'
+            ) from error
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in image_suffixes() and path.name[0] != '.'
