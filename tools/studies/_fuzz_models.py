@@ -67,7 +67,7 @@ def _spoilt_tensor(rng: Generator, value: Any) -> Any:
         lambda: torch.full_like(value, float('inf') if whole else 2**31 - 1),
         lambda: value * 1e30 if whole else -value,
         lambda: torch.zeros(1).expand(1_000_000, 1_000_000),
-        lambda: torch.zeros(1, device='meta').expand(value.shape),
+        lambda: torch.zeros(value.shape, device='meta'),
         lambda: torch.zeros(0),
         lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
         lambda: value.numpy(),
