@@ -30,6 +30,7 @@ class Command(NamedTuple):
 
 #: By name; a name of two words is a command with a kind.
 COMMANDS = {
+    'new': Command('new_config', 'write a config for data of your own, which it looks at'),
     'prepare coco': Command('prepare_coco', "check data in COCO's format, mend the annotations"),
     'prepare cityscapes': Command('prepare_cityscapes', 'check Cityscapes, make its train ids'),
     'train': Command('train', 'train a detector, a segmenter or a classifier'),
