@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from frostnet_mm.apis.accuracy import Accuracy
 from frostnet_mm.data.classification_transforms import PackClsInputs, RandomResizedCrop
+from frostnet_mm.data.crops import cut, folder_names
 from frostnet_mm.data.errors import DatasetError, DatasetNotFoundError
+from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.data.image_folder import ImageFolder
 from frostnet_mm.device import Predictor, preprocess
 from frostnet_mm.engine.config import load_config
@@ -117,6 +120,37 @@ def test_classes_of_a_config_are_the_folders(data):
     cfg = load_config(CONFIG, dict(data_root=str(data)))
     assert cfg.classes == ('disc', 'noise', 'square') and cfg.model.head.num_classes == 3
     assert cfg.test_dataloader.dataset.metainfo.classes == cfg.classes
+
+
+def test_objects_become_crops(tmp_path):
+    generate_mini_coco(tmp_path / 'coco', 30, 4, progress=False)
+    out = tmp_path / 'crops'
+    assert run_tool('prepare_crops', tmp_path / 'coco', '--out', out, '--margin', 0, '--min-size', 6) == 0
+    content = json.loads((tmp_path / 'coco/annotations/instances_train2017.json').read_text())
+    names = {entry['id']: entry['name'] for entry in content['categories']}
+    wanted = [own for own in content['annotations'] if min(own['bbox'][2:]) >= 6 and not own['iscrowd']]
+    counts = {name: sum(names[own['category_id']] == name for own in wanted) for name in names.values()}
+    assert {path.name: len(list(path.iterdir())) for path in (out / 'train').iterdir()} == counts
+    train = folder(out)
+    assert train.metainfo['classes'] == tuple(sorted(counts)) and len(train) == len(wanted)
+    first = content['images'][0]
+    image = cv2.imread(str(tmp_path / 'coco/train2017' / first['file_name']))
+    own = [entry for entry in content['annotations'] if entry['image_id'] == first['id']]
+    x, y, w, h = own[0]['bbox']
+    crop = cv2.imread(str(out / 'train' / names[own[0]['category_id']] / f'{Path(first["file_name"]).stem}_0.png'))
+    assert np.array_equal(crop, image[round(y) : round(y + h), round(x) : round(x + w)])
+    assert run_tool('prepare_crops', tmp_path / 'coco', '--out', out) == 2  # there already
+
+
+@pytest.mark.parametrize('margin, shape', [(0.0, (10, 20)), (0.5, (20, 40)), (9.0, (60, 80))])
+def test_a_crop_reaches_as_far_as_its_image(margin, shape):
+    assert cut(np.zeros((60, 80, 3), np.uint8), (30, 20, 50, 30), margin).shape[:2] == shape
+
+
+def test_classes_need_folders_of_their_own():
+    assert folder_names(('a/b', 'c')) == {'a/b': 'a_b', 'c': 'c'}
+    with pytest.raises(DatasetError, match="The classes a/b, A_b would share the folder 'a_b'"):
+        folder_names(('a/b', 'A_b'))
 
 
 # -- transforms

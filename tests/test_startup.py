@@ -48,6 +48,7 @@ WRONG = {
     'plot_curves': [(['absent'], 'absent holds no */vis_data/scalars.json')],
     'prepare_cityscapes': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_coco': [(['absent'], "The folder 'absent' does not exist.")],
+    'prepare_crops': [(['absent', '--out', 'absent'], "The folder 'absent' does not exist.")],
     'search': [([ABSENT, '--out', 'absent'], SUGGESTION)],
     'swap_backbone': [
         ([ABSENT, '--out', 'absent.py'], SUGGESTION),
