@@ -1,4 +1,4 @@
-"""The command ``frostnet``: the tools by short names, ``frostnet train CONFIG`` for ``python tools/train.py CONFIG``.
+"""The command ``frostnet``: tools by short names, ``frostnet train CONFIG`` for ``python tools/train.py CONFIG``.
 
 A command is a row of :data:`COMMANDS`; everything it does, its help included, is its tool's.
 """
@@ -33,6 +33,7 @@ COMMANDS = {
     'new': Command('new_config', 'write a config for data of your own, which it looks at'),
     'prepare coco': Command('prepare_coco', "check data in COCO's format, mend the annotations"),
     'prepare cityscapes': Command('prepare_cityscapes', 'check Cityscapes, make its train ids'),
+    'prepare crops': Command('prepare_crops', 'make a classification data set of the objects of a detection data set'),
     'train': Command('train', 'train a detector, a segmenter or a classifier'),
     'test': Command('test', 'evaluate a checkpoint: float, INT8, engines'),
     'infer': Command('infer', 'predict images with a checkpoint'),
@@ -70,9 +71,9 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     rows = '\n'.join(f'  {name:{width}s}  {command.text}' for name, command in COMMANDS.items())
     return (
-        f'usage: {PROGRAM} COMMAND ...\n\n{rows}\n\n`{PROGRAM} COMMAND --help` lists the options of a command. A config '
-        f'is a file, or the name of\none of {SHIPPED_CONFIGS}\n(such as ssdlite_frostnet_coco.py; in a config of '
-        "one's own: _base_ = 'frostnet_mm::ssdlite_frostnet_coco.py')."
+        f'usage: {PROGRAM} COMMAND ...\n\n{rows}\n\n`{PROGRAM} COMMAND --help` lists the options of one. A config is a '
+        f"file, or the name of one of\n{SHIPPED_CONFIGS} (such as ssdlite_frostnet_coco.py; in a config of one's own:\n"
+        "_base_ = 'frostnet_mm::ssdlite_frostnet_coco.py')."
     )
 
 
@@ -104,7 +105,8 @@ def words_for(tool: str) -> list[str]:
         if tool in names:
             return [PROGRAM, *names[tool].split()]
     if (SHIPPED_TOOLS / Path(own).name).is_file():
-        return ['python', str(Path(own).with_name(f'{tool}.py'))]
+        path = Path(own).with_name(f'{tool}.py')
+        return ['python', str(path.relative_to(Path.cwd()) if Path.cwd() in path.parents else path)]
     return ['python', f'tools/{tool}.py']
 
 

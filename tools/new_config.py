@@ -13,8 +13,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import command, run_tool
-from frostnet_mm.commands import words_for
+from frostnet_mm.cli import run_tool, tool_command
 from frostnet_mm.files import write_text
 
 TASKS = ('detection', 'segmentation')
@@ -64,7 +63,7 @@ def main() -> None:
         (args.train_labels, args.val_labels),
         (args.train_images, args.val_images),
         args.val_share,
-        command(*words_for('new_config'), *sys.argv[1:]),
+        tool_command('new_config', *sys.argv[1:]),
     )
     wishes.check()
     text, notes = (detection_config if args.task == 'detection' else segmentation_config)(wishes)
@@ -72,7 +71,7 @@ def main() -> None:
     print(text)
     for note in notes:
         print(f'note: {note}')
-    print(f'{args.config} is written. Train: {command(*words_for("train"), args.config)}')
+    print(f'{args.config} is written. Train: {tool_command("train", args.config)}')
 
 
 if __name__ == '__main__':

@@ -11,13 +11,14 @@ import numpy as np
 
 from ..files import write_text
 from .coco_json import load_coco_json
-from .coco_reading import CocoReading, in_words
+from .coco_lookup import find_missing_images
+from .coco_reading import CocoReading
 from .coco_splits import OTHER_TASKS, Split
 from .own_folders import TEST, TRAIN, VAL, Undecided, image_folders, one_of, role_of, walk
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _MAX_MISSING = 0.1  # of the images, as max_bad_fraction of the data set
-_SEED = 0
+_SEED, _PROBED = 0, 20
 # Where annotations of other formats are known by, and what converts them; `fiftyone` is a package of its own.
 _FIFTYONE = 'fiftyone convert --input-dir {root} --input-type fiftyone.types.{kind} --output-dir OUT --output-type '
 _OTHERS = {
@@ -175,7 +176,7 @@ def read_part(split: Split, classes: tuple[str, ...], option: str) -> Part:
     reading = CocoReading(path, path, split.evaluated, lambda message, level, changed: notes.append(message))
     reading.fit(classes)
     total = len(reading.data['images'])
-    folder = split.folder(reading.data['images']) if total else split.folders[0]
+    folder = _folder(split, reading.data['images'])
     missing = reading.locate(str(folder))
     if missing is not None and (split.evaluated or total - len(reading.data['images']) > _MAX_MISSING * total):
         raise Undecided(f"Where are the images of '{path}'? {missing}. Say it: {option} FOLDER.")
@@ -184,11 +185,14 @@ def read_part(split: Split, classes: tuple[str, ...], option: str) -> Part:
     reading.check_convention()
     reading.screen()
     reading.check_usable(classes)
-    return Part(split.ann_file, folder, *_counted(reading), notes + _problems(reading))
+    return Part(split.ann_file, folder, *_counted(reading), notes)
 
 
-def _problems(reading: CocoReading) -> list[str]:
-    return [f"'{reading.path}': {in_words(reading.problems)}"] if reading.problems else []
+def _folder(split: Split, images: list[dict]) -> Path:
+    """The folder that has the first images at their very names, else the one in which most of them are found."""
+    names = [image['file_name'] for image in images[:_PROBED]]
+    exact = (path for path in split.folders if path.is_dir() and not find_missing_images(str(path), names))
+    return next(exact, None) or split.folder(images)
 
 
 def _counted(reading: CocoReading) -> tuple[int, Counter, np.ndarray, np.ndarray]:

@@ -88,8 +88,12 @@ def find_pairs(
     pairs = []
     for index, roles in enumerate(((TRAIN, None), (VAL, TEST))):
         what, option = ('training', '--train') if index == 0 else ('validation', '--val')
-        image_dir = images[index] or _find(tops, 'image', roles, root, f'folder of the images of {what}', f'{option}-images')
-        label_dir = labels[index] or _find(tops, 'label', roles, root, f'folder of the labels of {what}', f'{option}-labels')
+        image_dir = images[index] or _find(
+            tops, 'image', roles, root, f'folder of the images of {what}', f'{option}-images'
+        )
+        label_dir = labels[index] or _find(
+            tops, 'label', roles, root, f'folder of the labels of {what}', f'{option}-labels'
+        )
         for path, kind in ((image_dir, 'images'), (label_dir, 'labels')):
             if path is None:
                 listed = ', '.join(f'{top.relative_to(root).as_posix()} ({found})' for top, (found, _) in tops.items())
@@ -153,20 +157,25 @@ def pair_up(images: Path, labels: Path) -> Pairing:
         Undecided: No two ends fit nine tenths of the images.
     """
     names, others = (
-        [(place / name).relative_to(folder).as_posix() for place, files in walk(folder) for name in files if is_image(name)]
+        [
+            (place / name).relative_to(folder).as_posix()
+            for place, files in walk(folder)
+            for name in files
+            if is_image(name)
+        ]
         for folder in (images, labels)
     )
     suffixes = _suffixes(names, others)
     if suffixes is None:
         raise Undecided(
-            f"Which label belongs to which image? '{images}' holds {_some(names)}, '{labels}' {_some(others)}: expected "
-            'names that begin alike and end in one way each, such as a.jpg and a_mask.png (docs/data.md, "Own classes '
-            'in segmentation"). Other folders: --train-images, --train-labels, --val-images, --val-labels.'
+            f"Which label belongs to which image? '{images}' holds {_some(names)}, '{labels}' {_some(others)}. "
+            'Expected are names that begin alike and end in one way each, such as a.jpg and a_mask.png '
+            '(docs/own_data.md). Other folders: --train-images, --train-labels, --val-images, --val-labels.'
         )
     if suffixes[1].endswith(LABEL_IDS_SUFFIX.rpartition('_')[2]):
         raise Undecided(
-            f"Which labels? '{labels}' holds label ids of Cityscapes (*{LABEL_IDS_SUFFIX}); training needs train ids, "
-            f'which `frostnet prepare cityscapes` makes of them (tools/prepare_cityscapes.py).'
+            f"Which labels? '{labels}' holds label ids of Cityscapes (*{LABEL_IDS_SUFFIX}); training needs train ids: "
+            f"'python tools/prepare_cityscapes.py ROOT' makes them of these."
         )
     ends = suffixes[0]
     return Pairing(images, labels, suffixes, [name.removesuffix(ends) for name in sorted(names) if name.endswith(ends)])
@@ -264,13 +273,16 @@ def listed_names(text: str) -> tuple[str, ...]:
     """Names of classes, one a line, as exporters list them: alone, with a value before, or with colours behind.
 
     Args:
-        text (str): Such as "sky\\nroad", "Pixel Value, Class\\n0, sky" (Roboflow), "name,r,g,b\\nsky,0,0,0" or
-            "# label:color_rgb:parts:actions\\nsky:0,0,0::" (CVAT).
+        text (str): Lines such as "sky", "0, sky" (Roboflow), "sky,128,64,0" or "sky:128,64,0::" (CVAT), with or without
+            a header.
     """
     rows = [re.split(r'\s*[,:;\t]\s*', line.strip()) for line in text.splitlines()]
     rows = [row for row in rows if row[0] and not row[0].startswith('#')]
-    if rows and len(rows[0]) > 1 and re.search('name|class|label|pixel', rows[0][0], re.I) and not any(
-        field.isdigit() for field in rows[0]
+    if (
+        rows
+        and len(rows[0]) > 1
+        and re.search('name|class|label|pixel', rows[0][0], re.I)
+        and not any(field.isdigit() for field in rows[0])
     ):
         rows = rows[1:]
     if all(len(row) > 1 and row[0].isdigit() for row in rows):

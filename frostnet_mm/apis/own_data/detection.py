@@ -139,24 +139,29 @@ def _levels(text: Text, backbone: str, size: int, sides: np.ndarray) -> None:
     own = tuple(table.stages[index][-1].channels for index in indices)
     extra = len(strides) - len(own)
     channels = own + (EXTRA_CHANNELS + EXTRA_CHANNELS[-1:] * extra)[:extra]
-    share = (sides < least_side(8, size)).mean()
-    why = {
-        4: f'{share:.0%} of the boxes are smaller than {least_side(8, size):.0f} pixels in the input, too small for the '
-        'anchors of stride 8: a map of stride 4 is added, which costs time.',
-        8: 'Feature maps and anchors for this size: from stride 8 on, halved until one position is left.',
-        16: f'Hardly a box is smaller than {least_side(16, size):.0f} pixels in the input: the maps begin at stride 16, as '
-        'for COCO, which is faster.',
-    }
     head = dict(strides=strides, ratios=[[2, 3]] * len(strides), min_sizes=smallest, max_sizes=largest)
     steps = (2,) * extra, (1,) * extra
     text.say(
-        f'{why[first]} Smallest and largest anchors by SSD\'s rule, in pixels of the input.',
+        f"{_why_levels(first, sides, size)} Smallest and largest anchors by SSD's rule, in pixels of the input.",
         level_channels=channels,
         model=dict(
             backbone=dict(**arch, out_indices=tuple(indices)),
             neck=dict(in_channels=own, out_channels=channels, level_strides=steps[0], level_paddings=steps[1]),
             bbox_head=dict(in_channels=channels, anchor_generator=head),
         ),
+    )
+
+
+def _why_levels(first: int, sides: np.ndarray, size: int) -> str:
+    if first == 8:
+        return 'Feature maps and anchors for this size: from stride 8 on, halved until one position is left.'
+    if first == 16:
+        least = f'{least_side(16, size):.0f} pixels in the input'
+        return f'Hardly a box is smaller than {least}: the maps begin at stride 16, as for COCO, which is faster.'
+    least = least_side(8, size)
+    return (
+        f'{(sides < least).mean():.0%} of the boxes are smaller than {least:.0f} pixels in the input, too small for '
+        'the anchors of stride 8: a map of stride 4 is added, which costs time.'
     )
 
 
@@ -178,7 +183,9 @@ def _schedule(text: Text, wishes: Wishes, train: Part) -> None:
 
 
 def _data(text: Text, root: Path, train: Part, val: Part) -> None:
-    found = [dict(ann_file=below(p.ann_file, root), data_prefix=dict(img=_folder(p.folder, root))) for p in (train, val)]
+    found = [
+        dict(ann_file=below(p.ann_file, root), data_prefix=dict(img=_folder(p.folder, root))) for p in (train, val)
+    ]
     reason = 'Annotations and images, below data_root.'
     if train.image_sizes.min() < TOO_SMALL:
         found[0]['filter_cfg'] = dict(min_size=1)

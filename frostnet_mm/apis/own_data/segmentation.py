@@ -1,6 +1,7 @@
 """A config for segmentation on data of one's own: ESPNetv2 over configs/espnetv2_frostnet_custom_seg.py."""
 
 import math
+
 import numpy as np
 
 from ...data.coco_own import below
@@ -56,7 +57,9 @@ def _text(wishes: Wishes, train: Pairing, val: Pairing, labelled: Labelled) -> T
         img_suffix=train.suffixes[0],
         seg_map_suffix=train.suffixes[1],
     )
-    own = dict(zip(('img_suffix', 'seg_map_suffix'), val.suffixes, strict=True)) if val.suffixes != train.suffixes else {}
+    own = (
+        dict(zip(('img_suffix', 'seg_map_suffix'), val.suffixes, strict=True)) if val.suffixes != train.suffixes else {}
+    )
     _classes(text, labelled, own)
     _size(text, wishes.size, int(max(width, height)))
     _schedule(text, wishes.epochs, len(train.names))
@@ -86,7 +89,9 @@ def _classes(text: Text, labelled: Labelled, own_of_val: dict) -> None:
     if present.max() <= BALANCED * present.min():
         text.say('The classes are of like frequency.', class_weight=None)
     else:
-        text.say('1 / ln(1.1 + share of the pixels), ENet\'s weights: more for rare classes.', class_weight=weights(shares))
+        text.say(
+            "1 / ln(1.1 + share of the pixels), ENet's weights: more for rare classes.", class_weight=weights(shares)
+        )
 
 
 def weights(shares: np.ndarray) -> tuple[float, ...]:

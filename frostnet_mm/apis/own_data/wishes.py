@@ -87,7 +87,7 @@ class Text:
         """
         self.lines += ['', *_wrapped(reason)] if reason else []
         for name, value in settings.items():
-            self.lines.append(f'{name} = {format_value(value, start=len(name) + 3)}')
+            self.lines.append(f'{name} = {_packed(value) or format_value(value, start=len(name) + 3)}')
 
     def raw(self, line: str) -> None:
         """Add a line as it is."""
@@ -95,6 +95,18 @@ class Text:
 
     def __str__(self) -> str:
         return '\n'.join(self.lines) + '\n'
+
+
+def _packed(value: Any) -> str | None:
+    """A long tuple of plain values, as many a line as fit; None for anything else."""
+    if not isinstance(value, tuple) or len(repr(value)) < 100 or any(isinstance(item, (tuple, dict)) for item in value):
+        return None
+    lines, line = [], '   '
+    for item in value:
+        if len(line) + len(repr(item)) + 2 > _WIDTH:
+            lines, line = [*lines, line], '   '
+        line += f' {item!r},'
+    return '\n'.join(['(', *lines, line, ')'])
 
 
 def _wrapped(text: str) -> list[str]:
