@@ -2,6 +2,9 @@
 
 import json
 import math
+import runpy
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -378,3 +381,42 @@ def test_the_command_writes_once_and_says_the_next_one(tmp_path, capsys, monkeyp
     assert 'my.py exists; --overwrite replaces it' in capsys.readouterr().err
     assert run_tool('new_config', 'other.py', '--data', 'none', '--task', 'detection') == 2
     assert capsys.readouterr().err == "\nerror: Where are the data? 'none' is no folder. Say it: --data FOLDER.\n"
+
+
+def next_step(tool, monkeypatch, *given):
+    """The last line of a tool, by its own function."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.setattr(sys, 'argv', [f'frostnet {tool}'])
+    return runpy.run_path(str(ROOT / f'tools/{tool}.py'))['_next_step'](*given)
+
+
+OPTIONS = ['data_root=a b', 'x=1']
+BOTH = dict(best_ckpt='w/best.pth', last_ckpt='w/last.pth')
+
+
+@pytest.mark.parametrize(
+    ('written', 'qat', 'wanted'),
+    [
+        (BOTH, {}, 'Make it INT8: frostnet calibrate my.py w/best.pth'),
+        (BOTH, dict(qat=1), 'Evaluate it: frostnet test my.py w/last.pth'),
+        (dict(last_ckpt='w/last.pth'), {}, 'Make it INT8: frostnet calibrate my.py w/last.pth'),
+    ],
+)
+def test_training_says_what_comes_next(monkeypatch, written, qat, wanted):
+    runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info=written), cfg=dict(default_hooks=qat))
+    said = next_step('train', monkeypatch, runner, SimpleNamespace(config='my.py', given_options=OPTIONS))
+    assert said == f"{wanted}{' --compare' if qat else ''} --cfg-options 'data_root=a b' x=1"
+
+
+def test_evaluation_says_what_comes_next(monkeypatch):
+    args = SimpleNamespace(
+        config='a/my.py', checkpoint='c.pth', engine=[], weight_bits=7, classes=['cat'], given_options=OPTIONS
+    )
+    end = "--weight-bits 7 --classes cat --cfg-options 'data_root=a b' x=1"
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True))
+    assert said == f'Deploy it: frostnet deploy a/my.py c.pth --engine openvino --out deploy/my-openvino {end}'
+    args.engine = ['onnxruntime', 'openvino']
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True))
+    assert ' --engine onnxruntime --out deploy/my-onnxruntime ' in said
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=False))
+    assert said == f'Make it INT8: frostnet calibrate a/my.py c.pth {end}'

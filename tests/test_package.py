@@ -9,6 +9,7 @@ import sys
 import zipfile
 
 import pytest
+import seg_files
 import yaml
 from conftest import ROOT
 
@@ -216,3 +217,37 @@ def test_a_path_goes_before_a_shipped_config(tmp_path, monkeypatch):
     for absent in ('../ssdlite_frostnet_coco.py', str(tmp_path / 'none' / name)):
         with pytest.raises(FileNotFoundError, match='does not exist'):
             require_config(absent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_own_data_in_five_commands(run, site, tmp_path, task, mini_coco):
+    """Each command is the one that the one before has printed."""
+    root, seg = mini_coco, tmp_path / 'seg'
+    if task == 'segmentation':
+        for part, count in (('train', 6), ('val', 2)):
+            seg_files.write(seg, count, part, size=(96, 96), labels=lambda i: seg_files.labels_of(i, size=(96, 96)))
+    given = ['--data', root if task == 'detection' else seg, '--task', task, '--size', '96', '--epochs', '1']
+    done = run(site / 'frostnet', 'new', 'my.py', *given)
+    quick = ['--cfg-options', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+    quick += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
+    ran = []
+    while 'found.png' not in (line := printed_command(done)):
+        words = line.split()[1:]
+        if words[0] == 'train':
+            words += quick
+        if words[0] == 'deploy':
+            words[words.index('openvino')] = 'onnxruntime'
+            words[words.index('--out') + 2 :] = ['--shape', '96', '96']
+        done = run(site / 'frostnet', *words)
+        ran.append(words[0])
+    assert ran == ['train', 'calibrate', 'test', 'deploy']
+    picture = next((root / 'val2017' if task == 'detection' else seg / 'images/val').iterdir())
+    done = run(*[str(picture) if word == 'IMAGE' else word for word in line.split()[1:]])
+    assert done.returncode == 0 and (tmp_path / 'found.png').is_file(), done.stderr
+
+
+def printed_command(done):
+    assert done.returncode == 0, done.stderr
+    last = next(line for line in reversed(done.stdout.splitlines()) if ': frostnet ' in line or ': python ' in line)
+    return last[last.index(': frostnet ' if ': frostnet ' in last else ': python ') + 2 :]
