@@ -412,11 +412,15 @@ def test_evaluation_says_what_comes_next(monkeypatch):
     args = SimpleNamespace(
         config='a/my.py', checkpoint='c.pth', engine=[], weight_bits=7, classes=['cat'], given_options=OPTIONS
     )
+    cfg = load_config('ssdlite_frostnet_coco.py')
     end = "--weight-bits 7 --classes cat --cfg-options 'data_root=a b' x=1"
-    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True))
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True), cfg)
     assert said == f'Deploy it: frostnet deploy a/my.py c.pth --engine openvino --out deploy/my-openvino {end}'
     args.engine = ['onnxruntime', 'openvino']
-    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True))
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True), cfg)
     assert ' --engine onnxruntime --out deploy/my-onnxruntime ' in said
-    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=False))
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=False), cfg)
     assert said == f'Make it INT8: frostnet calibrate a/my.py c.pth {end}'
+    cfg = load_config('espnetv2_frostnet_custom_seg.py', dict(scale=(96, 64)))  # (width, height), its ratio is kept
+    said = next_step('test', monkeypatch, args, SimpleNamespace(quantized=True), cfg)
+    assert ' --out deploy/my-onnxruntime --shape 64 96 --weight-bits ' in said

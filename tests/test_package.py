@@ -238,7 +238,6 @@ def test_own_data_in_five_commands(run, site, tmp_path, task, mini_coco):
             words += quick
         if words[0] == 'deploy':
             words[words.index('openvino')] = 'onnxruntime'
-            words[words.index('--out') + 2 :] = ['--shape', '96', '96']
         done = run(site / 'frostnet', *words)
         ran.append(words[0])
     assert ran == ['train', 'calibrate', 'test', 'deploy']
