@@ -68,7 +68,7 @@ METRICS = _registry(
 ENGINES = Registry('engine', scope=SCOPE, locations=['frostnet_mm.deploy.engines'])
 #: Kinds of blocks of FrostNets, see :class:`frostnet_mm.models.backbones.frost_blocks.Bottleneck`.
 BLOCKS = Registry('block', scope=SCOPE, locations=['frostnet_mm.models.backbones.frost_blocks'])
-OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost')
+OPTIMIZERS = _registry('optimizer', MMENGINE_OPTIMIZERS, 'engine.optimizers.gradboost', 'engine.optimizers.rmsprop_tf')
 
 
 def type_name(cfg: object) -> str:

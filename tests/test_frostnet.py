@@ -318,6 +318,23 @@ def test_more_stages_than_the_released_variants():
         FrostNet(arch=TWO, output_stride=32)
 
 
+def test_a_stem_that_keeps_the_size():
+    """For images of 32x32: the same network as one of half the stem's stride, on positions twice as dense."""
+    table = as_lists(SMALL) | dict(stem_stride=1)
+    net = FrostNet(arch=table, widen_factor=0.35).eval()
+    assert net.arch.strides == (2, 4, 8, 16, 16) and net.output_stride == 16
+    assert [f.shape[-1] for f in net(torch.zeros(1, 3, 32, 32))] == [16, 8, 4, 2]
+    plain = randomize(FrostNet('small', 0.35, out_indices=(0,))).eval()
+    net.load_state_dict(plain.state_dict(), strict=False)
+    assert net.stem.conv.stride == (1, 1) and torch.equal(net.stem.conv.weight, plain.stem.conv.weight)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(net.stem(x)[..., ::2, ::2], plain.stem(x))
+    assert FrostNetArch.from_config(net.arch.to_config()) == net.arch and net.arch.widened(0.5).stem_stride == 1
+    with pytest.raises(ValueError, match='arch.stem_stride=3: expected 1 or 2'):
+        FrostNet(arch=table | dict(stem_stride=3))
+
+
 def test_classifier_takes_a_table():
     model = FrostNetClassifier(TWO, num_classes=3)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)

@@ -32,6 +32,7 @@ ALLOWED = {  # defined there, because device is copied into deployments
     ('data.loading', 'device.image_files'),  # training and deployments read images by one function
     ('data.download_checks', 'device.orientation'),
     ('data.image_folder', 'device.errors'),
+    ('data.imagenet', 'device.image_search'),
     ('data.image_folder', 'device.image_search'),  # and find them by one function
 }
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}

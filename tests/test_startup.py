@@ -52,6 +52,7 @@ WRONG = {
     'prepare_cityscapes': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_coco': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_crops': [(['absent', '--out', 'absent'], "The folder 'absent' does not exist.")],
+    'prepare_imagenet': [(['absent'], "The folder 'absent' does not exist.")],
     'search': [([ABSENT, '--out', 'absent'], SUGGESTION)],
     'swap_backbone': [
         ([ABSENT, '--out', 'absent.py'], SUGGESTION),

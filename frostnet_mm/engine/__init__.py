@@ -9,6 +9,7 @@ __all__ = offer(
         '.hooks.interrupt_hook': ['InterruptHook'],
         '.loops': ['ResumableEpochTrainLoop'],
         '.optimizers.gradboost': ['GradBoostAdam', 'GradBoostAdamW', 'GradBoostRMSprop', 'GradBoostSGD'],
+        '.optimizers.rmsprop_tf': ['RMSpropTF'],
         '..errors': ['TrainingInterrupted'],
     },
 )

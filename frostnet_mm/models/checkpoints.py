@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import require_checkpoint
-from .frostnet_arch import ARCHS, STEM_STRIDE
+from .frostnet_arch import ARCHS
 
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25)  # of the release
 TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
@@ -365,7 +365,7 @@ def _shapes_of(arch: str, width: float) -> dict[tuple[str, str, str], tuple[int,
     from .backbones.frost_blocks import build_block, placed_rows  # only for a message: torch modules are made
 
     with torch.device('meta'):
-        placed = placed_rows(ARCHS[arch].widened(width), ARCHS[arch].strides[-1], STEM_STRIDE)
+        placed = placed_rows(ARCHS[arch].widened(width), ARCHS[arch].strides[-1])
         stages = nn.ModuleList(nn.Sequential(*(build_block(*row) for row in rows)) for rows in placed)
     state = {key: value for key, value in stages.state_dict().items() if key.endswith('conv.weight')}
     return {tuple(key.split('.', 2)): tuple(value.shape) for key, value in state.items()}

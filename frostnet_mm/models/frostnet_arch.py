@@ -1,11 +1,12 @@
 """FrostNet's architectures as data: tables of blocks, checked and frozen. The named variants are such tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 Rows = list[tuple]
 KEYS = ('stem', 'stages')
+OPTIONAL_KEYS = ('stem_stride',)
 FIELDS = 'kernel, channels, expansion, reduction, stride[, kind]'  # of a row
 STEM_STRIDE = 2
 DEFAULT_KIND = 'frost'
@@ -39,12 +40,14 @@ class FrostNetArch:
     """An architecture: the stem's channels and the blocks of each stage. Made by :meth:`from_config`, which checks it.
 
     Args:
-        stem (int): Output channels of the 3x3 stem of stride 2, at width 1.
+        stem (int): Output channels of the 3x3 stem, at width 1.
         stages (tuple[tuple[BlockSpec]]): The blocks of each stage.
+        stem_stride (int): Stride of the stem, 2, or 1 for small images. Default: 2.
     """
 
     stem: int
     stages: tuple[tuple[BlockSpec, ...], ...]
+    stem_stride: int = STEM_STRIDE
 
     @classmethod
     def from_config(cls, arch: 'str | Mapping | FrostNetArch') -> 'FrostNetArch':
@@ -53,7 +56,8 @@ class FrostNetArch:
         Args:
             arch (str | Mapping | FrostNetArch): A name of ``ARCHS``, such as 'small' or 'engine-m', or a table
                 ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride[, kind]), ...], ...])`` of
-                lists or tuples. Whether a kind is known shows when the network is built.
+                lists or tuples, with ``stem_stride=1`` where the stem keeps the size. Whether a kind is known shows
+                when the network is built.
 
         Raises:
             ValueError: There is no such name, or the table is wrong; the message names stage, row and field.
@@ -74,7 +78,7 @@ class FrostNetArch:
     @classmethod
     def _from_table(cls, table: Mapping) -> 'FrostNetArch':
         missing = [key for key in KEYS if key not in table]
-        unknown = [key for key in table if key not in KEYS]
+        unknown = [key for key in table if key not in (*KEYS, *OPTIONAL_KEYS)]
         if missing or unknown:
             wrong = [f'lacks {", ".join(missing)}'] * bool(missing)
             wrong += [f'has the unknown keys {", ".join(map(str, unknown))}'] * bool(unknown)
@@ -85,12 +89,15 @@ class FrostNetArch:
         return cls(
             _whole('arch.stem', table['stem'], 1),
             tuple(_stage(f'arch.stages[{index}]', stage) for index, stage in enumerate(stages)),
+            _stride('arch.stem_stride', table.get('stem_stride', STEM_STRIDE)),
         )
 
     def to_config(self) -> dict:
         """The table as a config holds it: plain numbers, tuples, lists and a dict; 'frost' goes without saying."""
+        more = {} if self.stem_stride == STEM_STRIDE else dict(stem_stride=self.stem_stride)
         return dict(
             stem=self.stem,
+            **more,
             stages=[[tuple(row[:-1] if row.kind == DEFAULT_KIND else row) for row in stage] for stage in self.stages],
         )
 
@@ -100,9 +107,10 @@ class FrostNetArch:
         Args:
             factor (float): Width multiplier. The stem grows no wider than at width 1.
         """
-        return FrostNetArch(
-            divisible(self.stem * min(1.0, factor)),
-            tuple(
+        return replace(
+            self,
+            stem=divisible(self.stem * min(1.0, factor)),
+            stages=tuple(
                 tuple(row._replace(channels=divisible(int(row.channels * factor))) for row in stage)
                 for stage in self.stages
             ),
@@ -111,7 +119,7 @@ class FrostNetArch:
     @property
     def strides(self) -> tuple[int, ...]:
         """The stride of each stage's output, such as (4, 8, 16, 32, 32)."""
-        stride, strides = STEM_STRIDE, []
+        stride, strides = self.stem_stride, []
         for stage in self.stages:
             for row in stage:
                 stride *= row.stride
@@ -165,11 +173,16 @@ def _row(place: str, row: Any) -> BlockSpec:
     expansion = _whole(f'{place}.expansion', expansion, 1)
     if reduction is not None:
         reduction = _whole(f'{place}.reduction', reduction, 1, 'None (no squeeze) or a whole number')
-    if isinstance(stride, bool) or not isinstance(stride, int) or stride not in (1, 2):
-        raise ValueError(f'{place}.stride={stride!r}: expected 1 or 2.')
+    _stride(f'{place}.stride', stride)
     if not isinstance(kind, str):
         raise ValueError(f"{place}.kind={kind!r}: expected the name of a kind, such as 'frost' or 'fused'.")
     return BlockSpec(kernel, channels, expansion, reduction, stride, kind)
+
+
+def _stride(place: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in (1, 2):
+        raise ValueError(f'{place}={value!r}: expected 1 or 2.')
+    return value
 
 
 def _whole(place: str, value: Any, least: int, what: str = 'a whole number') -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -32,7 +33,7 @@ def canonical(arch: Arch) -> FrostNetArch:
             stage.append(block_class(row).canonical(channels, row))
             channels = row.channels
         stages.append(tuple(stage))
-    return FrostNetArch(arch.stem, tuple(stages))
+    return replace(arch, stages=tuple(stages))
 
 
 def key(arch: Arch) -> str:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from ..models.backbones.frost_blocks import Bottleneck, block_class, build_block, placed_rows
 from ..models.backbones.frostnet import FrostNet, initialization
 from ..models.backbones.staged import StagedBackbone
-from ..models.frostnet_arch import STEM_STRIDE, BlockSpec
+from ..models.frostnet_arch import BlockSpec
 from ..registry import MODELS
 from .architectures import Arch, canonical, count_weights
 from .positions import Position
@@ -263,8 +263,10 @@ class ElasticFrostNet(StagedBackbone):
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.rounding: Any = None
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
-        self.stem = ConvModule(in_channels, self.space.base.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
-        places = placed_rows(self.space.largest, base.output_stride, STEM_STRIDE)
+        self.stem = ConvModule(
+            in_channels, self.space.base.stem, 3, stride=self.space.base.stem_stride, padding=1, **cfg
+        )
+        places = placed_rows(self.space.largest, base.output_stride)
         self.stages = nn.ModuleList(
             nn.ModuleList(
                 ElasticBlock(position, row.stride, dilation, with_cp, cfg)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..models.backbones.frost_blocks import build_block, placed_rows
-from ..models.frostnet_arch import STEM_STRIDE, BlockSpec
+from ..models.frostnet_arch import BlockSpec
 from .architectures import Arch, canonical
 
 aten = torch.ops.aten
@@ -66,8 +66,8 @@ def _count(build, channels: int, size: tuple[int, int]) -> tuple[Counter, tuple[
 
 
 @cache
-def _of_stem(in_channels: int, channels: int, size: tuple[int, int]) -> tuple[Counter, tuple[int, int]]:
-    build = partial(ConvModule, in_channels, channels, 3, STEM_STRIDE, 1, norm_cfg=dict(type='BN'))
+def _of_stem(in_channels: int, channels: int, stride: int, size: tuple[int, int]) -> tuple[Counter, tuple[int, int]]:
+    build = partial(ConvModule, in_channels, channels, 3, stride, 1, norm_cfg=dict(type='BN'))
     return _count(build, in_channels, size)
 
 
@@ -100,8 +100,8 @@ def features_of(
         ValueError: It is no architecture.
     """
     arch = canonical(arch)
-    placed = placed_rows(arch, output_stride or arch.strides[-1], STEM_STRIDE)
-    found, size = _of_stem(in_channels, arch.stem, tuple(shape))
+    placed = placed_rows(arch, output_stride or arch.strides[-1])
+    found, size = _of_stem(in_channels, arch.stem, arch.stem_stride, tuple(shape))
     total = Counter(found)
     for stage in placed[: None if out_indices is None else max(out_indices) + 1]:
         for channels, row, dilation in stage:

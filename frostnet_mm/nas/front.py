@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ..models.frostnet_arch import FrostNetArch
@@ -64,7 +65,7 @@ def fastest(space: SearchSpace, predict: Callable[[FrostNetArch], float]) -> Fro
     stages = [[[position.rows[0] for position in run.positions[: run.least]] for run in runs] for runs in space.stages]
 
     def network() -> FrostNetArch:
-        return FrostNetArch(space.base.stem, tuple(tuple(row for rows in stage for row in rows) for stage in stages))
+        return replace(space.base, stages=tuple(tuple(row for rows in stage for row in rows) for stage in stages))
 
     for runs, stage in zip(space.stages, stages, strict=True):
         for run, rows in zip(runs, stage, strict=True):

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..models.backbones.frost_blocks import check_kinds
@@ -175,7 +176,7 @@ class SearchSpace:
 
     def _build(self, choose: Any) -> FrostNetArch:
         stages = tuple(tuple(row for run in stage for row in choose(run)) for stage in self.stages)
-        return FrostNetArch(self.base.stem, stages)
+        return replace(self.base, stages=stages)
 
     # -- recognizing
 

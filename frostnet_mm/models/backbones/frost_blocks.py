@@ -248,19 +248,18 @@ def build_block(in_channels: int, row: BlockSpec, dilation: int = 1, **options) 
     return block_class(row)(in_channels, channels, kernel, expansion, reduction, stride, dilation, **options)
 
 
-def placed_rows(arch: FrostNetArch, output_stride: int, stride: int) -> list[list[tuple[int, BlockSpec, int]]]:
+def placed_rows(arch: FrostNetArch, output_stride: int) -> list[list[tuple[int, BlockSpec, int]]]:
     """What each block of an architecture is built with, whose channels are final.
 
     Args:
         arch (FrostNetArch): The architecture.
         output_stride (int): Largest stride; blocks beyond it are dilated in its place.
-        stride (int): Of the stem.
 
     Returns:
         list[list[tuple[int, BlockSpec, int]]]: By stage and block the input channels, the row with the stride that
         remains, and the dilation.
     """
-    channels, dilation, stages = arch.stem, 1, []
+    channels, stride, dilation, stages = arch.stem, arch.stem_stride, 1, []
     for stage in arch.stages:
         placed = []
         for row in stage:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..checkpoints import load_pretrained
-from ..frostnet_arch import ARCHS, NUM_STAGES, STEM_CHANNELS, STEM_STRIDE, BlockSpec, FrostNetArch, divisible
+from ..frostnet_arch import ARCHS, NUM_STAGES, STEM_CHANNELS, BlockSpec, FrostNetArch, divisible
 from .frost_blocks import FrostBottleneck, build_block, check_kinds, placed_rows
 from .staged import StagedBackbone
 
@@ -20,9 +20,9 @@ ConfigDict = dict
 class FrostNet(StagedBackbone):
     """FrostNet feature extractor of `FrostNet <https://arxiv.org/abs/2006.09679>`_.
 
-    A 3x3 stem of stride 2 and stages of blocks: five stages of Frost bottlenecks in the released variants, whose
-    outputs have strides 4, 8, 16, 32 and 32. Plain float code: quantization is applied to the exported network, not
-    here.
+    A 3x3 stem of stride 2 (1 where the table says so) and stages of blocks: five stages of Frost bottlenecks in the
+    released variants, whose outputs have strides 4, 8, 16, 32 and 32. Plain float code: quantization is applied to the
+    exported network, not here.
 
     Args:
         arch (str | dict): 'small', 'base' or 'large' of the authors' release, 'engine-s' or 'engine-m', which are fast
@@ -90,10 +90,10 @@ class FrostNet(StagedBackbone):
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
 
         wide = spec.widened(widen_factor)
-        self.stem = ConvModule(in_channels, wide.stem, 3, stride=STEM_STRIDE, padding=1, **cfg)
+        self.stem = ConvModule(in_channels, wide.stem, 3, stride=spec.stem_stride, padding=1, **cfg)
         self.stages = nn.ModuleList()
         self.out_channels: tuple[int, ...] = ()
-        for rows in placed_rows(wide, output_stride, STEM_STRIDE)[: max(self.out_indices) + 1]:
+        for rows in placed_rows(wide, output_stride)[: max(self.out_indices) + 1]:
             self.stages.append(nn.Sequential(*(build_block(*placed, with_cp=with_cp, **cfg) for placed in rows)))
             self.out_channels += (rows[-1][1].channels,)
         self._freeze_stages()

@@ -1,0 +1,33 @@
+# FrostNet small for images of 32x32, such as CIFAR's as folders (data/cifar10/{train,val}/airplane/...): the first two
+# strides are 1.
+#
+#   python tools/train.py configs/frostnet_cifar.py --cfg-options data_root=path/to/cifar10
+_base_ = './frostnet_custom_cls.py'
+
+data_root = '{{$CIFAR_ROOT:data/cifar10}}'
+input_size, batch_size, max_epochs = 32, 128, 200
+
+arch = dict(
+    _delete_=True,
+    stem=32,
+    stem_stride=1,
+    stages=[
+        [(3, 16, 1, 1, 1), (5, 24, 3, 4, 1), (3, 24, 3, 4, 1)],
+        [(5, 40, 3, 4, 2)],
+        [(5, 80, 3, 4, 2), (5, 80, 3, 4, 1), (3, 80, 3, 4, 1), (5, 96, 3, 2, 1), (5, 96, 3, 4, 1), (5, 96, 3, 4, 1)],
+        [(5, 192, 6, 4, 2), (5, 192, 6, 4, 1), (5, 192, 6, 4, 1)],
+        [(5, 320, 6, 2, 1)],
+    ],
+)
+model = dict(backbone=dict(arch=arch))
+
+train_pipeline = [
+    dict(type='frostnet_mm.LoadImageFromFile'),
+    dict(
+        type='Pad', size=(40, 40), pad_val=dict(img=(114, 123, 125))
+    ),  # with the random crop, shifts by up to 8 pixels
+    dict(type='mmdet.RandomCrop', crop_size=(32, 32), allow_negative_crop=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='frostnet_mm.PackClsInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
