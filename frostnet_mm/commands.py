@@ -33,6 +33,7 @@ COMMANDS = {
     'new': Command('new_config', 'write a config for data of your own, which it looks at'),
     'prepare coco': Command('prepare_coco', "check data in COCO's format, mend the annotations"),
     'prepare cityscapes': Command('prepare_cityscapes', 'check Cityscapes, make its train ids'),
+    'prepare imagenet': Command('prepare_imagenet', 'check ImageNet, link its validation images by class'),
     'prepare crops': Command('prepare_crops', 'make a classification data set of the objects of a detection data set'),
     'train': Command('train', 'train a detector, a segmenter or a classifier'),
     'test': Command('test', 'evaluate a checkpoint: float, INT8, engines'),
@@ -113,7 +114,7 @@ def words_for(tool: str) -> list[str]:
 def _unknown(given: Sequence[str]) -> str:
     kinds = [name.split()[1] for name in COMMANDS if name.startswith(f'{given[0]} ')]
     if kinds:
-        return f'{PROGRAM} {given[0]} needs a kind: {" or ".join(f"{PROGRAM} {given[0]} {kind}" for kind in kinds)}'
+        return f'{PROGRAM} {given[0]} needs a kind: {", ".join(kinds)}, such as `{PROGRAM} {given[0]} {kinds[0]}`.'
     near = difflib.get_close_matches(given[0], [name.split()[0] for name in COMMANDS], n=1)
     hint = f'Did you mean {near[0]}? ' if near else ''
     return f'{PROGRAM} has no command {given[0]!r}. {hint}`{PROGRAM} --help` lists them.'

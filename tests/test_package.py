@@ -145,7 +145,10 @@ def test_a_command_is_its_tool(run, site):
     [
         (['trian', 'x.py'], "frostnet has no command 'trian'. Did you mean train? `frostnet --help` lists them."),
         (['xyzzy'], "frostnet has no command 'xyzzy'. `frostnet --help` lists them."),
-        (['prepare'], 'frostnet prepare needs a kind: frostnet prepare coco or frostnet prepare cityscapes'),
+        (
+            ['prepare', 'x'],
+            'frostnet prepare needs a kind: coco, cityscapes, imagenet, crops, such as `frostnet prepare coco`.',
+        ),
     ],
 )
 def test_an_unknown_command_is_one_message(given, message, capsys):
