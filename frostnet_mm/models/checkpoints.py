@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from io import BytesIO
 
@@ -268,7 +268,12 @@ def _convert_release_key(key: str) -> str | None:
     return None
 
 
-def load_pretrained(model: nn.Module, path: str | os.PathLike, prefix: str | None = None) -> None:
+def load_pretrained(
+    model: nn.Module,
+    path: str | os.PathLike,
+    prefix: str | None = None,
+    convert: Callable[[Mapping], Mapping] | None = None,
+) -> None:
     """Load a FrostNet or a FrostNetClassifier from an mm checkpoint or from a file of the authors' release.
 
     Every weight of the model must be found. Weights that the model has no place for are named in the log: the
@@ -278,12 +283,14 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike, prefix: str | Non
         model (nn.Module): A :class:`FrostNet` or a :class:`FrostNetClassifier`.
         path (str | PathLike): The file.
         prefix (str, optional): Take only the weights under this prefix, as mm's ``init_cfg`` has it.
+        convert (Callable, optional): Gives the file's entries the model's names.
 
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: The file cannot be read, or does not fit the model.
     """
     state_dict = state_dict_of(read_checkpoint(path), str(path))
+    state_dict = state_dict if convert is None else convert(state_dict)
     if is_release_state_dict(state_dict):
         state_dict = convert_release_state_dict(state_dict, str(path))
     target = model.state_dict()
