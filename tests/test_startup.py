@@ -45,6 +45,9 @@ WRONG = {
         ([CONFIG, 'absent/none.pth', 'images', '--out', 'absent'], CHECKPOINT),
     ],
     'make_mini_data': [],
+    'new_config': [
+        (['absent.py', '--data', 'absent', '--task', 'detection'], "Where are the data? 'absent' is no folder.")
+    ],
     'plot_curves': [(['absent'], 'absent holds no */vis_data/scalars.json')],
     'prepare_cityscapes': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_coco': [(['absent'], "The folder 'absent' does not exist.")],
