@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 from mmengine.config import DictAction
 
+from .commands import PROGRAM, words_for
 from .compat import IncompatibleEnvironment
 from .errors import TrainingInterrupted, UserError
 from .quantization.scheme import WEIGHT_BITS
@@ -77,6 +78,17 @@ def command(*words: object, args: argparse.Namespace | None = None) -> str:
     return shlex.join([*map(str, words), *(['--cfg-options', *options] if options else [])])
 
 
+def tool_command(tool: str, *words: object, args: argparse.Namespace | None = None) -> str:
+    """The command of another tool, spelled as the present one was: ``frostnet test ...``, ``python tools/test.py ...``.
+
+    Args:
+        tool (str): Its name, without .py.
+        words (object): Its arguments.
+        args (Namespace, optional): Of the present tool, whose ``--cfg-options`` the command needs too.
+    """
+    return command(*words_for(tool), *words, args=args)
+
+
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     """Add what distributed launchers pass; :func:`set_local_rank` reads it."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -139,7 +151,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except USER_ERRORS as error:
-        print(f'\nerror: {_explained(error)}', file=sys.stderr)
+        print(f'\nerror: {_as_called(_explained(error))}', file=sys.stderr)
         code = 2
     except TrainingInterrupted:
         code = 130
@@ -150,9 +162,16 @@ def run_tool(main: Callable[[], int | None]) -> None:
         message = worker_message(error) or _of_the_surroundings(error) or _of_the_config(error)
         if message is None:
             raise
-        print(f'\nerror: {message}', file=sys.stderr)
+        print(f'\nerror: {_as_called(message)}', file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _as_called(message: str) -> str:
+    """A message with its commands spelled as this one was: ``frostnet test`` for ``python tools/test.py``."""
+    if not sys.argv[0].startswith(f'{PROGRAM} '):
+        return message
+    return re.sub(r'python tools/(\w+)\.py', lambda found: ' '.join(words_for(found[1])), message)
 
 
 def _of_the_surroundings(error: Exception) -> str | None:

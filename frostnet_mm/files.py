@@ -6,13 +6,19 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+# What mm's packages carry beside their code; links in a checkout, files in an installed package.
+MIM = Path(__file__).resolve().parent / '.mim'
+SHIPPED_CONFIGS = (MIM / 'configs').resolve()
+SHIPPED_TOOLS = (MIM / 'tools').resolve()
+
 
 def require_config(path: str | os.PathLike) -> Path:
     """The file of a config.
 
     Args:
         path (str | PathLike): The file, or the name of one of an installed package such as
-            ``mmdet::ssd/ssd300_coco.py``.
+            ``mmdet::ssd/ssd300_coco.py``. Where there is no such file, a config of this package with or without
+            ``configs/`` before its name, such as ``ssdlite_frostnet_coco.py``.
 
     Raises:
         FileNotFoundError: There is no such config; the message names those with similar names.
@@ -20,12 +26,17 @@ def require_config(path: str | os.PathLike) -> Path:
     path = _installed_config(str(path)) if '::' in str(path) else Path(path)
     if path.is_file():
         return path
+    shipped = SHIPPED_CONFIGS.joinpath(*path.parts[path.parts[:1] == ('configs',) :])
+    if not path.is_absolute() and '..' not in path.parts and shipped.is_file():
+        return shipped
     folder = path if path.is_dir() else path.parent if path.parent.is_dir() else Path('configs')
-    names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=3) or names[:8]
+    listed = {place: sorted(file.name for file in place.glob('*.py')) for place in (folder, SHIPPED_CONFIGS)}
+    alike = {place: difflib.get_close_matches(path.name, names, n=3) for place, names in listed.items()}
+    place = next((place for place in listed if alike[place]), folder)
+    near = alike[place] or listed[folder][:8]
     raise FileNotFoundError(
         f'Config {path} {"is a folder" if path.is_dir() else "does not exist"}. '
-        + (f'In {folder} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.')
+        + (f'In {place} there are: {", ".join(near)}.' if near else 'Give the path of a .py config.')
     )
 
 

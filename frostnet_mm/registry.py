@@ -10,6 +10,7 @@ import re
 from importlib.util import find_spec
 
 from mmengine import registry as mmengine_registries
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -20,6 +21,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 SCOPE = 'frostnet_mm'
+MODULE2PACKAGE.setdefault(SCOPE, SCOPE)  # mmengine's table of packages whose configs are named as package::folder/name
 
 
 def _registry(name: str, parent: Registry, *modules: str, mmdet: tuple[str, ...] = (), mmseg: tuple[str, ...] = ()):

@@ -13,7 +13,7 @@ from conftest import ROOT
 import frostnet_mm
 
 PACKAGE = 'frostnet_mm'
-BASE = ('errors', 'files', 'lazy', 'registry', 'version', 'compat')  # below all; they may import each other
+BASE = ('errors', 'files', 'lazy', 'registry', 'version', 'compat', 'commands')  # below all; they may import each other
 # Each may import those of the lines above its own; those of one line do not import each other.
 ROOMS = (
     ('device', 'models', 'data'),

@@ -45,6 +45,9 @@ WRONG = {
         ([CONFIG, 'absent/none.pth', 'images', '--out', 'absent'], CHECKPOINT),
     ],
     'make_mini_data': [],
+    'new_config': [
+        (['absent.py', '--data', 'absent', '--task', 'detection'], "Where are the data? 'absent' is no folder.")
+    ],
     'plot_curves': [(['absent'], 'absent holds no */vis_data/scalars.json')],
     'prepare_cityscapes': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_coco': [(['absent'], "The folder 'absent' does not exist.")],
@@ -67,6 +70,7 @@ WRONG = {
     'studies/benchmark_qat': [([ABSENT], SUGGESTION)],
     'studies/benchmark_rewrites': [(['--network', 'absent.onnx'], 'absent.onnx does not exist')],
     'studies/measure_models': [([CONFIG, ABSENT], SUGGESTION)],
+    'studies/numerics_study': [([], '--detection-data and --segmentation-data: expected a folder')],
     'studies/profile_training': [([ABSENT], SUGGESTION)],
     'studies/qat_study': [([ABSENT], SUGGESTION)],
     'studies/search_ranking': [(['absent'], 'absent is no folder of tools/search.py')],

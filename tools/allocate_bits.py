@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, command, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, run_tool, tool_command
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import require_checkpoint, require_config, write_text
 from frostnet_mm.quantization.scheme import GRANULARITIES, PRESETS, WEIGHT_BITS
@@ -120,8 +120,8 @@ def main() -> None:
     names = [layer.name for layer in found.layers]
     points = compared['mixed'], compared['uniform'], compared['chosen']
     draw_bits(names, bits, found.counts, *points, out.with_suffix('.png'), f'{args.config}, {args.budget}')
-    train = command('python', 'tools/train.py', out, args=args)
-    calibrate = command('python', 'tools/calibrate.py', out, args.checkpoint, args=args)
+    train = tool_command('train', out, args=args)
+    calibrate = tool_command('calibrate', out, args.checkpoint, args=args)
     print(f'\n{table(found, bits)}\n\n{summary(compared)}\n\n{out}\nTrain it:     {train}\nOr calibrate: {calibrate}')
 
 

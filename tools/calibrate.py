@@ -12,7 +12,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, add_weight_bits, command, run_tool
+from frostnet_mm.cli import add_classes, add_config_options, add_example_shape, add_weight_bits, run_tool, tool_command
 from frostnet_mm.files import require_checkpoint, require_config, write_bytes
 from frostnet_mm.quantization.methods import METHODS, PERCENTILE
 from frostnet_mm.quantization.scheme import PRESETS
@@ -77,7 +77,7 @@ def main() -> None:
     about = dict(images=count, method=args.method, percentile=args.percentile)
     result.quantize(network, settings, CALIBRATED, calibration=about)
     write_bytes(out, _serialized(result.content))
-    evaluate = command('python', 'tools/test.py', args.config, out, '--compare', args=args)
+    evaluate = tool_command('test', args.config, out, '--compare', args=args)
     print(
         f'{out}: ranges of {len(list(network.activations()))} activations from {count} training images '
         f'({args.method}, {settings.scheme.name}). Evaluate it: {evaluate}'

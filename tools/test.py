@@ -7,6 +7,7 @@ python tools/test.py configs/ssdlite_frostnet_qat_coco.py CHECKPOINT --compare -
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
@@ -19,6 +20,7 @@ from frostnet_mm.cli import (
     add_weight_bits,
     run_tool,
     set_local_rank,
+    tool_command,
 )
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import require_checkpoint, require_config, write_text
@@ -135,6 +137,35 @@ def main() -> None:
         if checkpoint.quantized:
             report['weight_bits'] = checkpoint.settings_with(args.weight_bits).scheme.weight_bits
         write_text(args.out, json.dumps(report, indent=1, default=float))
+    if runner.rank == 0:
+        print(f'\n{_next_step(args, checkpoint, cfg)}')
+
+
+def _next_step(args: argparse.Namespace, checkpoint: 'Checkpoint', cfg: 'Config') -> str:
+    if not checkpoint.quantized:
+        return f'Make it INT8: {tool_command("calibrate", args.config, args.checkpoint, *_given(args), args=args)}'
+    engine = args.engine[0] if args.engine else 'openvino'
+    out = f'deploy/{Path(args.config.split("::")[-1]).stem}-{engine}'
+    words = (args.config, args.checkpoint, '--engine', engine, '--out', out, *_size(cfg), *_given(args))
+    return f'Deploy it: {tool_command("deploy", *words, args=args)}'
+
+
+def _size(cfg: 'Config') -> list:
+    """The option that a test pipeline needs which keeps the ratio of images, as a segmenter's: its scale."""
+    from frostnet_mm.deploy.heads.describe import resize_and_pad
+
+    try:
+        resize, pad, _ = resize_and_pad(cfg)
+    except ConfigError:  # the pipeline does something that cannot be deployed, as deploying says
+        return []
+    is_open = pad is None and resize is not None and resize['keep_ratio']
+    return ['--shape', resize['height'], resize['width']] if is_open else []
+
+
+def _given(args: argparse.Namespace) -> list:
+    """The options that the next tool takes as well."""
+    bits = ['--weight-bits', args.weight_bits] if args.weight_bits else []
+    return [*bits, '--classes', *args.classes] if args.classes else bits
 
 
 if __name__ == '__main__':

@@ -5,11 +5,16 @@ python tools/train.py configs/ssdlite_frostnet_coco.py --resume
 """
 
 import argparse
+import os
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from frostnet_mm.cli import add_config_options, add_launcher_options, run_tool, set_local_rank
+from frostnet_mm.cli import add_config_options, add_launcher_options, run_tool, set_local_rank, tool_command
 from frostnet_mm.files import require_checkpoint, require_config
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +58,24 @@ def main() -> None:
     opened = {}
     if cfg.get('load_from'):  # a wrong path or a truncated file is said now, not after reading the data
         opened[cfg.load_from] = read_checkpoint(cfg.load_from)
-    build_runner(cfg, args.launcher, opened).train()
+    runner = build_runner(cfg, args.launcher, opened)
+    runner.train()
+    if runner.rank == 0:
+        print(f'\n{_next_step(runner, args)}')
+
+
+def _next_step(runner: 'Runner', args: argparse.Namespace) -> str:
+    """The command that goes on with the best checkpoint, in INT8 with the last one."""
+    written = runner.message_hub.runtime_info
+    quantized = (runner.cfg.get('default_hooks') or {}).get('qat')
+    best = None if quantized else written.get('best_ckpt')  # the best may be one of the float warm-up
+    checkpoint = best or written.get('last_ckpt')
+    if checkpoint is None:
+        return 'No checkpoint was written (default_hooks.checkpoint).'
+    checkpoint = os.path.relpath(checkpoint)
+    if quantized:
+        return f'Evaluate it: {tool_command("test", args.config, checkpoint, "--compare", args=args)}'
+    return f'Make it INT8: {tool_command("calibrate", args.config, checkpoint, args=args)}'
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Checks of what a sound COCO json says: its boxes against its images."""
 
+import math
 from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def overrunning_boxes(data: dict) -> dict:
     }
     found: dict = {image_id: [] for image_id in over}
     for annotation in data['annotations'] if over else ():
-        if annotation['image_id'] in over and np.isfinite(annotation['bbox']).all():
+        if annotation['image_id'] in over and all(map(math.isfinite, annotation['bbox'])):
             x, y, width, height = annotation['bbox']
             found[annotation['image_id']].append((x, y, x + width, y + height))
     return {image_id: np.array(boxes, dtype=float).reshape(-1, 4) for image_id, boxes in found.items()}

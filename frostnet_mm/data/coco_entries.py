@@ -1,6 +1,7 @@
 """What exporters leave out of the images and annotations of a COCO json, or write twice: completed and merged."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,14 @@ from .errors import DatasetError
 AREA_FACTOR, AREA_SLACK = 2, 16
 #: A file whose areas are all at most 1 while its boxes have at least this many pixels states fractions of the image.
 MIN_BOX_AREA = 16
+_LARGEST = int(sys.float_info.max)
 FRACTIONS = 'is a fraction of the image, 0 to 1'
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a json is a number, true and false apart."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value of a json is a number that a float holds, true and false apart."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+    return whole or isinstance(value, float)
 
 
 def drop_boxless(data: dict, path: str) -> list[str]:

@@ -6,6 +6,7 @@ Nothing here needs mmdet or pycocotools: a config can read the classes of a json
 import colorsys
 import math
 import os.path as osp
+from array import array
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
@@ -114,12 +115,15 @@ def _reject(
     bad = [position for position, entry in enumerate(entries) if is_bad(entry)]
     if bad:
         first = entries[bad[0]]
-        shown = repr(first) if len(repr(first)) < 200 else repr(first)[:200] + '...'
         raise DatasetError(
-            f"'{path}': {section}[{bad[0]}] {describe(first)}; {len(bad)} of {len(entries)} entries of "
-            f"'{section}' are like that. The first is {shown}. Mend the file or the export that wrote "
+            f"'{path}': {section}[{bad[0]}] {_cut_off(describe(first))}; {len(bad)} of {len(entries)} entries of "
+            f"'{section}' are like that. The first is {_cut_off(repr(first))}. Mend the file or the export that wrote "
             'it (docs/data.md shows the smallest valid one).'
         )
+
+
+def _cut_off(text: str) -> str:
+    return text if len(text) < 200 else f'{text[:120]} ... {text[-80:]}'  # what is expected stands at the end
 
 
 def _check_ids(ids: list, section: str, path: str) -> None:
@@ -195,7 +199,14 @@ def _check_areas(areas: list, path: str) -> None:
 
 
 def _are_numbers(values: Iterable) -> bool:
-    return set(map(type, values)) <= {int, float}  # json has no other numbers; no python loop over 3.4M coordinates
+    values = list(values)
+    if not set(map(type, values)) <= {int, float}:  # json has no other numbers; no python loop over 3.4M coordinates
+        return False
+    try:
+        array('d', values)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+    return True
 
 
 def _are_boxes(values: list) -> bool:

@@ -15,7 +15,9 @@ WHERE_DATA_BELONGS = (
 
 def sample(values: Sequence, limit: int = 3) -> str:
     """The first ``limit`` values as text, and how many more there are."""
-    text = ', '.join(repr(value) for value in list(values)[:limit])
+    text = ', '.join(
+        shown if len(shown := repr(value)) < 200 else f'{shown[:200]}...' for value in list(values)[:limit]
+    )
     return text + (f' and {len(values) - limit} more' if len(values) > limit else '')
 
 

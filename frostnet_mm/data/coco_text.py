@@ -103,13 +103,17 @@ def _parse(text: str, content: bytes, path: str) -> Any:
             f"The annotation file '{path}' ({len(content):,} bytes) {kind} at line {error.lineno} column "
             f'{error.colno}: {error.msg}. It starts with {content[:20]!r}. {AGAIN}'
         ) from error
+    except (RecursionError, ValueError) as error:  # brackets without end; a number of thousands of digits
+        raise DatasetError(
+            f"The annotation file '{path}' holds no COCO annotations that can be read: {error}."
+        ) from error
 
 
 def _are_json_lines(text: str) -> bool:
     lines = [line for line in text.splitlines() if line.strip()][:3]
     try:
         return len(lines) > 1 and all(isinstance(json.loads(line), (dict, list)) for line in lines)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -18,6 +18,7 @@ CHECKED = ('positions', 'reference', 'exact')  # names in the file; 'exact' are 
 # The engine's INT8 may be as far from float as the reference's INT8 is, give or take the noise of rounding: measured
 # 0.74 to 1.13 of it for twelve outputs in two engines.
 FACTOR, ALLOWANCE = 1.25, 0.25  # and a quarter of a step
+_MOST = 1 << 30  # bytes of what is compared on
 FLOAT_BOUND = 1e-3  # of an output's range; float32 in another order of summation: measured below 1e-5
 
 
@@ -119,6 +120,29 @@ def check_values(outputs: Sequence[np.ndarray], positions: Sequence[np.ndarray])
     return [value.ravel()[where] for value, where in zip(outputs, positions, strict=True)]
 
 
+def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list]:
+    """The images to compare on, and for each of so many outputs positions, and values of the reference and of float."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MOST:
+            raise ValueError(f'it would unpack to {unpacked:,} bytes')
+        with np.load(path, allow_pickle=False) as stored:
+            images = stored['images']
+            kinds = [[stored[f'{kind}_{index}'] for index in range(count)] for kind in CHECKED]
+    except Exception as error:  # there is hardly one that zipfile and NumPy do not raise on damaged files
+        raise DeploymentError(f'{path} cannot be read ({str(error)[:300]}). {AGAIN}') from error
+    if images.ndim != 4 or not images.size or images.dtype not in (np.uint8, np.float32):
+        raise DeploymentError(f'{path} holds images of {images.dtype} and shape {images.shape}. {AGAIN}')
+    for where, *values in zip(*kinds, strict=True):
+        sound = where.ndim == 1 and where.size and np.issubdtype(where.dtype, np.integer) and where.min() >= 0
+        # NaN would be no difference, and what is infinitely far from float may be so in the engine as well
+        sound = sound and all(value.shape == where.shape and value.dtype == np.float32 for value in values)
+        if not sound or not all(np.isfinite(value).all() for value in values):
+            raise DeploymentError(f'{path} holds values that nothing can be compared with. {AGAIN}')
+    return images, *kinds
+
+
 def check_deployment(
     folder: str | os.PathLike, network: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
 ) -> list[OutputDifference]:
@@ -141,14 +165,11 @@ def check_deployment(
             'decoding in the network (--with-decode), or by an older version. Deploy it again without these.'
         )
     names, path = [output['name'] for output in description['outputs']], Path(folder) / CHECK
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            images = stored['images']
-            positions, reference, in_float = ([stored[f'{kind}_{i}'] for i in range(len(names))] for kind in CHECKED)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DeploymentError(f'{path} cannot be read ({error}). {AGAIN}') from error
+    images, positions, reference, in_float = _read_check(path, len(names))
+    settings = description['preprocessing']
     if images.dtype != description['input']['dtype']:  # pixels of a network that reads normalized ones
-        settings = description['preprocessing']
+        if images.dtype != np.uint8 or images.shape[3] != len(settings['mean']):
+            raise DeploymentError(f'{path} holds images of {images.dtype} and shape {images.shape}. {AGAIN}')
         images = np.concatenate([normalize_pixels(image, image.shape[:2], settings) for image in images])
     outputs = (network or open_network(folder, description))(images)
     for name, value, where in zip(names, outputs, positions, strict=True):

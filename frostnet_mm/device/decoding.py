@@ -177,6 +177,9 @@ def _decode_classes(outputs: dict, decoding: dict) -> np.ndarray:
 def _decoded(outputs: dict, geometry: Geometry, score_threshold: float | None):
     """What a network with decoding has found, in pixels of the original image."""
     boxes, scores, labels = (outputs[name] for name in ('boxes', 'scores', 'labels'))
+    if boxes.shape != (len(boxes), 4) or {scores.shape, labels.shape} != {(len(boxes),)}:
+        shapes = [value.shape for value in (boxes, scores, labels)]
+        raise DeploymentError(f'The network puts out boxes, scores and labels of the shapes {shapes}. {AGAIN}')
     good = scores > np.float32(-np.inf if score_threshold is None else score_threshold)
     scale = np.tile(np.asarray([1 / s for s in geometry.scale], np.float32), 2)
     return boxes[good] * scale, scores[good], labels[good].astype(np.int64)
@@ -207,5 +210,11 @@ def decode(
     if decoding['kind'] == 'classes':
         return ClassScores(_decode_classes(by_name, decoding), classes)
     if decoding['kind'] == 'boxes':
-        return Detections(*_decoded(by_name, geometry, score_threshold), classes)
-    return Detections(*_decode_detections(by_name, decoding, geometry, score_threshold), classes)
+        found = Detections(*_decoded(by_name, geometry, score_threshold), classes)
+    else:
+        found = Detections(*_decode_detections(by_name, decoding, geometry, score_threshold), classes)
+    if np.isnan(found.boxes).any() or np.isnan(found.scores).any():
+        raise DeploymentError('Boxes or scores are NaN: the network does not compute what was trained.')
+    if len(found.labels) and not 0 <= found.labels.min() <= found.labels.max() < len(classes):
+        raise DeploymentError(f'The network puts out labels beyond its {len(classes)} classes. {AGAIN}')
+    return found

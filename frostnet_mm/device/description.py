@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import engines
+from .description_values import check_values, is_text, shown
 from .errors import DeploymentError
 
 FORMAT = 1
@@ -48,10 +49,12 @@ def read_deployment(folder: str | os.PathLike, verify: bool = True) -> dict:
     """
     path = Path(folder) / DESCRIPTION
     try:
+        if not _is_file(path):  # nothing, or a pipe, of which reading would have no end
+            raise DeploymentError(f'{folder} is no deployment: expected a file {DESCRIPTION} in it. {AGAIN}')
         description = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise DeploymentError(f'{folder} is no deployment: expected a file {DESCRIPTION} in it. {AGAIN}') from error
-    except (OSError, ValueError) as error:
+    except DeploymentError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise DeploymentError(
             f'{path} cannot be read as JSON ({error}): it is truncated or foreign. {AGAIN}'
         ) from error
@@ -59,10 +62,11 @@ def read_deployment(folder: str | os.PathLike, verify: bool = True) -> dict:
         raise DeploymentError(f'{path} does not describe a deployment: expected an object with "format". {AGAIN}')
     if description['format'] != FORMAT:
         raise DeploymentError(
-            f'{path} has format {description["format"]!r}, this predictor reads {FORMAT}: use the predictor.py of the '
-            'deployment itself, or deploy the model again.'
+            f'{path} has format {shown(description["format"])}, this predictor reads {FORMAT}: use the predictor.py of '
+            'the deployment itself, or deploy the model again.'
         )
     _check_keys(description, path)
+    check_values(description, str(path), AGAIN)
     _check_files(description, Path(folder), verify)
     return description
 
@@ -73,51 +77,56 @@ def _check_keys(description: dict, path: Path) -> None:
             raise DeploymentError(f'{path} has no "{key}": it is truncated or foreign. {AGAIN}')
         value, nested = description[key], isinstance(kind[0], str) if isinstance(kind, tuple) else False
         if not isinstance(value, dict if nested else kind):
-            raise DeploymentError(f'{path}: "{key}" is {value!r}, not of the type expected. {AGAIN}')
+            raise DeploymentError(f'{path}: "{key}" is {shown(value)}, not of the type expected. {AGAIN}')
         for name in kind if nested else ():
             if name not in value:
                 raise DeploymentError(f'{path}: "{key}" has no "{name}". {AGAIN}')
     for key, known in (('engine', engines.names()), ('task', TASKS)):
         if description[key] not in known:
-            raise DeploymentError(f'{path}: "{key}" is {description[key]!r}, expected one of {", ".join(known)}.')
+            raise DeploymentError(f'{path}: "{key}" is {shown(description[key])}, expected one of {", ".join(known)}.')
     _check_decoding(description, path)
 
 
 def _check_decoding(description: dict, path: Path) -> None:
     names = [output.get('name') if isinstance(output, dict) else None for output in description['outputs']]
-    if not names or None in names:
-        raise DeploymentError(f'{path}: "outputs" is {description["outputs"]!r}, expected names of outputs. {AGAIN}')
+    if not names or not all(map(is_text, names)):
+        raise DeploymentError(
+            f'{path}: "outputs" is {shown(description["outputs"])}, expected names of outputs. {AGAIN}'
+        )
     decoding = description['decoding']
     if decoding is None:
         return
-    if decoding.get('kind') not in DECODINGS:
-        raise DeploymentError(
-            f'{path}: "decoding" is of kind {decoding.get("kind")!r}, expected one of {", ".join(DECODINGS)}. {AGAIN}'
-        )
+    if not isinstance(decoding.get('kind'), str) or decoding['kind'] not in DECODINGS:
+        kind = shown(decoding.get('kind'))
+        raise DeploymentError(f'{path}: "decoding" is of kind {kind}, expected one of {", ".join(DECODINGS)}. {AGAIN}')
     lacking = [key for key in DECODINGS[decoding['kind']] if key not in decoding]
     if lacking:
         raise DeploymentError(f'{path}: "decoding" has no {", ".join(lacking)}. {AGAIN}')
     unknown = [key for key in decoding if key not in (*DECODINGS[decoding['kind']], *_OPTIONAL)]
     if unknown:
         raise DeploymentError(
-            f'{path}: "decoding" has {", ".join(unknown)}, which this predictor does not know: use the predictor.py of '
-            'the deployment itself.'
+            f'{path}: "decoding" has {", ".join(unknown)[:200]}, which this predictor does not know: use the '
+            'predictor.py of the deployment itself.'
         )
-    read = [name for level in decoding.get('outputs', {}).values() for name in level]
+    outputs = decoding.get('outputs', {})
+    if not isinstance(outputs, dict) or not all(isinstance(names, list) for names in outputs.values()):
+        raise DeploymentError(f'{path}: "decoding" has outputs that are no lists of names. {AGAIN}')
+    read = [name for level in outputs.values() for name in level]
     missing = [name for name in [*read, decoding.get('output')] if name is not None and name not in names]
     if missing:
-        raise DeploymentError(f'{path}: "decoding" reads {missing}, the network has {names}. {AGAIN}')
+        raise DeploymentError(f'{path}: "decoding" reads {shown(missing)}, the network has {shown(names)}. {AGAIN}')
 
 
 def _check_files(description: dict, folder: Path, verify: bool) -> None:
-    files = description['files']
-    if description['network'] not in files:
-        raise DeploymentError(f'{folder}: "files" lacks the network {description["network"]}. {AGAIN}')
+    files, network = description['files'], description['network']
+    for name in (network, *engines.find(description['engine']).companions(network)):
+        if name not in files:
+            raise DeploymentError(f'{folder}: "files" lacks the network {name[:200]}. {AGAIN}')
     for name, expected in files.items():
         path = folder / name
-        if Path(name).is_absolute() or '..' in Path(name).parts:
-            raise DeploymentError(f'{folder}: the file {name} lies outside of the deployment. {AGAIN}')
-        if not path.is_file():
+        if '\0' in name or Path(name).is_absolute() or '..' in Path(name).parts:
+            raise DeploymentError(f'{folder}: the file {name[:200]} lies outside of the deployment. {AGAIN}')
+        if not _is_file(path):
             raise DeploymentError(f'{path} is missing, {DESCRIPTION} names it. {AGAIN}')
         if not verify:
             continue
@@ -130,6 +139,13 @@ def _check_files(description: dict, folder: Path, verify: bool) -> None:
                 f'{path} is not the file that was deployed: its sha256 is {digest.hexdigest()}, {DESCRIPTION} says '
                 f'{expected}. {AGAIN}'
             )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long, or a link to itself
+        return False
 
 
 def deployed_weight_bits(description: dict) -> int | None:

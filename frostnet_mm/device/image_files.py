@@ -22,6 +22,8 @@ SEVERAL_FRAMES = 'holds several frames or pages: the first is read'
 FLOAT_VALUES = 'holds floats from 0 to 1: read as 0 to 255'
 _ABOUT = 0.05  # OpenCV writes floats as LogLuv, in which 0 comes out as -0.004 and 1 as 1.02
 _PLANAR = 284  # the TIFF tag PlanarConfiguration
+_PNG = b'\x89PNG\r\n\x1a\n'
+_ANIMATION = (b'acTL', b'fcTL', b'fdAT')  # chunks of a PNG
 _DEEP = (b'#?RADIANCE', b'#?RGBE', b'PF', b'Pf', b'v/1\x01')  # floats: HDR, PFM, EXR
 
 
@@ -119,7 +121,7 @@ def lacks_end(content: bytes) -> bool:
     tail = content[-TAIL:]
     if content.startswith((b'\xff\xd8', b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')):
         return b'\xff\xd9' not in tail
-    if content.startswith(b'\x89PNG\r\n\x1a\n'):
+    if content.startswith(_PNG):
         return b'IEND\xaeB`\x82' not in tail
     if content.startswith(b'GIF8'):
         return b';' not in tail[-16:]
@@ -153,6 +155,23 @@ def has_frames(content: bytes) -> bool:
         except struct.error:
             return False
     return False
+
+
+def without_animation(content: bytes) -> bytes:
+    """A PNG without the chunks of its animation, which leaves its first picture; other files as they are.
+
+    OpenCV 4.12 crashes on an animated PNG whose first picture is damaged (https://github.com/opencv/opencv/issues/27744),
+    or mixes what lay in memory into it.
+    """
+    if not (content.startswith(_PNG) and b'acTL' in content):
+        return content
+    parts, start = [_PNG], len(_PNG)
+    while len(content) - start >= 12:
+        end = start + 12 + int.from_bytes(content[start : start + 4], 'big')
+        if content[start + 4 : start + 8] not in _ANIMATION:
+            parts.append(content[start:end])
+        start = end
+    return b''.join((*parts, content[start:]))
 
 
 def pillow_error(content: bytes) -> str | None:
@@ -200,7 +219,7 @@ def _with_opencv(content: bytes) -> tuple[np.ndarray | None, str]:
     flags = [cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION]
     if is_tiff(content) or content.startswith(_DEEP):  # without ANYDEPTH floats are cut to 0 and 255
         flags = [flags[0] | cv2.IMREAD_ANYDEPTH, cv2.IMREAD_UNCHANGED]
-    data = np.frombuffer(content, np.uint8)
+    data = np.frombuffer(without_animation(content), np.uint8)
     for flag in flags:
         try:
             image = cv2.imdecode(data, flag)

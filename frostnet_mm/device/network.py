@@ -14,6 +14,8 @@ from .errors import DeploymentError, SaturationWarning
 from .results import Geometry, geometry_values
 from .saturation import SATURATION
 
+_LONGEST = 1000  # characters of what an engine says
+
 
 class Network:
     """A network that an engine runs; calls from several threads are safe.
@@ -41,7 +43,7 @@ class Network:
             list[np.ndarray]: In the order of the description's ``outputs``; arrays of the caller's own.
 
         Raises:
-            DeploymentError: The shape or the dtype is another one, or the network is closed.
+            DeploymentError: The shape or the dtype is another one, the network is closed, or the engine fails.
         """
         run = self._run
         if run is None:
@@ -59,7 +61,15 @@ class Network:
                 size = images.shape[1:3] if self.description['preprocessing']['baked'] else images.shape[2:4]
                 geometry = geometry_values(Geometry(size, size, size, (1.0, 1.0)))
             values.append(geometry)
-        return run(*values)
+        try:
+            outputs = run(*values)
+        except Exception as error:  # the engines' own classes, which have no base in common
+            engine = self.description['engine']
+            raise DeploymentError(f'{engine} cannot run the network: {str(error)[:_LONGEST]}') from error
+        expected = [output['name'] for output in self.description['outputs']]
+        if len(outputs) != len(expected) or not all(isinstance(value, np.ndarray) for value in outputs):
+            raise DeploymentError(f'The network puts out {len(outputs)} values, expected arrays for {expected}.')
+        return outputs
 
     def close(self) -> None:
         """Let go of the engine; calls after it raise."""
@@ -99,7 +109,7 @@ def open_network(
     try:
         run, handle = engine.open(path, description, threads, **engine_options)
     except Exception as error:  # the engines' own classes, which have no base in common
-        raise DeploymentError(f'{engine.name} cannot load {path}: {error}') from error
+        raise DeploymentError(f'{engine.name} cannot load {path}: {str(error)[:_LONGEST]}') from error
     return Network(description, run, handle)
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.errors import DatasetNotFoundError
-from ..errors import CheckpointWriteError
-from ..models.checkpoints import classes_of, read_checkpoint
+from ..errors import CheckpointWriteError, UserError
+from ..models.checkpoints import CheckpointError, classes_of, read_checkpoint, require_training_state
 from ..models.dense import unwrap
 from .build_errors import building
 from .config_datasets import require_parts
@@ -24,6 +24,8 @@ from .console import quiet_console, summed_up
 from .errors import ConfigError
 from .late_removal import keep_until_saved, remove_kept
 from .step_errors import step_errors
+
+_DAMAGED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class CheckpointRunner(Runner):
@@ -140,10 +142,12 @@ class CheckpointRunner(Runner):
         Raises:
             ConfigError: The checkpoint was trained on other classes than those of the training data, or with another
                 network or optimizer.
+            CheckpointError: It cannot be read, or holds no state of a training.
         """
         content = self.opened.get(str(filename))
         if content is None:
             content = self.opened[str(filename)] = read_checkpoint(filename)
+        require_training_state(content, str(filename))
         instead = f'To start from its weights, leave out --resume: --cfg-options load_from={filename}.'
         saved = classes_of(content)
         own = (getattr(self.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
@@ -160,12 +164,17 @@ class CheckpointRunner(Runner):
             )
         try:
             super().resume(filename, *args, **kwargs)
-        except ValueError as error:
-            if 'parameter group' not in str(error):
-                raise
-            raise ConfigError(
-                f'{filename} was trained with another optimizer or paramwise_cfg ({error}): it cannot be resumed. '
-                f'{instead}'
+        except UserError:
+            raise
+        except _DAMAGED as error:  # what mmengine and torch raise on a state that is not theirs
+            if 'parameter group' in str(error):
+                raise ConfigError(
+                    f'{filename} was trained with another optimizer or paramwise_cfg ({error}): it cannot be resumed. '
+                    f'{instead}'
+                ) from error
+            raise CheckpointError(
+                f'{filename} cannot be resumed: the state of its training is damaged or of another version '
+                f'({type(error).__name__}: {str(error)[:500]}). {instead}'
             ) from error
 
     def load_checkpoint(
@@ -180,7 +189,13 @@ class CheckpointRunner(Runner):
         checkpoint = read_checkpoint(filename) if content is None else content
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         keys = [(r'^module\.', '')] if revise_keys is None else revise_keys
-        checkpoint = _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict, revise_keys=keys)
+        try:
+            checkpoint = _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict, revise_keys=keys)
+        except _DAMAGED as error:
+            raise CheckpointError(
+                f'{filename} cannot be loaded into the model ({type(error).__name__}: {str(error)[:500]}): expected '
+                "tensors under 'state_dict'."
+            ) from error
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint

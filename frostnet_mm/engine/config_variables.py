@@ -24,10 +24,12 @@ from mmengine.config.utils import RemoveAssignFromAST
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
+from ..files import SHIPPED_CONFIGS, require_config
 from .config_checks import check_optimizer
 from .config_names import Unread, base_names_read, names_read
 
-UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages: their configs stay mm's own
+UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages, whose configs stay mm's own
+OWN = 'frostnet_mm::'
 COMMAND_LINE = '--cfg-options'
 BASE, DEPRECATION, GIVE = '_base_', '_deprecation_', '__given__'
 QAT_HOOK = 'qat_hook'  # what configs/_base_/qat.py offers for default_hooks.qat
@@ -58,7 +60,7 @@ def read_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
       base. Each replacement is one line in the log.
     - A name that nothing reads is refused if a key of the config may be meant, and logged otherwise.
     - A dict ``qat_hook`` that changes the one of a base file changes ``default_hooks.qat`` too, which is made of it.
-    - Configs of installed packages, JSON, YAML and pure-Python (lazy) configs are read by mmengine alone.
+    - Configs of other installed packages, JSON, YAML and pure-Python (lazy) configs are read by mmengine alone.
 
     Args:
         path (str): The config file.
@@ -102,7 +104,8 @@ def like(value: Any, own: Any) -> Any:
 
 def _takes_part(path: str) -> bool:
     path = os.path.abspath(os.path.expanduser(path))
-    if not path.endswith('.py') or UPSTREAM & set(Path(path).parts):
+    is_own = SHIPPED_CONFIGS in Path(path).resolve().parents
+    if not path.endswith('.py') or (UPSTREAM & set(Path(path).parts) and not is_own):
         return False
     ast.parse(_source(path), path)  # a syntax error names this file; mmengine's does not
     return not _is_lazy(path)
@@ -149,7 +152,7 @@ def _read(
     bases, texts = ConfigDict(), []
     used_of_bases = used | base_names_read(tree, base_names)
     for base_file in base_files:
-        base_path, scope = Config._get_cfg_path(base_file, path)
+        base_path, scope = _base_path(base_file, path)
         base, base_text, base_env = _read(base_path, {**own, **given}, unread, used_of_bases)
         if repeated := bases.keys() & base.keys():
             raise KeyError(f'Duplicate key is not allowed among bases. Duplicate keys: {repeated}')
@@ -165,6 +168,16 @@ def _read(
     cfg_dict = Config._merge_a_into_b(cfg_dict, bases)
     texts.append(f'{path}\n{_source(path)}')
     return {k: v for k, v in cfg_dict.items() if not k.startswith('__')}, '\n'.join(texts), env_variables
+
+
+def _base_path(name: str, path: str) -> tuple[str, str | None]:
+    """The file of a base config and the scope of its types, as ``Config._get_cfg_path``, which knows no name of ours.
+
+    mmengine asks for a folder in ``package::folder/name`` and for the package in a table of its own.
+    """
+    if name.startswith(OWN):
+        return str(require_config(name)), None
+    return Config._get_cfg_path(name, path)
 
 
 def _execute(

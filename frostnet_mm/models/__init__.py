@@ -17,6 +17,7 @@ __all__ = offer(
             'VGG',
             'AlexNet',
             'ESPNet',
+            'EfficientNetLite',
             'ESPNetv2',
             'FrostBottleneck',
             'FrostNet',

@@ -1,157 +1,24 @@
-"""Reading checkpoints: mm's own, and those of the authors' FrostNet release.
+"""What is in checkpoints: mm's own, and those of the authors' FrostNet release. checkpoint_files.py reads them."""
 
-Files are read with ``weights_only=True``, so that a checkpoint from a stranger cannot run code.
-"""
-
-import argparse
 import functools
-import json
 import os
-import pickle
 import re
-from collections.abc import Mapping
-from hashlib import sha256
-from io import BytesIO
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..files import require_checkpoint
+from .checkpoint_files import TRUST_VARIABLE, CheckpointError, StateDict, read_checkpoint, read_file
 from .frostnet_arch import ARCHS
 
+__all__ = ['TRUST_VARIABLE', 'CheckpointError', 'StateDict', 'load_pretrained', 'read_checkpoint', 'read_file']
+
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25)  # of the release
-TRUST_VARIABLE = 'FROSTNET_TRUST_CHECKPOINT'
-StateDict = dict[str, Tensor]
 #: Where a checkpoint may have its weights. Beside ``ema_state_dict`` mmengine has averages in ``state_dict`` too.
 WEIGHTS = ('state_dict_ema', 'model_ema', 'state_dict', 'ema_state_dict', 'model')
-_SAFETENSORS_TYPES = dict(
-    F64=torch.float64,
-    F32=torch.float32,
-    F16=torch.float16,
-    BF16=torch.bfloat16,
-    I64=torch.int64,
-    I32=torch.int32,
-    I16=torch.int16,
-    I8=torch.int8,
-    U8=torch.uint8,
-    BOOL=torch.bool,
-)
-
-
-def _history_statistic(owner: object, name: str) -> object:
-    """Stands in for ``getattr``, by which mmengine's logs name their four statistics, and for nothing else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {owner!r}, {name!r}')
-    return getattr(HistoryBuffer, name)
-
-
-_NUMPY_CORE = getattr(np, '_core', None) or np.core  # renamed in NumPy 2
-# What mmengine's and the authors' training scripts store beside tensors; all of it plain data.
-_SAFE_GLOBALS = [
-    argparse.Namespace,
-    HistoryBuffer,
-    (_history_statistic, 'builtins.getattr'),
-    np.ndarray,
-    np.dtype,
-    _NUMPY_CORE.multiarray._reconstruct,
-    _NUMPY_CORE.multiarray.scalar,
-    *(type(np.dtype(name)) for name in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')),
-]
 _RELEASE_MODULES = {'squeeze_conv': 'squeeze', 'conv1': 'expand', 'conv2': 'depthwise', 'reduce_conv': 'project'}
 _RELEASE_LAYERS = {'0': 'conv', '1': 'bn'}
-
-
-class CheckpointError(UserError, RuntimeError):
-    """A checkpoint cannot be read or does not fit the model; the message says why and what to do."""
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict:
-    """The content of a checkpoint; as :func:`read_file`."""
-    return read_file(path)[0]
-
-
-def read_file(path: str | os.PathLike) -> tuple[dict, str | None]:
-    """Read a checkpoint onto the CPU without running any code that it may hold.
-
-    Args:
-        path (str | PathLike): A local file, or a URL or ``open-mmlab://`` name that mmengine resolves.
-
-    Returns:
-        tuple[dict, str | None]: The content of the file, and the file's sha256, None where mmengine has read it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file is truncated, not a checkpoint, or holds Python objects other than plain data.
-    """
-    file = require_checkpoint(path)
-    if file is None:
-        from mmengine.runner import CheckpointLoader
-
-        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu'), None
-    trusted = os.environ.get(TRUST_VARIABLE) == '1'
-    try:
-        data = file.read_bytes()  # once, for the digest and the content
-        if file.suffix == '.safetensors':
-            return dict(state_dict=read_safetensors(data)), sha256(data).hexdigest()
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            checkpoint = torch.load(BytesIO(data), map_location='cpu', weights_only=not trusted)
-    except (
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OSError,
-    ) as error:
-        foreign = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(error))
-        if foreign and 'Unsupported' in str(error):
-            raise CheckpointError(
-                f'Checkpoint {file} holds a Python object of type {foreign[1]}, which could run code when it is read. '
-                f'If you trust where the file comes from, set {TRUST_VARIABLE}=1 and run again.'
-            ) from error
-        kind = 'safetensors' if file.suffix == '.safetensors' else 'torch.save'
-        detail = str(error).splitlines()[0] if str(error) else 'no detail'
-        raise CheckpointError(
-            f'Checkpoint {file} ({file.stat().st_size:,} bytes) cannot be read: it is truncated or not a file of '
-            f'{kind} ({type(error).__name__}: {detail}). Download or copy it again, or resume from an earlier '
-            'checkpoint.'
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f'Checkpoint {file} holds a {type(checkpoint).__name__}; expected a dict of tensors or '
-            "one with the key 'state_dict'."
-        )
-    return checkpoint, sha256(data).hexdigest()
-
-
-def read_safetensors(data: bytes) -> StateDict:
-    """The tensors of a safetensors file: the length of a header, the header as JSON, the numbers.
-
-    Args:
-        data (bytes): Content of the file.
-
-    Raises:
-        ValueError, LookupError, TypeError: It is not such a file.
-    """
-    end = 8 + int.from_bytes(data[:8], 'little')
-    if not 8 < end <= len(data):
-        raise ValueError('no header')
-    header = json.loads(data[8:end])
-    tensors = {}
-    for name, entry in header.items():
-        if name == '__metadata__':
-            continue
-        first, last = entry['data_offsets']
-        values = torch.from_numpy(np.frombuffer(data[end + first : end + last], np.uint8).copy())
-        kind = _SAFETENSORS_TYPES[entry['dtype']]
-        values = values.view(kind) if last > first else torch.empty(0, dtype=kind)
-        tensors[name] = values.reshape(entry['shape'])
-    return tensors
 
 
 def dataset_meta_of(checkpoint: Mapping) -> dict | None:
@@ -160,12 +27,15 @@ def dataset_meta_of(checkpoint: Mapping) -> dict | None:
     mmdet 3 and mmseg 1 note them in ``meta.dataset_meta``, mmdet 2 and mmseg 0 in ``meta.CLASSES`` and ``PALETTE``.
     """
     meta = checkpoint.get('meta') or {}
-    own = {str(key).lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
+    noted = meta.get('dataset_meta') or {}
+    own = {str(key).lower(): value for key, value in noted.items()} if isinstance(noted, Mapping) else {}
     if own.get('classes') is None:
         own = {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if meta.get(key) is not None}
-    if own.get('classes') is None:
+    names = own.get('classes')
+    if names is None:
         return None
-    names = own['classes']
+    if not isinstance(names, (str, list, tuple)):
+        raise CheckpointError(f'The checkpoint names the classes {str(names)[:100]!r}: expected a list of names.')
     return own | dict(classes=(names,) if isinstance(names, str) else tuple(map(str, names)))
 
 
@@ -182,6 +52,39 @@ def note_epoch_length(checkpoint: dict, iterations: int) -> None:
 def epoch_length_of(checkpoint: Mapping) -> int | None:
     """How many iterations an epoch had when a checkpoint of our training was written, or None."""
     return (checkpoint.get('meta') or {}).get('iterations_per_epoch')
+
+
+def require_training_state(checkpoint: dict, source: str) -> None:
+    """Refuse a checkpoint that holds no state of a training, and take out what mmengine would run of it.
+
+    mmengine's Runner reads a text ``meta.config``, which early versions wrote, as a config: Python code, which runs.
+
+    Args:
+        checkpoint (dict): Content of a file; changed in place.
+        source (str): Name of the file, for messages.
+
+    Raises:
+        CheckpointError: It cannot be resumed from.
+    """
+    meta, hub = checkpoint.get('meta') or {}, checkpoint.get('message_hub')
+    lacking = [f'meta.{key}' for key in ('epoch', 'iter') if not isinstance(meta.get(key), int)]
+    hub = hub if isinstance(hub, Mapping) else {}
+    parts = ('log_scalars', 'runtime_info', 'resumed_keys')
+    lacking += [f'message_hub.{key}' for key in parts if not isinstance(hub.get(key), Mapping)]
+    if not _are_weights(checkpoint.get('state_dict')):
+        lacking.append('state_dict of tensors')
+    if lacking:
+        raise CheckpointError(
+            f'{source} cannot be resumed: it has no {", ".join(lacking)}, which say where its training was. To start '
+            f'from its weights, leave out --resume: --cfg-options load_from={source}.'
+        )
+    meta.pop('config', None)
+
+
+def _are_weights(state_dict: object) -> bool:
+    return isinstance(state_dict, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
+    )
 
 
 def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
@@ -203,7 +106,7 @@ def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
             break
     else:
         state_dict = checkpoint
-    others = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    others = [key for key, value in state_dict.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if others or not state_dict:
         raise CheckpointError(
             f"{source} has no weights: expected tensors under 'state_dict' (or 'state_dict_ema'), "
@@ -268,7 +171,12 @@ def _convert_release_key(key: str) -> str | None:
     return None
 
 
-def load_pretrained(model: nn.Module, path: str | os.PathLike, prefix: str | None = None) -> None:
+def load_pretrained(
+    model: nn.Module,
+    path: str | os.PathLike,
+    prefix: str | None = None,
+    convert: Callable[[Mapping], Mapping] | None = None,
+) -> None:
     """Load a FrostNet or a FrostNetClassifier from an mm checkpoint or from a file of the authors' release.
 
     Every weight of the model must be found. Weights that the model has no place for are named in the log: the
@@ -278,12 +186,14 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike, prefix: str | Non
         model (nn.Module): A :class:`FrostNet` or a :class:`FrostNetClassifier`.
         path (str | PathLike): The file.
         prefix (str, optional): Take only the weights under this prefix, as mm's ``init_cfg`` has it.
+        convert (Callable, optional): Gives the file's entries the model's names.
 
     Raises:
         FileNotFoundError: There is no such file.
         CheckpointError: The file cannot be read, or does not fit the model.
     """
     state_dict = state_dict_of(read_checkpoint(path), str(path))
+    state_dict = state_dict if convert is None else convert(state_dict)
     if is_release_state_dict(state_dict):
         state_dict = convert_release_state_dict(state_dict, str(path))
     target = model.state_dict()
@@ -325,6 +235,7 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
         if key in state_dict and state_dict[key].shape != value.shape
     ]
     if not missing and not shapes:
+        _check_finite(target, state_dict, source)
         return
     found = describe_frostnet(state_dict)
     problems = []
@@ -337,6 +248,21 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
         + (f'The file holds {found}. ' if found else '')
         + 'Use the config the checkpoint was trained with (arch, widen_factor, num_classes), or another checkpoint.'
     )
+
+
+def _check_finite(target: Mapping, state_dict: Mapping, source: str) -> None:
+    """Refuse weights that are no numbers; ranges that nothing has been seen of yet are infinite."""
+    bad = [
+        key
+        for key in target
+        if key in state_dict and not key.startswith('quantization.') and not torch.isfinite(state_dict[key]).all()
+    ]
+    if bad:
+        raise CheckpointError(
+            f'{source} has NaN or infinite weights in {len(bad)} of {len(target)} entries ({", ".join(bad[:3])}'
+            f'{", …" if len(bad) > 3 else ""}): the training that wrote it had diverged, or the file is damaged. Use '
+            'an earlier checkpoint.'
+        )
 
 
 def describe_frostnet(state_dict: Mapping) -> str | None:

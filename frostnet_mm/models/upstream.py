@@ -1,9 +1,10 @@
-"""What is mended in mm's own models, so that upstream configs train, validate and predict.
+"""What is mended in mm's own packages: upstream configs train, validate and predict; checkpoints run no code.
 
 ``import frostnet_mm`` calls :func:`mend_upstream`, so that a config for mmdet's own tools needs no more than
 ``custom_imports=dict(imports=['frostnet_mm'])``. Nothing of mm is imported for it: a module is mended when it is.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
+CHECKPOINTS = 'mmengine.runner.checkpoint'
 DATASETS = ('mmdet.datasets', 'mmdet.datasets.transforms')
 ONEDL = 'Could not import OneDL. Skipping OneDL datasets.'  # a service's data sets, that nobody has asked for
 
@@ -37,6 +39,30 @@ def mend_ssd_head(module: ModuleType) -> None:
     head = module.SSDHead
     if not hasattr(head, 'loss_cls') and 'loss_cls' not in head.__init__.__code__.co_names:
         head.loss_cls = _LossModule()
+
+
+def mend_checkpoints(module: ModuleType) -> None:
+    """Have mmengine read checkpoints without running the code that they may hold, as this package does itself.
+
+    The maintained fork reads a file once more where ``weights_only`` refuses it, without; and torch reads what it
+    downloads without. So a checkpoint from a stranger ran code as ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+
+    Args:
+        module (ModuleType): ``mmengine.runner.checkpoint``.
+    """
+    import torch
+
+    from .checkpoint_files import is_trusted, reading
+
+    def load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        with reading(file if isinstance(file, (str, os.PathLike)) else 'of an object store'):
+            return torch.load(file, map_location=map_location, weights_only=not is_trusted())
+
+    def download(url: str, **options: Any) -> Any:
+        with reading(url):
+            return torch.hub.load_state_dict_from_url(url, **options, weights_only=not is_trusted())
+
+    module._safe_torch_load, module.load_url = load, download
 
 
 def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
@@ -65,10 +91,11 @@ def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) ->
 
 def _execute_and_mend(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
     execute(module)
-    mend_ssd_head(module)
+    _MENDED[module.__name__](module)
 
 
-_ON_IMPORT = {SSD_HEAD: _execute_and_mend, **dict.fromkeys(DATASETS, import_quietly)}
+_MENDED = {SSD_HEAD: mend_ssd_head, CHECKPOINTS: mend_checkpoints}
+_ON_IMPORT = {**dict.fromkeys(_MENDED, _execute_and_mend), **dict.fromkeys(DATASETS, import_quietly)}
 
 
 class _MendOnImport(MetaPathFinder):
@@ -87,8 +114,8 @@ class _MendOnImport(MetaPathFinder):
 
 def mend_upstream() -> None:
     """Mend what is imported already, and the rest when it is imported. Calling it again changes nothing."""
-    module = sys.modules.get(SSD_HEAD)
-    if module is not None:
-        mend_ssd_head(module)
+    for name, mend in _MENDED.items():
+        if name in sys.modules:
+            mend(sys.modules[name])
     if not any(isinstance(finder, _MendOnImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MendOnImport())

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from ..apis.swap.config_text import assignments, differences
 from ..deploy.engines import engine_of
 from ..engine.config import load_config
-from ..files import write_text
+from ..files import SHIPPED_CONFIGS, write_text
 from .networks import plain_backbone
 from .settings import SearchSettings
 
@@ -52,7 +52,7 @@ def _write_qat(float_config: Path, cfg: Config, settings: SearchSettings) -> Pat
     own |= {} if bits == 8 else dict(weight_bits=bits)
     own |= {} if settings.weights == 'channel' else dict(weights=settings.weights)
     task = 'segmentation' if cfg.model.get('decode_head') else 'detection'
-    base = Path(os.path.relpath(_configs() / QAT[task], out.parent)).as_posix()
+    base = Path(os.path.relpath(SHIPPED_CONFIGS / '_base_' / QAT[task], out.parent)).as_posix()
     lines = [
         f'# {float_config.name} in simulated INT8.',
         f'_base_ = [{f"./{float_config.name}"!r}, {base!r}]',
@@ -61,8 +61,3 @@ def _write_qat(float_config: Path, cfg: Config, settings: SearchSettings) -> Pat
     ]
     write_text(out, '\n'.join(lines) + '\n')
     return out
-
-
-def _configs() -> Path:
-    """The folder of this project's base configs, which lies beside the package in a checkout."""
-    return Path(__file__).resolve().parent.parent.parent / 'configs' / '_base_'

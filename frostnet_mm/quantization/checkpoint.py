@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from ..engine.config import named_classes
 from ..engine.config_datasets import all_datasets
+from ..errors import UserError
 from ..models.checkpoints import CheckpointError, StateDict, check_fit, dataset_meta_of, read_file, state_dict_of
 from .schedule import Phase
 from .settings import EXECUTIONS, NAME, QuantizationSettings
@@ -97,9 +99,42 @@ class Checkpoint:
         return self.meta.get(META) is not None
 
     @property
+    def _note(self) -> dict[str, Any]:
+        """What was noted of its quantized network.
+
+        Raises:
+            CheckpointError: It is none.
+        """
+        note = self.meta[META]
+        with self._understood():
+            if not isinstance(note, Mapping):
+                raise TypeError(f'a {type(note).__name__}, expected a dict')
+        return note
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Say of what is read inside that the file is to blame, whatever goes wrong.
+
+        Raises:
+            CheckpointError: The note is damaged, or of a later version.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            why = f'{type(error).__name__}: {str(error)[:500]}'
+            raise CheckpointError(
+                f'{self.source}: what it says about its quantization cannot be understood ({why}). The file is '
+                'damaged, or of a later version: quantize its float weights again (tools/calibrate.py, or train with '
+                'QATHook).'
+            ) from error
+
+    @property
     def settings(self) -> QuantizationSettings | None:
         """What its quantized network was made with; None for a float checkpoint."""
-        return QuantizationSettings.from_dict(self.meta[META]['settings']) if self.quantized else None
+        with self._understood():
+            return QuantizationSettings.from_dict(self._note['settings']) if self.quantized else None
 
     @property
     def scheme(self) -> 'Scheme | None':
@@ -109,18 +144,19 @@ class Checkpoint:
     @property
     def reached(self) -> Phase | None:
         """The phase of quantization-aware training that it was written in, or None."""
-        found = self.meta[META].get('reached') if self.quantized else None
-        return None if found is None else Phase(**found)
+        found = self._note.get('reached') if self.quantized else None
+        with self._understood():
+            return None if found is None else Phase(**found)
 
     @property
     def points(self) -> list[str | None] | None:
         """Where the phases of its training begin, or None."""
-        return self.meta[META].get('points') if self.quantized else None
+        return self._note.get('points') if self.quantized else None
 
     @property
     def teacher(self) -> dict[str, str] | None:
         """Source and digest of the float teacher of its training, or None."""
-        return self.meta[META].get('teacher') if self.quantized else None
+        return self._note.get('teacher') if self.quantized else None
 
     def dataset_meta_for(self, cfg: Config) -> dict[str, Any]:
         """Classes and colours: those that it notes or that were given, else those of a config, which the log says.
@@ -202,13 +238,13 @@ class Checkpoint:
             CheckpointError: Settings, graph or torchao differ; the message says which.
         """
         _check_settings(self.settings, settings, self.source)
-        made_with, installed = self.meta[META]['torchao'], version('torchao')
+        with self._understood():
+            made_with, graph, installed = str(self._note['torchao']), self._note['graph'], version('torchao')
         if _minor(made_with) != _minor(installed):
             raise CheckpointError(
                 f'{self.source} was made with torchao {made_with}, installed is {installed}, which may quantize '
                 f'another way. Install it: pip install --no-deps torchao=={made_with}'
             )
-        graph = self.meta[META]['graph']
         if graph != network.program.fingerprint:
             raise CheckpointError(
                 f'{self.source} was made with another graph ({graph}) than this model has '

@@ -206,7 +206,7 @@ class ActivationFakeQuantize(FakeQuantizeBase):
                 f'{self.name} has no range: no image has passed through it. Train at least one iteration of warm-up, '
                 'or calibrate with tools/calibrate.py.'
             )
-        if math.isinf(low) or math.isinf(high):
+        if math.isinf(low) or math.isinf(high) or high - low > torch.finfo(torch.float32).max:
             raise RangeError(
                 f'The range of {self.name} is infinite ({low:g} to {high:g}): its values overflowed. {_GO_BACK}'
             )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...files import SHIPPED_CONFIGS, require_config
+
 LINE = 120
 
 
@@ -55,11 +57,13 @@ def heading(base: str, out: Path, imports: Sequence[str]) -> str:
         out (Path): The file that the text is for; the path of the base is relative to it.
         imports (Sequence[str]): Modules that register the config's types.
     """
+    if '::' not in base and not Path(base).is_file():  # one of this package, by its name alone
+        base = f'frostnet_mm::{require_config(base).relative_to(SHIPPED_CONFIGS).as_posix()}'
     package, found, name = base.partition('::')
     name = name if name.endswith('.py') else f'{name}.py'
     if not found:
         source = repr(Path(os.path.relpath(base, out.parent)).as_posix())
-    elif package == 'mmdet':
+    elif package in ('mmdet', 'frostnet_mm'):
         source = repr(f'{package}::{name}')
     else:
         source = f"__import__('{package}').__path__[0] + (\n    '/.mim/configs/{name}'\n)"

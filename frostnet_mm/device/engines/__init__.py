@@ -5,10 +5,17 @@ A new engine is a new file; a plug-in's file is copied into the deployments that
 """
 
 import importlib
+import os
 import pkgutil
+import sys
 
 from ..errors import DeploymentError
 from .base import DeviceEngine
+
+# No engine calls home, unless the user has said otherwise. onnxruntime from 1.29 and OpenVINO write an identifier of
+# the machine into the home folder and send events to their makers: as they are opened, and as they are imported.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+sys.modules.setdefault('openvino_telemetry', None)  # without which OpenVINO gets along
 
 _registered: dict[str, DeviceEngine] = {}
 

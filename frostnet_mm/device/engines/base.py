@@ -69,6 +69,14 @@ class DeviceEngine(ABC):
                 f"pip install -U '{self.package}>={minimum}'"
             )
 
+    def companions(self, network: str) -> tuple[str, ...]:
+        """Names of the files that the engine reads by itself where it is given a network's. Default: none.
+
+        Args:
+            network (str): The file that :meth:`open` is given, relative to the deployment.
+        """
+        return ()
+
     @abstractmethod
     def open(self, path: str, description: dict, threads: int | None = None, **options: Any) -> tuple[Run, Any]:
         """Load a network.

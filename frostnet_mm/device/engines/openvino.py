@@ -18,6 +18,10 @@ class OpenVINO(DeviceEngine):
     options = ('precision_hint', 'config')
     precisions = {'float': {}, 'int8': {}, 'bf16': {'precision_hint': 'bf16'}}
 
+    def companions(self, network: str) -> tuple[str, ...]:
+        """See :meth:`DeviceEngine.companions`; the weights of its own format lie in a file of the same name."""
+        return (f'{network.removesuffix(".xml")}.bin',) if network.endswith('.xml') else ()
+
     def open(
         self,
         path: str,

@@ -3,6 +3,7 @@ from ...compat import check_operators
 check_operators()  # before mm's packages are imported
 
 from .classic import VGG, AlexNet, ResNet
+from .efficientnet_lite import EfficientNetLite
 from .espnet import ESPNet
 from .espnetv2 import ESPNetv2
 from .frostnet import FrostBottleneck, FrostNet
@@ -13,6 +14,7 @@ __all__ = [
     'VGG',
     'AlexNet',
     'ESPNet',
+    'EfficientNetLite',
     'ESPNetv2',
     'FrostBottleneck',
     'FrostNet',

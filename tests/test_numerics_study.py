@@ -1,0 +1,97 @@
+"""The study of numerics: its plan, and its tables against hand calculations, with made up results."""
+
+import importlib
+import json
+import sys
+
+import pytest
+from conftest import ROOT
+
+from frostnet_mm.engine.config import load_config
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/studies'))
+    module = importlib.import_module('numerics_study')
+    yield module
+    for name in ('numerics_study', '_runs', '_tools'):
+        sys.modules.pop(name, None)
+
+
+def test_the_plan_has_each_run_once(study):
+    runs = [own for row in study.make_plan().rows.values() for own in row]
+    assert len(set(runs)) == len(runs) == len({own.name for own in runs})
+    trainings = [own for own in runs if own.variant != 'ptq']
+    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4
+    floats = {(own.model, own.seed) for own in runs if own.variant == 'float'}
+    assert {(own.model, own.seed) for own in runs if own.variant == 'ptq'} <= floats
+
+
+@pytest.mark.parametrize(
+    'model, numerics, variant, warmup, expected',
+    [
+        ('mobilenetv2', 'a scale a tensor', 'qat', 0, dict(warmup='0 epochs', weights='tensor')),
+        ('frostnet', '4-bit weights', 'statassist', 1, dict(warmup='1 epochs', weight_bits=4)),
+        ('espnetv2', 'a scale a tensor', 'statassist', 1, dict(warmup='10 %', weights='tensor')),
+        ('frostnet', 'tensorrt', 'distilled', 1, dict(warmup='1 epochs', numerics='tensorrt', teacher='self')),
+        ('frostnet', 'a scale a channel', 'gradboost-relative', 1, dict(warmup='1 epochs')),
+    ],
+)
+def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, expected):
+    cfg = load_config(study.write_config(study.Run(model, numerics, variant, warmup, 3), tmp_path), classes=('a', 'b'))
+    assert cfg.default_hooks.qat == dict(type='frostnet_mm.QATHook') | expected
+    assert cfg.randomness.seed == 3
+    kind = 'frostnet_mm.GradBoostAdamW' if variant in study.BOOSTED else 'AdamW'
+    assert cfg.optim_wrapper.optimizer.type == kind and cfg.optim_wrapper.optimizer.lr > 0
+
+
+def made_up(own):
+    base = dict(float=0.55, ptq=0.5, qat=0.52, statassist=0.53).get(own.variant, 0.51)
+    value = base + own.seed / 100 * (2 if own.variant == 'statassist' else 1)
+    name = 'mIoU' if own.model == 'espnetv2' else 'coco/bbox_mAP'
+    metrics = {name: value * (100 if name == 'mIoU' else 1)}
+    return dict(float=metrics) | ({} if own.variant == 'float' else dict(converted=metrics))
+
+
+def test_a_study_goes_on_and_its_table_is_right(study, tmp_path, monkeypatch, capsys):
+    done = []
+
+    def one_run(own, args):
+        if len(done) == 20:
+            raise KeyboardInterrupt
+        done.append(own)
+        return made_up(own)
+
+    monkeypatch.setattr(study, 'one_run', one_run)
+    command = ['x', '--out', str(tmp_path), '--detection-data', 'd', '--segmentation-data', 's']
+    monkeypatch.setattr(sys, 'argv', [*command, '--rows', '1', '5'])
+    with pytest.raises(KeyboardInterrupt):
+        study.main()
+    assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 20
+    monkeypatch.setattr(study, 'one_run', lambda own, args: done.append(own) or made_up(own))
+    study.main()
+    runs = [own for row in ('1', '5') for own in study.make_plan().rows[row]]
+    assert len(done) == len(runs) and set(done) == set(runs)  # nothing twice
+    lines = {tuple(part.strip() for part in line.split('|')[1:4]): line for line in capsys.readouterr().out.splitlines()
+             if line.startswith('|')}  # fmt: skip
+    own = lines['frostnet', 'a scale a tensor', 'statassist, 1 epochs']
+    # 0.53 0.55 0.57 0.59 less 0.52 0.53 0.54 0.55: mean 0.025, standard deviation 0.01291, of 4 pairs
+    values, differences = '0.530, 0.550, 0.570, 0.590 | 0.560 | 0.026', '+0.025 ± 0.006 (4) | -0.005 ± 0.006 (4)'
+    assert own == f'| frostnet | a scale a tensor | statassist, 1 epochs | {values} | {differences} |'
+    assert lines['frostnet', 'float', 'float'].endswith('| – | – |')
+    assert (tmp_path / 'paired.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_what_is_not_complete_is_marked(study, tmp_path):
+    results = study.Results(tmp_path)
+    for seed in (0, 2):
+        own = study.Run('mobilenetv2', '4-bit weights', 'qat', 0, seed)
+        results.add(own, made_up(own), [])
+    (line,) = list(study.table(study.Results(tmp_path), study.make_plan()))[2:]
+    assert '0.520, 0.540 (2 of 4)' in line
+    with (tmp_path / 'results.jsonl').open('a') as file:
+        file.write('{"run": ')
+    with pytest.raises(Exception, match='results.jsonl cannot be read'):
+        study.Results(tmp_path)
+    assert json.loads((tmp_path / 'results.jsonl').read_text().splitlines()[0])['run']['seed'] == 0

@@ -1,0 +1,331 @@
+"""Where StatAssist, GradBoost, distillation and numerics matter: trainings by a plan, paired by seed.
+
+python tools/studies/numerics_study.py --list
+python tools/studies/numerics_study.py --detection-data DETECTION --segmentation-data SEGMENTATION --jobs 2
+python tools/studies/numerics_study.py --rows 1 2 --minutes 100 --detection-data DETECTION --jobs 2
+python tools/studies/numerics_study.py --report
+
+The plan has the rows of docs/quantization.md: each is a model, the numerics of its INT8, a way to train, and seeds. The
+float run of a model and seed is calibrated for every numerics (ptq). Metrics are those of the integers (converted), of
+the simulation and in float. A study that was stopped or killed goes on; each finished run is a line of results.jsonl,
+from which --report alone makes the tables and the picture.
+"""
+
+import argparse
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+
+import _tools  # noqa: F401
+from _runs import evaluate, run, train
+
+from frostnet_mm.cli import run_tool
+from frostnet_mm.errors import UserError
+from frostnet_mm.files import write_bytes, write_text
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = ROOT / 'configs' / 'examples'
+RESULTS, TABLE, PICTURE = 'results.jsonl', 'table.md', 'paired.png'
+MODELS = dict(
+    mobilenetv2=EXAMPLES / 'ssdlite_mobilenetv2_custom_10e.py',
+    frostnet=EXAMPLES / 'ssdlite_frostnet_custom_10e.py',
+    espnetv2=EXAMPLES / 'espnetv2_frostnet_cityscapes_288.py',
+)
+SEGMENTERS = ('espnetv2',)
+NUMERICS = {
+    'a scale a tensor': dict(weights='tensor'),
+    '4-bit weights': dict(weight_bits=4),
+    'tensorrt': dict(numerics='tensorrt'),
+    'a scale a channel': {},
+}
+BOOSTED = {'gradboost': 'paper', 'gradboost-reference': 'reference', 'gradboost-relative': 'relative'}
+REFERENCE = 'qat'  # from the first step
+PTQ_IMAGES = 128
+FLOAT_RUNS: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, or a calibration of a float one.
+
+    Args:
+        model (str): Of ``MODELS``.
+        numerics (str): Of ``NUMERICS``; '' for float.
+        variant (str): 'float', 'ptq', 'qat' (from the first step), 'statassist', one of ``BOOSTED``, or 'distilled'.
+        warmup (int): Float epochs (tenths of the iterations of a segmenter) before QAT.
+        seed (int): Of the training.
+    """
+
+    model: str
+    numerics: str
+    variant: str
+    warmup: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        parts = (self.model, self.numerics.replace(' ', '-'), f'{self.variant}{self.warmup or ""}', f'seed{self.seed}')
+        return '_'.join(part for part in parts if part)
+
+
+@dataclass
+class Plan:
+    """What is trained, in this order.
+
+    Args:
+        rows (dict[str, list[Run]]): Runs by the number of a row.
+    """
+
+    rows: dict[str, list[Run]] = field(default_factory=dict)
+
+    def add(
+        self, row: str, models: Sequence[str], numerics: Sequence[str], variants: Sequence[tuple[str, int]], seeds: int
+    ) -> None:
+        """Add the product of models, numerics and variants, seed by seed."""
+        for seed in range(seeds):
+            for model in models:
+                for own in numerics:
+                    self.rows.setdefault(row, []).extend(Run(model, own, name, warm, seed) for name, warm in variants)
+
+
+def make_plan() -> Plan:
+    """The study's rows."""
+    plan, detectors = Plan(), ('mobilenetv2', 'frostnet')
+    tensor, four, others = 'a scale a tensor', '4-bit weights', ('tensorrt', 'a scale a channel')
+    both = ((REFERENCE, 0), ('statassist', 1))
+    plan.add('1', detectors, [tensor], both, 4)
+    plan.add('2', detectors, [four], both, 4)
+    plan.add('3', detectors, others, both, 2)
+    plan.add('4', detectors, [tensor], [(name, 1) for name in BOOSTED], 2)
+    plan.add('5', detectors, [''], [('float', 0)], 4)
+    plan.add('5', detectors, NUMERICS, [('ptq', 0)], 4)
+    plan.add('6', SEGMENTERS, [tensor], both, 2)
+    plan.add('6', SEGMENTERS, [''], [('float', 0)], 2)
+    plan.add('6', SEGMENTERS, [tensor], [('ptq', 0)], 2)
+    plan.add('7', ['mobilenetv2'], [tensor], [('statassist', 2), ('statassist', 4)], 2)
+    plan.add('8', ['mobilenetv2'], [tensor, four], [('distilled', 1)], 2)
+    return plan
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train by a plan, and compare ways to INT8 seed by seed.')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/numerics_study'), help='folder of runs and results')
+    parser.add_argument('--detection-data', help='data in COCO format')
+    parser.add_argument('--segmentation-data', help="data in Cityscapes' layout")
+    parser.add_argument('--rows', nargs='+', choices=list(make_plan().rows), help='default all')
+    parser.add_argument('--seeds', nargs='+', type=int, help='those of the plan that are run; default all')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
+    parser.add_argument('--minutes', type=float, help='begin no run after so long')
+    parser.add_argument('--list', action='store_true', help='say what there is to do')
+    parser.add_argument('--report', action='store_true', help='tables and picture of the results that are there')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='for all runs, such as max_epochs=2'
+    )
+    return parser.parse_args()
+
+
+class Results:
+    """``results.jsonl``: a line a run; written in one piece, so that a killed study leaves whole lines.
+
+    Args:
+        folder (Path): Where it lies.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.lock = folder / RESULTS, threading.Lock()
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        try:
+            self.rows = [json.loads(line) for line in lines]
+            self.known = {Run(**row['run']): row['metrics'] for row in self.rows}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f'{self.path} cannot be read ({error}): move it away, finished runs are read again.'
+            ) from error
+
+    def add(self, own: Run, metrics: dict, options: Sequence[str]) -> None:
+        """Keep the metrics of a run."""
+        with self.lock:
+            self.known[own] = metrics
+            self.rows.append(dict(run=asdict(own), metrics=metrics, options=list(options)))
+            write_text(self.path, ''.join(json.dumps(row) + '\n' for row in self.rows))
+
+
+def hook_of(own: Run) -> dict:
+    """The options of QATHook of a run."""
+    unit = '%' if own.model in SEGMENTERS else 'epochs'
+    length = 10 * own.warmup if own.model in SEGMENTERS else own.warmup
+    hook = dict(type='frostnet_mm.QATHook', warmup=f'{length} {unit}', **NUMERICS[own.numerics])
+    return hook | (dict(teacher='self') if own.variant == 'distilled' else {})
+
+
+def write_config(own: Run, folder: Path) -> Path:
+    """The config of a run."""
+    lines = [f'_base_ = {str(MODELS[own.model])!r}', f'randomness = dict(seed={own.seed}, deterministic=False)']
+    if own.variant != 'float':
+        lines.append(f'default_hooks = dict(qat={hook_of(own)!r})')
+    if own.variant in BOOSTED:
+        mode = BOOSTED[own.variant]
+        lines.append(f"optim_wrapper = dict(optimizer=dict(type='frostnet_mm.GradBoostAdamW', mode={mode!r}))")
+    path = folder / 'config.py'
+    write_text(path, '\n'.join(lines) + '\n')
+    return path
+
+
+def one_run(own: Run, args: argparse.Namespace) -> dict:
+    """Train or calibrate, and evaluate in all arithmetics."""
+    folder = args.out / own.name
+    data = args.segmentation_data if own.model in SEGMENTERS else args.detection_data
+    options = ['--cfg-options', f'data_root={data}', *args.cfg_options]
+    config = folder / 'config.py'
+    if not config.is_file():
+        write_config(own, folder)
+    if own.variant == 'ptq':
+        source = args.out / Run(own.model, '', 'float', 0, own.seed).name
+        if not (source / 'config.py').is_file():
+            raise UserError(f'{source} is not there: {own.name} calibrates it, run its row first.')
+        with FLOAT_RUNS[source]:  # which several calibrations start from
+            trained, checkpoint = train(source / 'config.py', source, options), folder / 'calibrated.pth'
+        if not checkpoint.is_file():
+            command = ['calibrate.py', str(config), str(trained), '--out', str(checkpoint)]
+            run([*command, '--num-images', str(PTQ_IMAGES), *options], folder / 'calibrate.out')
+    else:
+        checkpoint = train(config, folder, options)
+    compared = [] if own.variant == 'float' else ['--compare']
+    metrics = evaluate(config, checkpoint, folder, [*compared, *options])
+    return dict(float=metrics) if own.variant == 'float' else metrics
+
+
+def main_value(metrics: dict) -> float:
+    """The metric of a run, that of the integers where there are some."""
+    own = metrics.get('converted') or metrics['float']
+    name = next(name for name in own if name.rpartition('/')[2] in ('bbox_mAP', 'mIoU'))
+    return own[name] / (100 if name.endswith('mIoU') else 1)
+
+
+def paired(first: dict[int, float], second: dict[int, float]) -> tuple[float, float | None, int]:
+    """The mean difference of the seeds that both have, its standard error, and how many there are."""
+    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    if not differences:
+        return float('nan'), None, 0
+    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None
+    return mean(differences), error, len(differences)
+
+
+def groups(results: Results) -> dict[tuple[str, str, str, int], dict[int, float]]:
+    """Metrics by seed of each model, numerics, variant and warm-up."""
+    found: dict = {}
+    for own, metrics in results.known.items():
+        place = (own.model, own.numerics, own.variant, own.warmup)
+        found.setdefault(place, {})[own.seed] = main_value(metrics)
+    return found
+
+
+def table(results: Results, plan: Plan) -> Iterator[str]:
+    """All that there is, as a markdown table; differences are to QAT from the first step, and to float."""
+    found, wanted = groups(results), {}
+    for own in (own for runs in plan.rows.values() for own in runs):
+        wanted.setdefault((own.model, own.numerics, own.variant, own.warmup), set()).add(own.seed)
+    yield '| model | numerics | variant | seeds | mean | spread | against QAT from the first step | against float |'
+    yield '|---|---|---|---|---|---|---|---|'
+    for place in [place for place in wanted if place in found]:
+        model, numerics, variant, warmup = place
+        values = found[place]
+        seeds = ', '.join(f'{values[seed]:.3f}' for seed in sorted(values))
+        seeds += f' ({len(values)} of {len(wanted[place])})' * (len(values) < len(wanted[place]))
+        spread = f'{stdev(values.values()):.3f}' if len(values) > 1 else '–'
+        others = [found.get((model, numerics, REFERENCE, 0), {}), found.get((model, '', 'float', 0), {})]
+        cells = ['–' if variant in names else _difference(*paired(values, other))
+                 for other, names in zip(others, ((REFERENCE, 'float', 'ptq'), ('float',)), strict=True)]  # fmt: skip
+        name = variant + (f', {warmup} epochs' if variant == 'statassist' and model not in SEGMENTERS else '')
+        mean_ = f'{mean(values.values()):.3f}'
+        yield f'| {model} | {numerics or "float"} | {name} | {seeds} | {mean_} | {spread} | {" | ".join(cells)} |'
+
+
+def _difference(value: float, error: float | None, pairs: int) -> str:
+    if not pairs:
+        return '–'
+    return f'{value:+.3f}' + (f' ± {error:.3f}' if error is not None else '') + f' ({pairs})'
+
+
+def draw(results: Results) -> bytes:
+    """Each variant's difference to QAT from the first step, seed by seed, by model and numerics."""
+    import io
+
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    found = groups(results)
+    places = sorted(place for place in found if place[2] not in (REFERENCE, 'float', 'ptq'))
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.35 * max(1, len(places))), dpi=130, layout='constrained')
+    for row, (model, numerics, variant, warmup) in enumerate(places):
+        own, other = found[model, numerics, variant, warmup], found.get((model, numerics, REFERENCE, 0), {})
+        differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
+        if differences:
+            axis.plot(differences, [row] * len(differences), 'o', color='tab:blue', alpha=0.6)
+            axis.plot(mean(differences), row, '|', color='black', markersize=14)
+    axis.axvline(0, color='grey', linewidth=0.8)
+    axis.set_yticks(range(len(places)), [f'{m}, {n}: {v} {w or ""}' for m, n, v, w in places])
+    axis.set_xlabel('INT8 metric less that of QAT from the first step, same seed; bar: mean')
+    axis.grid(axis='x', alpha=0.25)
+    stream = io.BytesIO()
+    figure.savefig(stream, format='png')
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def report(results: Results, plan: Plan, out: Path) -> None:
+    """Write the table and the picture, and print the table."""
+    lines = list(table(results, plan))
+    write_text(out / TABLE, '\n'.join(lines) + '\n')
+    write_bytes(out / PICTURE, draw(results))
+    print('\n'.join(lines))
+
+
+def main() -> None:
+    args = parse_args()
+    plan, results = make_plan(), Results(args.out)
+    runs = [own for row in args.rows or plan.rows for own in plan.rows[row]]
+    todo = [own for own in runs if own not in results.known and (args.seeds is None or own.seed in args.seeds)]
+    if args.list:
+        for row, own in plan.rows.items():
+            print(f'{row}: {len(own)} runs, {sum(one in results.known for one in own)} done')
+            for name in dict.fromkeys(one.name.rpartition('_')[0] for one in own):
+                print(f'   {name}')
+        return
+    if args.report:
+        report(results, plan, args.out)
+        return
+    lacking = [
+        option for option, needed in (('--detection-data', False), ('--segmentation-data', True))
+        if any((own.model in SEGMENTERS) == needed for own in todo) and not getattr(args, option[2:].replace('-', '_'))
+    ]  # fmt: skip
+    if lacking:
+        raise UserError(f'{" and ".join(lacking)}: expected a folder for these rows.')
+    end = time.monotonic() + 60 * (args.minutes or float('inf'))
+
+    def do(own: Run) -> None:
+        if time.monotonic() < end:
+            results.add(own, one_run(own, args), args.cfg_options)
+            print(f'{own.name}: {main_value(results.known[own]):.4f} ({len(results.known)} done)', flush=True)
+
+    # float first of all: ptq starts from it, and two must not train it at once
+    for group in ([own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']):
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(do, group))
+    report(results, plan, args.out)
+
+
+if __name__ == '__main__':
+    run_tool(main)
