@@ -50,9 +50,12 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=(224, 224)),
     dict(type='frostnet_mm.PackClsInputs'),
 ]
-train_dataloader = dict(num_workers=8, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=8, dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(
+    batch_size=batch_size, num_workers=8, dataset=dict(data_root=data_root, pipeline=train_pipeline)
+)
+val_dataloader = dict(batch_size=batch_size, num_workers=8, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs)
 
 param_scheduler = [
     dict(

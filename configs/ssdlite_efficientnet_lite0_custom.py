@@ -12,4 +12,6 @@ model = dict(
         norm_cfg=dict(type='BN', eps=0.001, momentum=0.1),  # 0.01 is for ImageNet's many iterations
         init_cfg=dict(type='Pretrained', checkpoint='efficientnet-lite0'),
     ),
+    neck=dict(in_channels=level_channels[:3], out_channels=level_channels),
+    bbox_head=dict(in_channels=level_channels),
 )

@@ -195,6 +195,8 @@ def _contradiction(description: dict) -> str | None:
     if decoding['kind'] == 'logits':
         lacks = decoding['num_classes'] == 1 and 'threshold' not in decoding
         return 'decoding of one class has no threshold' if lacks else _too_few(decoding, description['classes'])
+    if decoding['kind'] == 'classes':
+        return _too_few(decoding, description['classes'])
     return _of_boxes(decoding) or _too_few(decoding, description['classes'])
 
 
