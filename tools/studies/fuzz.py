@@ -17,6 +17,7 @@ What was tried is not tried again: OUT/results.jsonl holds a line an input. The 
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import re
@@ -163,6 +164,7 @@ def serve(kind: Kind, seed: int, numbers: list[int], folder: Path, answers: int,
     os.makedirs(tempfile.tempdir, exist_ok=True)
     # where libraries keep their caches, which are no results
     os.environ.update(dict.fromkeys(('TMPDIR', 'HOME', 'MPLCONFIGDIR', 'TORCHINDUCTOR_CACHE_DIR'), tempfile.tempdir))
+    faulthandler.disable()  # how a process dies is told by its signal
     for number in numbers:
         place = folder / f'{kind.name}-{number}'
         if not shown:
