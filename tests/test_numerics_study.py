@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from frostnet_mm.engine.config import load_config
+from frostnet_mm.errors import UserError
 
 
 @pytest.fixture
@@ -77,10 +78,27 @@ def test_a_study_goes_on_and_its_table_is_right(study, tmp_path, monkeypatch, ca
              if line.startswith('|')}  # fmt: skip
     own = lines['frostnet', 'a scale a tensor', 'statassist, 1 epochs']
     # 0.53 0.55 0.57 0.59 less 0.52 0.53 0.54 0.55: mean 0.025, standard deviation 0.01291, of 4 pairs
-    values, differences = '0.530, 0.550, 0.570, 0.590 | 0.560 | 0.026', '+0.025 ± 0.006 (4) | -0.005 ± 0.006 (4)'
+    values, differences = '0.530, 0.550, 0.570, 0.590 | 0.560 | 0.026', '+0.025 ± 0.006 (4) | – | -0.005 ± 0.006 (4)'
     assert own == f'| frostnet | a scale a tensor | statassist, 1 epochs | {values} | {differences} |'
-    assert lines['frostnet', 'float', 'float'].endswith('| – | – |')
+    assert lines['frostnet', 'float', 'float'].endswith('| – | – | – |')
+    assert lines['mobilenetv2', '4-bit weights', 'qat'].endswith('| 0 of 4 | – | – | – | – | – |')
     assert (tmp_path / 'paired.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_a_run_that_fails_does_not_end_the_others(study, tmp_path, monkeypatch, capsys):
+    def one_run(own, args):
+        if own.seed == 1:
+            raise UserError('no space')
+        return made_up(own)
+
+    monkeypatch.setattr(study, 'one_run', one_run)
+    command = ['x', '--out', str(tmp_path), '--detection-data', 'd', '--rows', '2', '--jobs', '2']
+    monkeypatch.setattr(sys, 'argv', command)
+    with pytest.raises(UserError, match='4 runs failed:\n.*seed1: no space'):
+        study.main()
+    assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 12
+    with study.alone(tmp_path), pytest.raises(UserError, match='Another study runs in'):
+        study.main()
 
 
 def test_what_is_not_complete_is_marked(study, tmp_path):
@@ -88,8 +106,17 @@ def test_what_is_not_complete_is_marked(study, tmp_path):
     for seed in (0, 2):
         own = study.Run('mobilenetv2', '4-bit weights', 'qat', 0, seed)
         results.add(own, made_up(own), [])
-    (line,) = list(study.table(study.Results(tmp_path), study.make_plan()))[2:]
-    assert '0.520, 0.540 (2 of 4)' in line
+    later = study.Run('mobilenetv2', 'a scale a tensor', 'gradboost', 1, 0)
+    for own in (later, study.Run('mobilenetv2', 'a scale a tensor', 'statassist', 1, 0)):
+        results.add(own, made_up(own), [])
+    lines = list(study.table(study.Results(tmp_path), study.make_plan()))[2:]
+    assert any('0.520, 0.540 (2 of 4)' in line for line in lines)
+    (line,) = [line for line in lines if '| gradboost, 1 epochs |' in line and 'mobilenetv2' in line]
+    assert line.endswith('| – | – | -0.020 (1) | – |')  # 0.51 less StatAssist's 0.53
+    with pytest.raises(
+        UserError, match='has runs with --cfg-options .none., now it is max_epochs=2: give another --out'
+    ):
+        results.require(['max_epochs=2'])
     with (tmp_path / 'results.jsonl').open('a') as file:
         file.write('{"run": ')
     with pytest.raises(Exception, match='results.jsonl cannot be read'):

@@ -7,17 +7,23 @@ python tools/studies/numerics_study.py --report
 
 The plan has the rows of docs/quantization.md: each is a model, the numerics of its INT8, a way to train, and seeds. The
 float run of a model and seed is calibrated for every numerics (ptq). Metrics are those of the integers (converted), of
-the simulation and in float. A study that was stopped or killed goes on; each finished run is a line of results.jsonl,
-from which --report alone makes the tables and the picture.
+the simulation and in float. A study that was stopped or killed goes on; a run that fails is named at the end, and the
+others go on. Each finished run is a line of results.jsonl, with its config's digest and the commit of the code, from
+which --report alone makes the tables and the picture.
 """
 
 import argparse
+import fcntl
+import functools
+import hashlib
 import json
+import subprocess
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -45,7 +51,7 @@ NUMERICS = {
     'a scale a channel': {},
 }
 BOOSTED = {'gradboost': 'paper', 'gradboost-reference': 'reference', 'gradboost-relative': 'relative'}
-REFERENCE = 'qat'  # from the first step
+REFERENCE, OURS = ('qat', 0), ('statassist', 1)  # from the first step; what further means are added to
 PTQ_IMAGES = 128
 FLOAT_RUNS: dict[Path, threading.Lock] = defaultdict(threading.Lock)
 
@@ -99,7 +105,7 @@ def make_plan() -> Plan:
     """The study's rows."""
     plan, detectors = Plan(), ('mobilenetv2', 'frostnet')
     tensor, four, others = 'a scale a tensor', '4-bit weights', ('tensorrt', 'a scale a channel')
-    both = ((REFERENCE, 0), ('statassist', 1))
+    both = (REFERENCE, OURS)
     plan.add('1', detectors, [tensor], both, 4)
     plan.add('2', detectors, [four], both, 4)
     plan.add('3', detectors, others, both, 2)
@@ -147,17 +153,57 @@ class Results:
         try:
             self.rows = [json.loads(line) for line in lines]
             self.known = {Run(**row['run']): row['metrics'] for row in self.rows}
+            self.options = {tuple(row['options']) for row in self.rows}
+            self.commits = sorted({row['commit'] for row in self.rows})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f'{self.path} cannot be read ({error}): move it away, finished runs are read again.'
             ) from error
 
-    def add(self, own: Run, metrics: dict, options: Sequence[str]) -> None:
+    def require(self, options: Sequence[str]) -> None:
+        """Refuse to mix runs of several options.
+
+        Raises:
+            UserError: What is there was made with others.
+        """
+        other = self.options - {tuple(options)}
+        if other:
+            raise UserError(
+                f'{self.path} has runs with --cfg-options {" ".join(*list(other)[:1]) or "(none)"}, now it is '
+                f'{" ".join(options) or "(none)"}: give another --out.'
+            )
+
+    def add(self, own: Run, metrics: dict, options: Sequence[str], digest: str = '') -> None:
         """Keep the metrics of a run."""
         with self.lock:
             self.known[own] = metrics
-            self.rows.append(dict(run=asdict(own), metrics=metrics, options=list(options)))
+            about = dict(options=list(options), config=digest, commit=commit())
+            self.rows.append(dict(run=asdict(own), metrics=metrics) | about)
+            self.commits = sorted({*self.commits, about['commit']})
             write_text(self.path, ''.join(json.dumps(row) + '\n' for row in self.rows))
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of the code, marked where something is changed beside it; empty outside of a checkout."""
+    command = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=10', '--exclude=*']
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Have no other study in a folder while the context is open.
+
+    Raises:
+        UserError: There is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f'Another study runs in {folder}: wait for it, or give another --out.') from error
+        yield
 
 
 def hook_of(own: Run) -> dict:
@@ -176,8 +222,10 @@ def write_config(own: Run, folder: Path) -> Path:
     if own.variant in BOOSTED:
         mode = BOOSTED[own.variant]
         lines.append(f"optim_wrapper = dict(optimizer=dict(type='frostnet_mm.GradBoostAdamW', mode={mode!r}))")
-    path = folder / 'config.py'
-    write_text(path, '\n'.join(lines) + '\n')
+    path, text = folder / 'config.py', '\n'.join(lines) + '\n'
+    if path.is_file() and path.read_text() != text:
+        raise UserError(f'{path} was written by another version of this study: give another --out, or remove {folder}.')
+    write_text(path, text)
     return path
 
 
@@ -186,9 +234,7 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
     folder = args.out / own.name
     data = args.segmentation_data if own.model in SEGMENTERS else args.detection_data
     options = ['--cfg-options', f'data_root={data}', *args.cfg_options]
-    config = folder / 'config.py'
-    if not config.is_file():
-        write_config(own, folder)
+    config = write_config(own, folder)
     if own.variant == 'ptq':
         source = args.out / Run(own.model, '', 'float', 0, own.seed).name
         if not (source / 'config.py').is_file():
@@ -207,7 +253,7 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
 
 def main_value(metrics: dict) -> float:
     """The metric of a run, that of the integers where there are some."""
-    own = metrics.get('converted') or metrics['float']
+    own = metrics['converted'] if len(metrics) > 1 else metrics['float']
     name = next(name for name in own if name.rpartition('/')[2] in ('bbox_mAP', 'mIoU'))
     return own[name] / (100 if name.endswith('mIoU') else 1)
 
@@ -235,20 +281,36 @@ def table(results: Results, plan: Plan) -> Iterator[str]:
     found, wanted = groups(results), {}
     for own in (own for runs in plan.rows.values() for own in runs):
         wanted.setdefault((own.model, own.numerics, own.variant, own.warmup), set()).add(own.seed)
-    yield '| model | numerics | variant | seeds | mean | spread | against QAT from the first step | against float |'
-    yield '|---|---|---|---|---|---|---|---|'
-    for place in [place for place in wanted if place in found]:
+    yield (
+        '| model | numerics | variant | seeds | mean | spread | against QAT from the first step | against StatAssist | '
+        'against float |'
+    )
+    yield '|---|---|---|---|---|---|---|---|---|'
+    for place in wanted:
         model, numerics, variant, warmup = place
-        values = found[place]
+        values = found.get(place)
+        if values is None:
+            none = ' | '.join('–' * 5)
+            yield f'| {model} | {numerics or "float"} | {named(*place)} | 0 of {len(wanted[place])} | {none} |'
+            continue
         seeds = ', '.join(f'{values[seed]:.3f}' for seed in sorted(values))
         seeds += f' ({len(values)} of {len(wanted[place])})' * (len(values) < len(wanted[place]))
         spread = f'{stdev(values.values()):.3f}' if len(values) > 1 else '–'
-        others = [found.get((model, numerics, REFERENCE, 0), {}), found.get((model, '', 'float', 0), {})]
-        cells = ['–' if variant in names else _difference(*paired(values, other))
-                 for other, names in zip(others, ((REFERENCE, 'float', 'ptq'), ('float',)), strict=True)]  # fmt: skip
-        name = variant + (f', {warmup} epochs' if variant == 'statassist' and model not in SEGMENTERS else '')
+        without = ('float', 'ptq')
+        others = (
+            {} if variant in without else found.get((model, numerics, *REFERENCE), {}),
+            {} if variant in (*without, REFERENCE[0]) else found.get((model, numerics, *OURS), {}),
+            found.get((model, '', 'float', 0), {}),
+        )
+        cells = ['–' if other is values else _difference(*paired(values, other)) for other in others]
         mean_ = f'{mean(values.values()):.3f}'
+        name = named(*place)
         yield f'| {model} | {numerics or "float"} | {name} | {seeds} | {mean_} | {spread} | {" | ".join(cells)} |'
+
+
+def named(model: str, numerics: str, variant: str, warmup: int) -> str:
+    """A variant in words."""
+    return variant + (f', {warmup} epochs' if warmup and model not in SEGMENTERS else '')
 
 
 def _difference(value: float, error: float | None, pairs: int) -> str:
@@ -258,7 +320,7 @@ def _difference(value: float, error: float | None, pairs: int) -> str:
 
 
 def draw(results: Results) -> bytes:
-    """Each variant's difference to QAT from the first step, seed by seed, by model and numerics."""
+    """Each variant's difference to QAT from the first step, or to StatAssist that it is added to, seed by seed."""
     import io
 
     import matplotlib
@@ -267,17 +329,21 @@ def draw(results: Results) -> bytes:
     from matplotlib import pyplot as plt
 
     found = groups(results)
-    places = sorted(place for place in found if place[2] not in (REFERENCE, 'float', 'ptq'))
+    places = sorted(place for place in found if place[2] not in (REFERENCE[0], 'float', 'ptq'))
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.35 * max(1, len(places))), dpi=130, layout='constrained')
     for row, (model, numerics, variant, warmup) in enumerate(places):
-        own, other = found[model, numerics, variant, warmup], found.get((model, numerics, REFERENCE, 0), {})
+        base = REFERENCE if (variant, warmup) == OURS or model in SEGMENTERS else OURS
+        own, other = found[model, numerics, variant, warmup], found.get((model, numerics, *base), {})
         differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
         if differences:
             axis.plot(differences, [row] * len(differences), 'o', color='tab:blue', alpha=0.6)
             axis.plot(mean(differences), row, '|', color='black', markersize=14)
     axis.axvline(0, color='grey', linewidth=0.8)
-    axis.set_yticks(range(len(places)), [f'{m}, {n}: {v} {w or ""}' for m, n, v, w in places])
-    axis.set_xlabel('INT8 metric less that of QAT from the first step, same seed; bar: mean')
+    labels = [f'{place[0]}, {place[1]}: {named(*place)}' for place in places]
+    axis.set_yticks(range(len(places)), labels)
+    axis.set_xlabel(
+        'INT8 metric, same seed: StatAssist less QAT from the first step, the others less StatAssist; bar: mean'
+    )
     axis.grid(axis='x', alpha=0.25)
     stream = io.BytesIO()
     figure.savefig(stream, format='png')
@@ -291,6 +357,7 @@ def report(results: Results, plan: Plan, out: Path) -> None:
     write_text(out / TABLE, '\n'.join(lines) + '\n')
     write_bytes(out / PICTURE, draw(results))
     print('\n'.join(lines))
+    print(f'Commits: {", ".join(results.commits) or "none"}')
 
 
 def main() -> None:
@@ -313,18 +380,35 @@ def main() -> None:
     ]  # fmt: skip
     if lacking:
         raise UserError(f'{" and ".join(lacking)}: expected a folder for these rows.')
-    end = time.monotonic() + 60 * (args.minutes or float('inf'))
+    results.require(args.cfg_options)
+    end = time.monotonic() + 60 * (float('inf') if args.minutes is None else args.minutes)
+    failed: dict[str, str] = {}
 
     def do(own: Run) -> None:
-        if time.monotonic() < end:
-            results.add(own, one_run(own, args), args.cfg_options)
-            print(f'{own.name}: {main_value(results.known[own]):.4f} ({len(results.known)} done)', flush=True)
+        if time.monotonic() >= end:
+            return
+        try:
+            metrics = one_run(own, args)
+        except UserError as error:  # the others go on
+            failed[own.name] = str(error)
+            print(f'{own.name}: failed: {error}', flush=True)
+            return
+        results.add(own, metrics, args.cfg_options, digest_of(args.out / own.name / 'config.py'))
+        print(f'{own.name}: {main_value(metrics):.4f} ({len(results.known)} done)', flush=True)
 
     # float first of all: ptq starts from it, and two must not train it at once
-    for group in ([own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']):
-        with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(do, group))
-    report(results, plan, args.out)
+    with alone(args.out):
+        for group in ([own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']):
+            with ThreadPoolExecutor(args.jobs) as pool:
+                list(pool.map(do, group))
+        report(results, plan, args.out)
+    if failed:
+        raise UserError('\n'.join([f'{len(failed)} runs failed:', *(f'{n}: {text}' for n, text in failed.items())]))
+
+
+def digest_of(config: Path) -> str:
+    """A short digest of a run's config file; empty where there is none."""
+    return hashlib.sha256(config.read_bytes()).hexdigest()[:16] if config.is_file() else ''
 
 
 if __name__ == '__main__':
