@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import os
 import re
 import shlex
@@ -148,6 +149,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     """Run a tool and exit: 0 done, 1 a defect (with traceback), 2 bad input (one message), 130 interrupted."""
     for message in UNTRUE_WARNINGS:
         warnings.filterwarnings('ignore', message)
+    logging.raiseExceptions = False  # a line that no log takes, on a full disk, is no traceback
     try:
         code = main()
     except USER_ERRORS as error:

@@ -92,7 +92,7 @@ def test_configs_of_installed_packages(name, kind, monkeypatch):
         ('mmnothing::a.py', "no package 'mmnothing' is installed"),
         ('mmdet::ssd/ssdlite_mobilenet.py', 'ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'),
         ('configs/none.py', 'does not exist'),
-        (str(CONFIGS), 'is a folder. In .*/configs there are: espnet_cityscapes.py, '),
+        (str(CONFIGS), 'is a folder. In .*/configs there are: alexnet_custom_cls.py, '),
     ],
 )
 def test_configs_that_do_not_exist(name, words):

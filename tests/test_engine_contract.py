@@ -81,7 +81,9 @@ def describe(engine, folder, files, flat):
         input=dict(name='images', shape=list(SHAPE), dtype='float32'),
         outputs=[dict(name=name) for name in flat.names],
         decoding=None,
-        preprocessing=dict(resize=None, pad=None, size_divisor=1, bgr_to_rgb=True, mean=[0], std=[1], baked=False),
+        preprocessing=dict(
+            resize=None, pad=None, size_divisor=1, bgr_to_rgb=True, mean=[0] * 3, std=[1] * 3, baked=False
+        ),
     )
 
 

@@ -312,7 +312,8 @@ def test_mobilenet_in_the_place_of_the_backbone_is_the_baseline_of_the_configs()
     expected = load_config(ROOT / 'configs/ssdlite_mobilenetv2_custom.py', classes=options['classes']).model
     lines = []
     found = baselines.baselines(cfg, lines.append)
-    assert list(found) == ['FrostNet small', 'FrostNet base', 'FrostNet large', 'MobileNetV2'] and not lines
+    variants = [f'FrostNet {name}' for name in ('small', 'base', 'large', 'engine-s', 'engine-m')]
+    assert list(found) == [*variants, 'MobileNetV2'] and not lines
     own = found['MobileNetV2']
     assert tuple(own.backbone.out_indices) == expected.backbone.out_indices == (2, 4, 7)
     for part, names in (('neck', ('in_channels', 'out_channels')), ('bbox_head', ('in_channels',))):

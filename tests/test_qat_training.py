@@ -1,7 +1,10 @@
 """QATHook in mm's own Runner, and the tools on what it trains."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from onnx import numpy_helper
 from test_segmentation import config  # noqa: F401  (a fixture)
 
 from frostnet_mm.apis.model import load_model
+from frostnet_mm.apis.visualization.training_plots import read_scalars
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.models import read_checkpoint
@@ -264,6 +268,47 @@ def test_the_coco_config_is_the_float_one_plus_the_hook():
     float_cfg, cfg = (load_config(ROOT / f'configs/ssdlite_frostnet_{name}coco.py') for name in ('', 'qat_'))
     assert cfg.default_hooks.qat.type == 'frostnet_mm.QATHook'
     assert cfg.model == float_cfg.model and cfg.optim_wrapper == float_cfg.optim_wrapper
+
+
+SPY = """
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from frostnet_mm.quantization.prepare import quantized_network
+from frostnet_mm.registry import HOOKS
+
+@HOOKS.register_module()
+class RankSpy(Hook):
+    def after_train(self, runner):
+        network = quantized_network(runner.model)
+        state = {name: value.clone() for name, value in runner.model.module.state_dict().items()}
+        torch.save(dict(state=state, simulating=network.simulating), f'{runner.work_dir}/rank{get_rank()}.pth')
+"""
+
+
+def test_two_processes_share_weights_and_ranges(mini_coco, tmp_path):
+    (tmp_path / 'rank_spy.py').write_text(SPY)
+    short = {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 2, 'train_dataloader.batch_size': 3}
+    cfg = tiny(mini_coco, tmp_path / 'run', **short)
+    cfg.custom_imports['imports'].append('rank_spy')
+    cfg.custom_hooks.append(dict(type='frostnet_mm.RankSpy'))
+    cfg.dump(tmp_path / 'config.py')
+    port = str(20000 + (os.getpid() + 7) % 20000)
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(tmp_path / 'config.py'), '2']
+    paths = dict(PYTHONPATH=f'{ROOT}:{tmp_path}', PYTHON=sys.executable, PORT=port)
+    environment = dict(os.environ, OMP_NUM_THREADS='1', **paths)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / f'run/rank{rank}.pth') for rank in (0, 1))
+    assert one['simulating'] and two['simulating']
+    names = [name for name in one['state'] if 'running' not in name]  # batch norm statistics are each rank's own
+    assert sum(name.startswith('quantization.') for name in names) > 100
+    for name in names:
+        assert torch.equal(one['state'][name], two['state'][name]), name
+    records = read_scalars(tmp_path / 'run')
+    assert [r['iter'] for r in records if 'loss' in r] == list(range(1, 9))  # 23 images: 12 a process, 3 a batch
+    assert len([r for r in records if 'coco/bbox_mAP' in r]) == 1
+    assert (tmp_path / 'run/epoch_2.pth').is_file()
 
 
 def test_a_segmenter_in_an_iteration_based_loop_resumes_in_every_phase(config, tmp_path):  # noqa: F811

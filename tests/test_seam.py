@@ -95,7 +95,7 @@ def test_families_are_found_by_a_base_class():
     message = (
         r'^SingleStageDetector has no dense network that is known here; expected one of mmdet\.TwoStageDetector, '
         r'mmdet\.SingleStageDetector, mmdet\.SingleStageInstanceSegmentor, mmseg\.EncoderDecoder, '
-        r'mmpretrain\.ImageClassifier\.$'
+        r'mmpretrain\.ImageClassifier, frostnet_mm\.ImageClassifier\.$'
     )
     with pytest.raises(UnsupportedModelError, match=message):
         family_of(own)

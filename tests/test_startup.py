@@ -70,6 +70,8 @@ WRONG = {
     'studies/benchmark_qat': [([ABSENT], SUGGESTION)],
     'studies/benchmark_rewrites': [(['--network', 'absent.onnx'], 'absent.onnx does not exist')],
     'studies/measure_models': [([CONFIG, ABSENT], SUGGESTION)],
+    'studies/fuzz': [(['--kind', 'absent'], "argument --kind: invalid choice: 'absent'")],
+    'studies/kill_test': [],
     'studies/numerics_study': [([], '--detection-data and --segmentation-data: expected a folder')],
     'studies/profile_training': [([ABSENT], SUGGESTION)],
     'studies/qat_study': [([ABSENT], SUGGESTION)],

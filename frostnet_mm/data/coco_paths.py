@@ -13,11 +13,13 @@ WHERE_DATA_BELONGS = (
 )
 
 
+def _cut_off(text: str) -> str:
+    return text if len(text) < 1000 else f'{text[:600]} ... {text[-300:]}'  # what is expected stands at the end
+
+
 def sample(values: Sequence, limit: int = 3) -> str:
     """The first ``limit`` values as text, and how many more there are."""
-    text = ', '.join(
-        shown if len(shown := repr(value)) < 200 else f'{shown[:200]}...' for value in list(values)[:limit]
-    )
+    text = ', '.join(_cut_off(repr(value)) for value in list(values)[:limit])
     return text + (f' and {len(values) - limit} more' if len(values) > limit else '')
 
 

@@ -121,7 +121,9 @@ def _leave_out_hooks(cfg: Config) -> list:
 
 def _settle_checkpoint_hooks(cfg: Config, custom_hooks: list) -> None:
     """Put our ``CheckpointHook`` in the place of mmengine's, in place; mmengine adds its own where there is none."""
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hooks = cfg.default_hooks
     hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     for hook in (*hooks.values(), *custom_hooks):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):

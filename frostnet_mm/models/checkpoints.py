@@ -14,6 +14,7 @@ from .frostnet_arch import ARCHS
 
 __all__ = ['TRUST_VARIABLE', 'CheckpointError', 'StateDict', 'load_pretrained', 'read_checkpoint', 'read_file']
 
+VALIDATED = 'validated_iter'  # in a checkpoint's meta: after how many iterations validation last ended
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25)  # of the release
 #: Where a checkpoint may have its weights. Beside ``ema_state_dict`` mmengine has averages in ``state_dict`` too.
 WEIGHTS = ('state_dict_ema', 'model_ema', 'state_dict', 'ema_state_dict', 'model')
@@ -52,6 +53,17 @@ def note_epoch_length(checkpoint: dict, iterations: int) -> None:
 def epoch_length_of(checkpoint: Mapping) -> int | None:
     """How many iterations an epoch had when a checkpoint of our training was written, or None."""
     return (checkpoint.get('meta') or {}).get('iterations_per_epoch')
+
+
+def note_validation(checkpoint: dict, iteration: int | None) -> None:
+    """Note in a checkpoint after how many iterations validation last ended."""
+    checkpoint['meta'][VALIDATED] = iteration
+
+
+def validation_of(checkpoint: Mapping) -> tuple[bool, int | None]:
+    """Whether a checkpoint notes when validation last ended, and after how many iterations that was; None for never."""
+    meta = checkpoint.get('meta') or {}
+    return VALIDATED in meta, meta.get(VALIDATED)
 
 
 def require_training_state(checkpoint: dict, source: str) -> None:

@@ -5,10 +5,8 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
-from ...models.checkpoints import epoch_length_of
+from ...models.checkpoints import epoch_length_of, note_validation, validation_of
 from ...registry import HOOKS
-
-VALIDATED = 'validated_iter'  # in a checkpoint's meta: after how many iterations validation last ended
 
 
 @HOOKS.register_module()
@@ -28,16 +26,16 @@ class MissedValidationHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Read where the run of the checkpoint was validated; one without that note is gone on with as it is."""
-        meta = checkpoint.get('meta', {})
-        if runner._resume and VALIDATED in meta:
-            self._validated = meta[VALIDATED]
+        noted, validated = validation_of(checkpoint)
+        if runner._resume and noted:
+            self._validated = validated
             progress = checkpoint.get('message_hub', {}).get('runtime_info', {})
             self._saved = {name: progress[name] for name in ('epoch', 'iter') if name in progress}
             self._epoch_length = epoch_length_of(checkpoint)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Write it down."""
-        checkpoint['meta'][VALIDATED] = self._validated
+        note_validation(checkpoint, self._validated)
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Note that a validation is over."""
