@@ -1,9 +1,11 @@
 """What build_runner adds to a config, for upstream configs too."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +39,21 @@ def test_channels_last_reaches_weights_and_activations(tmp_path):
     assert sum(isinstance(hook, InterruptHook) for hook in runner.hooks) == 1
     features = runner.model.backbone(torch.rand(1, 3, 64, 64))
     assert all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
+
+
+def test_runners_of_the_same_second_have_logs_and_histories_of_their_own(tmp_path, monkeypatch):
+    cfg = load_config(ROOT / 'configs/ssdlite_frostnet_coco.py')
+    monkeypatch.setattr('mmengine.runner.runner.time.time', lambda: 1.7e9)
+    runners = []
+    for name in 'ab':
+        cfg.work_dir = str(tmp_path / name)
+        runners.append(build_runner(copy.deepcopy(cfg)))
+    first, second = runners
+    second.logger.info('of the second')
+    for runner, expected in ((first, False), (second, True)):
+        (log,) = Path(runner.work_dir).glob('*/*.log')
+        assert ('of the second' in log.read_text()) == expected
+    assert first.message_hub is not second.message_hub and first.timestamp != second.timestamp
 
 
 def test_hooks_that_are_none_are_left_out(tmp_path):

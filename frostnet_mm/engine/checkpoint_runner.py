@@ -25,6 +25,7 @@ from .errors import ConfigError
 from .late_removal import keep_until_saved, remove_kept
 from .step_errors import step_errors
 
+_BEGUN: set[str] = set()  # names, seconds, of the Runners of this process
 _DAMAGED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -41,6 +42,18 @@ class CheckpointRunner(Runner):
     def __init__(self, *args, **kwargs) -> None:
         self.opened: dict[str, dict] = {}
         super().__init__(*args, **kwargs)
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """See mmengine's Runner; one of several that begin in the same second gets a name, logs and history of its own.
+
+        mmengine knows loggers and message hubs by name and second: a second Runner would write into the log of another.
+        """
+        super().setup_env(env_cfg)
+        name, number = self._timestamp, 1
+        while self._timestamp in _BEGUN:
+            number += 1
+            self._timestamp = f'{name}_{number}'
+        _BEGUN.add(self._timestamp)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:

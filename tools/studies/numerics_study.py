@@ -179,6 +179,7 @@ class Results:
             self.known[own] = metrics
             about = dict(options=list(options), config=digest, commit=commit())
             self.rows.append(dict(run=asdict(own), metrics=metrics) | about)
+            self.options.add(tuple(options))
             self.commits = sorted({*self.commits, about['commit']})
             write_text(self.path, ''.join(json.dumps(row) + '\n' for row in self.rows))
 
