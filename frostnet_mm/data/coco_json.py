@@ -14,7 +14,7 @@ from typing import Any
 from .coco_categories import settle_categories
 from .coco_entries import complete_annotations, drop_boxless, is_number, merge_images, number_annotations
 from .coco_flags import settle_flags
-from .coco_paths import not_found_message, sample
+from .coco_paths import cut_off, not_found_message, sample
 from .coco_text import no_collection, parse_coco
 from .errors import DatasetError, DatasetNotFoundError
 
@@ -116,14 +116,10 @@ def _reject(
     if bad:
         first = entries[bad[0]]
         raise DatasetError(
-            f"'{path}': {section}[{bad[0]}] {_cut_off(describe(first))}; {len(bad)} of {len(entries)} entries of "
-            f"'{section}' are like that. The first is {_cut_off(repr(first))}. Mend the file or the export that wrote "
-            'it (docs/data.md shows the smallest valid one).'
+            f"'{path}': {section}[{bad[0]}] {cut_off(describe(first), 200)}; {len(bad)} of {len(entries)} entries of "
+            f"'{section}' are like that. The first is {cut_off(repr(first), 200)}. Mend the file or the export that "
+            'wrote it (docs/data.md shows the smallest valid one).'
         )
-
-
-def _cut_off(text: str) -> str:
-    return text if len(text) < 200 else f'{text[:120]} ... {text[-80:]}'  # what is expected stands at the end
 
 
 def _check_ids(ids: list, section: str, path: str) -> None:

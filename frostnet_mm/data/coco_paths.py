@@ -13,13 +13,14 @@ WHERE_DATA_BELONGS = (
 )
 
 
-def _cut_off(text: str) -> str:
-    return text if len(text) < 1000 else f'{text[:600]} ... {text[-300:]}'  # what is expected stands at the end
+def cut_off(text: str, most: int = 1000) -> str:
+    """A text for a message; of a longer one its beginning and its end, where what is expected stands."""
+    return text if len(text) < most else f'{text[: most * 6 // 10]} ... {text[-(most * 4 // 10) :]}'
 
 
 def sample(values: Sequence, limit: int = 3) -> str:
     """The first ``limit`` values as text, and how many more there are."""
-    text = ', '.join(_cut_off(repr(value)) for value in list(values)[:limit])
+    text = ', '.join(cut_off(repr(value)) for value in list(values)[:limit])
     return text + (f' and {len(values) - limit} more' if len(values) > limit else '')
 
 
@@ -57,6 +58,14 @@ def list_folder(folder: str, limit: int = 8) -> str:
     return f"'{folder}' holds {shown}" + (f' and {len(names) - limit} more' if len(names) > limit else '')
 
 
+def list_nearest(path: str) -> str:
+    """What lies in the nearest folder above a path that does not exist, as text."""
+    parent = osp.dirname(osp.abspath(path))
+    while not osp.isdir(parent):
+        parent = osp.dirname(parent)
+    return list_folder(parent)
+
+
 def not_found_message(what: str, path: str, data_root: str | None) -> str:
     """Say that a path does not exist, what lies near it, and where data belongs.
 
@@ -68,10 +77,7 @@ def not_found_message(what: str, path: str, data_root: str | None) -> str:
     if osp.exists(path):
         kind = 'a folder' if osp.isdir(path) else 'a file'
         return f"The {what} '{path}' is {kind}. {WHERE_DATA_BELONGS}"
-    parent = osp.dirname(osp.abspath(path))
-    while not osp.isdir(parent):
-        parent = osp.dirname(parent)
-    message = f"The {what} '{path}' does not exist (working directory '{os.getcwd()}'); {list_folder(parent)}. "
+    message = f"The {what} '{path}' does not exist (working directory '{os.getcwd()}'); {list_nearest(path)}. "
     near = _one_level_deeper(data_root, path) if data_root else []
     if near:
         message += f"Found one level deeper: '{near[0]}'; point data_root, ann_file or data_prefix there. "

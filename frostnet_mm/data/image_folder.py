@@ -11,7 +11,7 @@ from ..device.errors import ImageError
 from ..device.image_search import find_images, image_suffixes
 from ..registry import DATASETS
 from .coco_json import palette_for
-from .coco_paths import list_folder, sample
+from .coco_paths import list_folder, list_nearest, sample
 from .counters import CountingDataset
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 
@@ -31,10 +31,7 @@ def class_folders(folder: str) -> tuple[str, ...]:
         DatasetError: Its sub-folders are splits.
     """
     if not osp.isdir(folder):
-        parent = osp.dirname(osp.abspath(folder))
-        while not osp.isdir(parent):
-            parent = osp.dirname(parent)
-        raise DatasetNotFoundError(f"The image folder '{folder}' does not exist; {list_folder(parent)}. {WHERE}.")
+        raise DatasetNotFoundError(f"The image folder '{folder}' does not exist; {list_nearest(folder)}. {WHERE}.")
     names = tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and path.name[0] not in '._'))
     if not names:
         raise DatasetNotFoundError(
@@ -74,6 +71,13 @@ class ImageFolder(CountingDataset, BaseDataset):
         DatasetError: Images lie beside the folders; a folder is of no class that is named; or in training a class has
             no image, or there is one class alone.
     """
+
+    @classmethod
+    def _load_metainfo(cls, metainfo: dict | None = None) -> dict:
+        named = (metainfo or {}).get('classes')
+        if named is not None and (isinstance(named, str) or len(set(named)) != len(named)):  # mmengine opens texts
+            raise DatasetError(f'metainfo=dict(classes={named!r}): expected a tuple of different names.')
+        return super()._load_metainfo(metainfo)
 
     @property
     def num_bad_images(self) -> int:
@@ -121,8 +125,6 @@ class ImageFolder(CountingDataset, BaseDataset):
         named = self._metainfo.get('classes')
         if named is None:
             return tuple(found)
-        if isinstance(named, str) or len(set(named)) != len(named):
-            raise DatasetError(f'metainfo=dict(classes={named!r}): expected a tuple of different names.')
         unknown = [name for name in found if name not in named]
         if unknown:
             raise DatasetError(

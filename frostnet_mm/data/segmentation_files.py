@@ -9,7 +9,7 @@ from mmengine.fileio import list_dir_or_file
 from PIL import Image, UnidentifiedImageError
 
 from .cityscapes import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
-from .coco_paths import list_folder, sample
+from .coco_paths import list_folder, list_nearest, sample
 from .errors import DECODE_ERRORS, DatasetNotFoundError
 
 IMAGE_EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif', '.jp2')
@@ -50,11 +50,8 @@ def check_folders(root: str | None, image_dir: str, label_dir: str | None, ann_f
 
 
 def _absent(what: str, path: str) -> str:
-    parent = osp.dirname(osp.abspath(path))
-    while not osp.isdir(parent):
-        parent = osp.dirname(parent)
     is_file = ', it is a file' if osp.isfile(path) else ''
-    return f"The {what} '{path}' does not exist{is_file}; {list_folder(parent)}. {WHERE}."
+    return f"The {what} '{path}' does not exist{is_file}; {list_nearest(path)}. {WHERE}."
 
 
 def list_names(ann_file: str, suffix: str) -> list[str]:

@@ -64,6 +64,26 @@ def train(config: Path, folder: Path, options: Sequence[str] = ()) -> Path:
     return Path(done.read_text())
 
 
+def calibrate(config: Path, checkpoint: Path, folder: Path, images: int, options: Sequence[str] = ()) -> Path:
+    """Calibrate a float checkpoint in a folder, unless it is done.
+
+    Args:
+        config (Path): The config.
+        checkpoint (Path): The float weights.
+        folder (Path): Where ``calibrated.pth`` is kept.
+        images (int): How many training images.
+        options (Sequence[str]): Further arguments of calibrate.py.
+
+    Returns:
+        Path: The calibrated checkpoint.
+    """
+    out = folder / 'calibrated.pth'
+    if not out.is_file():
+        command = ['calibrate.py', str(config), str(checkpoint), '--out', str(out), '--num-images', str(images)]
+        run([*command, *options], folder / 'calibrate.out')
+    return out
+
+
 def evaluate(config: Path, checkpoint: Path, folder: Path, options: Sequence[str] = ()) -> dict:
     """What test.py finds of a checkpoint.
 

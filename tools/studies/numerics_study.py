@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import _tools  # noqa: F401
-from _runs import evaluate, run, train
+from _runs import calibrate, evaluate, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
@@ -241,10 +241,8 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
         if not (source / 'config.py').is_file():
             raise UserError(f'{source} is not there: {own.name} calibrates it, run its row first.')
         with FLOAT_RUNS[source]:  # which several calibrations start from
-            trained, checkpoint = train(source / 'config.py', source, options), folder / 'calibrated.pth'
-        if not checkpoint.is_file():
-            command = ['calibrate.py', str(config), str(trained), '--out', str(checkpoint)]
-            run([*command, '--num-images', str(PTQ_IMAGES), *options], folder / 'calibrate.out')
+            trained = train(source / 'config.py', source, options)
+        checkpoint = calibrate(config, trained, folder, PTQ_IMAGES, options)
     else:
         checkpoint = train(config, folder, options)
     compared = [] if own.variant == 'float' else ['--compare']

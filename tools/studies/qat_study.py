@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 import _tools  # noqa: F401
-from _runs import evaluate, run, train
+from _runs import calibrate, evaluate, train
 from mmengine.config import DictAction
 
 from frostnet_mm.cli import run_tool
@@ -81,12 +81,7 @@ def one_run(args: argparse.Namespace, variant: str, seed: int, root: Path) -> di
         write_config(args, 'float' if variant == 'ptq' else variant, seed, source)
     checkpoint = train(config, source, options)
     if variant == 'ptq':
-        calibrated = folder / 'calibrated.pth'
-        if not calibrated.is_file():
-            command = ['calibrate.py', str(config), str(checkpoint), '--out', str(calibrated)]
-            command += ['--num-images', str(args.calibration_images)]
-            run(command + options, folder / 'calibrate.out')
-        checkpoint = calibrated
+        checkpoint = calibrate(config, checkpoint, folder, args.calibration_images, options)
     quantized = variant != 'float'
     how = ['--compare', *(['--engine', args.engine] if args.engine else [])] if quantized else []
     metrics = evaluate(config, checkpoint, folder, how + options)

@@ -81,7 +81,6 @@ class EfficientNetLite(FrostNet):
     ) -> None:
         norm_cfg = norm_cfg or dict(type='BN', eps=0.001, momentum=0.01)
         super().__init__(table_of(arch), norm_cfg=norm_cfg, act_cfg=act_cfg or dict(type='ReLU6'), **kwargs)
-        self.name = arch
 
     def init_weights(self) -> None:
         """Initialize the weights as ``init_cfg`` says."""
@@ -101,7 +100,7 @@ class EfficientNetLite(FrostNet):
         """
         if '_conv_stem.weight' not in state_dict:
             return state_dict
-        places = [(stage, block) for stage, rows in enumerate(table_of(self.name).stages) for block in range(len(rows))]
+        places = [(stage, block) for stage, rows in enumerate(self.arch.stages) for block in range(len(rows))]
         converted = {}
         for key, value in state_dict.items():
             match = _BLOCK.fullmatch(key)
