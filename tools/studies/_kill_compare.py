@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from frostnet_mm.apis.visualization.training_plots import read_scalars
+from frostnet_mm.apis.visualization.scalars import read_scalars
 from frostnet_mm.models import read_checkpoint
 
 # Of a run, not of what it computes: times, and the commit of the folder that it was started in.

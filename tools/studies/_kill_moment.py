@@ -10,8 +10,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from mmengine.runner import Runner
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 CHECKPOINT, VALIDATION = 'checkpoint', 'validation'
 PHASES = ('float warm-up', 'switch to INT8', 'QAT', 'batch norm frozen', 'ranges frozen', CHECKPOINT, VALIDATION)
@@ -75,11 +77,13 @@ class Watch:
 
     def install(self) -> None:
         """Have this process's trainings watched."""
+        from mmengine.runner import Runner
+
         from frostnet_mm.engine.hooks import AtomicCheckpointHook
 
         call = Runner.call_hook
 
-        def call_hook(runner: Runner, name: str, **kwargs) -> None:
+        def call_hook(runner: 'Runner', name: str, **kwargs) -> None:
             if name in ('after_train_iter', 'before_val'):
                 self.iteration = runner.iter
             if name == 'before_val':
@@ -106,7 +110,7 @@ class Watch:
 
         setattr(kind, name, save)
 
-    def _phase(self, runner: Runner) -> str:
+    def _phase(self, runner: 'Runner') -> str:
         phase = next(hook for hook in runner.hooks if type(hook).__name__ == 'QATHook').phase
         if not phase.simulating:
             return PHASES[0]

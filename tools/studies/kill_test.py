@@ -22,7 +22,6 @@ from pathlib import Path
 
 import _tools
 from _kill_cases import CASES
-from _kill_compare import differences
 from _kill_moment import CHECKPOINT, PHASES, VALIDATION, Moment, Watch
 
 from frostnet_mm.cli import run_tool
@@ -120,6 +119,8 @@ def choose(rng: random.Random, phases: list[str], spans: list[dict]) -> list[Mom
 
 def kill_often(index: int, args: argparse.Namespace, out: Path) -> dict:
     """Kill one training several times, go on with it to its end, and compare."""
+    from _kill_compare import differences
+
     rng = random.Random(f'{args.seed}-{index}')
     name = args.cases[index % len(args.cases)]
     moments = choose(rng, args.phases, json.loads((out / f'{name}.json').read_text()))
@@ -166,6 +167,8 @@ def table(results: list[dict]) -> str:
 
 def main() -> int:
     args = parse_args()
+    from _kill_compare import differences
+
     out = Path(args.out)
     path = out / RESULTS
     warm_up(CASES[args.cases[0]].write(out))
