@@ -16,7 +16,7 @@ def study(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'tools/studies'))
     module = importlib.import_module('numerics_study')
     yield module
-    for name in ('numerics_study', '_runs', '_tools'):
+    for name in ('numerics_study', '_numerics_plan', '_runs', '_tools'):
         sys.modules.pop(name, None)
 
 
@@ -24,7 +24,7 @@ def test_the_plan_has_each_run_once(study):
     runs = [own for row in study.make_plan().rows.values() for own in row]
     assert len(set(runs)) == len(runs) == len({own.name for own in runs})
     trainings = [own for own in runs if own.variant != 'ptq']
-    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4
+    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4 + 6
     floats = {(own.model, own.seed) for own in runs if own.variant == 'float'}
     assert {(own.model, own.seed) for own in runs if own.variant == 'ptq'} <= floats
 
@@ -37,14 +37,20 @@ def test_the_plan_has_each_run_once(study):
         ('espnetv2', 'a scale a tensor', 'statassist', 1, dict(warmup='10 %', weights='tensor')),
         ('frostnet', 'tensorrt', 'distilled', 1, dict(warmup='1 epochs', numerics='tensorrt', teacher='self')),
         ('frostnet', 'a scale a channel', 'gradboost-relative', 1, dict(warmup='1 epochs')),
+        ('mobilenetv2', 'a scale a tensor', 'qat-sgd', 0, dict(warmup='0 epochs', weights='tensor')),
+        ('mobilenetv2', 'a scale a tensor', 'gradboost-sgd', 1, dict(warmup='1 epochs', weights='tensor')),
     ],
 )
 def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, expected):
     cfg = load_config(study.write_config(study.Run(model, numerics, variant, warmup, 3), tmp_path), classes=('a', 'b'))
     assert cfg.default_hooks.qat == dict(type='frostnet_mm.QATHook') | expected
     assert cfg.randomness.seed == 3
-    kind = 'frostnet_mm.GradBoostAdamW' if variant in study.BOOSTED else 'AdamW'
-    assert cfg.optim_wrapper.optimizer.type == kind and cfg.optim_wrapper.optimizer.lr > 0
+    name = variant.removesuffix('-sgd')
+    kind = 'SGD' if variant.endswith('-sgd') else 'AdamW'
+    own = cfg.optim_wrapper.optimizer
+    boosted = name in sys.modules['_numerics_plan'].BOOSTED
+    assert own.type == (f'frostnet_mm.GradBoost{kind}' if boosted else kind) and own.lr > 0
+    assert own.get('momentum') == (0.9 if kind == 'SGD' else None)
 
 
 def made_up(own):

@@ -24,11 +24,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 
 import _tools  # noqa: F401
+from _numerics_plan import (
+    SEGMENTERS,
+    Plan,
+    Run,
+    bases,
+    make_plan,
+    write_config,
+)
 from _runs import calibrate, evaluate, train
 
 from frostnet_mm.cli import run_tool
@@ -36,88 +44,9 @@ from frostnet_mm.errors import UserError
 from frostnet_mm.files import write_bytes, write_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-EXAMPLES = ROOT / 'configs' / 'examples'
 RESULTS, TABLE, PICTURE = 'results.jsonl', 'table.md', 'paired.png'
-MODELS = dict(
-    mobilenetv2=EXAMPLES / 'ssdlite_mobilenetv2_custom_10e.py',
-    frostnet=EXAMPLES / 'ssdlite_frostnet_custom_10e.py',
-    espnetv2=EXAMPLES / 'espnetv2_frostnet_cityscapes_288.py',
-)
-SEGMENTERS = ('espnetv2',)
-NUMERICS = {
-    'a scale a tensor': dict(weights='tensor'),
-    '4-bit weights': dict(weight_bits=4),
-    'tensorrt': dict(numerics='tensorrt'),
-    'a scale a channel': {},
-}
-BOOSTED = {'gradboost': 'paper', 'gradboost-reference': 'reference', 'gradboost-relative': 'relative'}
-REFERENCE, OURS = ('qat', 0), ('statassist', 1)  # from the first step; what further means are added to
 PTQ_IMAGES = 128
 FLOAT_RUNS: dict[Path, threading.Lock] = defaultdict(threading.Lock)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training, or a calibration of a float one.
-
-    Args:
-        model (str): Of ``MODELS``.
-        numerics (str): Of ``NUMERICS``; '' for float.
-        variant (str): 'float', 'ptq', 'qat' (from the first step), 'statassist', one of ``BOOSTED``, or 'distilled'.
-        warmup (int): Float epochs (tenths of the iterations of a segmenter) before QAT.
-        seed (int): Of the training.
-    """
-
-    model: str
-    numerics: str
-    variant: str
-    warmup: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """A folder's name."""
-        parts = (self.model, self.numerics.replace(' ', '-'), f'{self.variant}{self.warmup or ""}', f'seed{self.seed}')
-        return '_'.join(part for part in parts if part)
-
-
-@dataclass
-class Plan:
-    """What is trained, in this order.
-
-    Args:
-        rows (dict[str, list[Run]]): Runs by the number of a row.
-    """
-
-    rows: dict[str, list[Run]] = field(default_factory=dict)
-
-    def add(
-        self, row: str, models: Sequence[str], numerics: Sequence[str], variants: Sequence[tuple[str, int]], seeds: int
-    ) -> None:
-        """Add the product of models, numerics and variants, seed by seed."""
-        for seed in range(seeds):
-            for model in models:
-                for own in numerics:
-                    self.rows.setdefault(row, []).extend(Run(model, own, name, warm, seed) for name, warm in variants)
-
-
-def make_plan() -> Plan:
-    """The study's rows."""
-    plan, detectors = Plan(), ('mobilenetv2', 'frostnet')
-    tensor, four, others = 'a scale a tensor', '4-bit weights', ('tensorrt', 'a scale a channel')
-    both = (REFERENCE, OURS)
-    plan.add('1', detectors, [tensor], both, 4)
-    plan.add('2', detectors, [four], both, 4)
-    plan.add('3', detectors, others, both, 2)
-    plan.add('4', detectors, [tensor], [(name, 1) for name in BOOSTED], 2)
-    plan.add('5', detectors, [''], [('float', 0)], 4)
-    plan.add('5', detectors, NUMERICS, [('ptq', 0)], 4)
-    plan.add('6', SEGMENTERS, [tensor], both, 2)
-    plan.add('6', SEGMENTERS, [''], [('float', 0)], 2)
-    plan.add('6', SEGMENTERS, [tensor], [('ptq', 0)], 2)
-    plan.add('7', ['mobilenetv2'], [tensor], [('statassist', 2), ('statassist', 4)], 2)
-    plan.add('8', ['mobilenetv2'], [tensor, four], [('distilled', 1)], 2)
-    return plan
 
 
 def parse_args() -> argparse.Namespace:
@@ -207,29 +136,6 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def hook_of(own: Run) -> dict:
-    """The options of QATHook of a run."""
-    unit = '%' if own.model in SEGMENTERS else 'epochs'
-    length = 10 * own.warmup if own.model in SEGMENTERS else own.warmup
-    hook = dict(type='frostnet_mm.QATHook', warmup=f'{length} {unit}', **NUMERICS[own.numerics])
-    return hook | (dict(teacher='self') if own.variant == 'distilled' else {})
-
-
-def write_config(own: Run, folder: Path) -> Path:
-    """The config of a run."""
-    lines = [f'_base_ = {str(MODELS[own.model])!r}', f'randomness = dict(seed={own.seed}, deterministic=False)']
-    if own.variant != 'float':
-        lines.append(f'default_hooks = dict(qat={hook_of(own)!r})')
-    if own.variant in BOOSTED:
-        mode = BOOSTED[own.variant]
-        lines.append(f"optim_wrapper = dict(optimizer=dict(type='frostnet_mm.GradBoostAdamW', mode={mode!r}))")
-    path, text = folder / 'config.py', '\n'.join(lines) + '\n'
-    if path.is_file() and path.read_text() != text:
-        raise UserError(f'{path} was written by another version of this study: give another --out, or remove {folder}.')
-    write_text(path, text)
-    return path
-
-
 def one_run(own: Run, args: argparse.Namespace) -> dict:
     """Train or calibrate, and evaluate in all arithmetics."""
     folder = args.out / own.name
@@ -295,10 +201,11 @@ def table(results: Results, plan: Plan) -> Iterator[str]:
         seeds = ', '.join(f'{values[seed]:.3f}' for seed in sorted(values))
         seeds += f' ({len(values)} of {len(wanted[place])})' * (len(values) < len(wanted[place]))
         spread = f'{stdev(values.values()):.3f}' if len(values) > 1 else '–'
+        reference, ours = bases(variant)
         without = ('float', 'ptq')
         others = (
-            {} if variant in without else found.get((model, numerics, *REFERENCE), {}),
-            {} if variant in (*without, REFERENCE[0]) else found.get((model, numerics, *OURS), {}),
+            {} if variant in without else found.get((model, numerics, *reference), {}),
+            {} if variant in (*without, reference[0]) else found.get((model, numerics, *ours), {}),
             found.get((model, '', 'float', 0), {}),
         )
         cells = ['–' if other is values else _difference(*paired(values, other)) for other in others]
@@ -328,10 +235,11 @@ def draw(results: Results) -> bytes:
     from matplotlib import pyplot as plt
 
     found = groups(results)
-    places = sorted(place for place in found if place[2] not in (REFERENCE[0], 'float', 'ptq'))
+    places = sorted(place for place in found if place[2] not in ('float', 'ptq', bases(place[2])[0][0]))
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.35 * max(1, len(places))), dpi=130, layout='constrained')
     for row, (model, numerics, variant, warmup) in enumerate(places):
-        base = REFERENCE if (variant, warmup) == OURS or model in SEGMENTERS else OURS
+        reference, ours = bases(variant)
+        base = reference if (variant, warmup) == ours or model in SEGMENTERS else ours
         own, other = found[model, numerics, variant, warmup], found.get((model, numerics, *base), {})
         differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
         if differences:
