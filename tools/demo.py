@@ -1,4 +1,4 @@
-"""From nothing to an INT8 network: generate data, train with StatAssist and GradBoost, evaluate, draw.
+"""From nothing to INT8 on engines: generate data, train with StatAssist and GradBoost, deploy, evaluate, time, draw.
 
 What an earlier run finished is reused.
 
@@ -10,12 +10,13 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
+from _demo_engines import HEADINGS, ROUNDS, SECONDS, EngineDemo, installed_engines, summary, weight_bits, write_page
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.engine.config import ConfigError, load_config
@@ -42,6 +43,8 @@ class Demo:
         length (int): Length of the training.
         draw (Callable): Takes the config, the model, the test data and a path, and draws predictions there.
         drawn (str): What the picture shows.
+        shape (tuple[int, int]): Height and width of the images.
+        images (Sequence[int]): Test images that an engine's deployment draws.
     """
 
     config: str
@@ -52,6 +55,8 @@ class Demo:
     length: int
     draw: 'Callable[[Config, nn.Module, BaseDataset, Path], None]'
     drawn: str
+    shape: tuple[int, int]
+    images: Sequence[int]
 
     @property
     def path(self) -> Path:
@@ -86,7 +91,7 @@ def draw_streets(cfg: 'Config', model: 'nn.Module', dataset: 'BaseDataset', path
 
 DEMOS = dict(
     detection=Demo(
-        config='ssdlite_frostnet_qat_minicoco.py',
+        config='examples/ssdlite_frostnet_qat_minicoco.py',
         model='SSDLite on FrostNet small at width 0.5',
         data='data/mini_coco',
         generate=generate_images,
@@ -94,9 +99,11 @@ DEMOS = dict(
         length=8,
         draw=draw_detections,
         drawn='truth on the left, prediction on the right',
+        shape=(256, 256),
+        images=range(0, 12, 2),
     ),
     segmentation=Demo(
-        config='espnetv2_frostnet_qat_minicityscapes.py',
+        config='examples/espnetv2_frostnet_qat_minicityscapes.py',
         model="ESPNetv2's decoder on FrostNet small at width 0.5",
         data='data/mini_cityscapes',
         generate=generate_streets,
@@ -104,6 +111,8 @@ DEMOS = dict(
         length=800,
         draw=draw_streets,
         drawn='image, truth, prediction',
+        shape=(128, 256),
+        images=range(6),
     ),
 )
 
@@ -164,52 +173,64 @@ def train(cfg: 'Config', work_dir: Path, args: argparse.Namespace) -> Path:
     return checkpoint
 
 
-def evaluate(cfg: 'Config', checkpoint: Path) -> dict:
-    """Metrics in float, in simulated INT8 and as integers."""
+def evaluate(cfg: 'Config', engines: EngineDemo) -> dict:
+    """Metrics in float, in simulated INT8, as integers, and in INT8 on the engines."""
     from frostnet_mm.apis.evaluation import configure_execution, evaluate_all, load_runner_weights
     from frostnet_mm.engine.runner import build_runner
     from frostnet_mm.quantization.checkpoint import Checkpoint
 
+    known = engines.metrics()
+    if known and all(name in known for name in engines.engines):
+        return known
     cfg = cfg.copy()
     cfg.resume, cfg.load_from = False, None
     cfg.experiment_name = f'demo_test_{time.time_ns()}'
-    opened = Checkpoint.open(checkpoint)
-    configure_execution(cfg, opened, 'float')
+    opened = Checkpoint.open(engines.checkpoint)
+    configure_execution(cfg, opened, 'float', weight_bits())
     runner = build_runner(cfg)
     load_runner_weights(runner, opened)
-    return evaluate_all(runner)
+    if not known:
+        engines.keep(evaluate_all(runner))
+    return engines.evaluate(runner, opened)
 
 
 def main() -> None:
     args = parse_args()
     from mmengine.registry import DATASETS
 
-    from frostnet_mm.apis.evaluation import comparison_table
     from frostnet_mm.apis.model import load_model
     from frostnet_mm.apis.visualization.training_plots import draw_curves
+    from frostnet_mm.benchmark.report.tables import markdown_table
 
     demo, started = args.demo, time.monotonic()
     counts = demo.generate(args.data)
     cfg, work_dir = prepare(args)
+    config = work_dir / 'config.py'
+    write_text(config, cfg.pretty_text)
     checkpoint = train(cfg, work_dir, args)
-    results = work_dir / 'results.json'
-    if not results.is_file():
-        write_text(results, json.dumps(evaluate(cfg, checkpoint), indent=1))
+    engines = EngineDemo(config, checkpoint, work_dir, demo.shape, installed_engines())
+    metrics, rows = evaluate(cfg, engines), engines.time()
     curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
     if not (curves.is_file() and sheet.is_file()):
         draw_curves(work_dir, curves, title=f'{demo.model}, on generated data')
         model, _ = load_model(demo.path, checkpoint, cfg_options=dict(data_root=args.data))
-        demo.draw(cfg, model, DATASETS.build(cfg.test_dataloader.dataset), sheet)
-    metrics = json.loads(results.read_text())
-    print(
-        f'\n{demo.model}, trained in simulated INT8 from scratch (StatAssist, GradBoost) on '
-        f'{counts["train"]["images"]} synthetic images, evaluated on {counts["val"]["images"]} others. The same '
-        'weights in float, in simulated INT8, and converted to integers:\n'
+        demo.draw(cfg, model, dataset, sheet)
+    plots = [('The training', curves), (f'In simulated INT8: {demo.drawn}', sheet)]
+    if engines.engines:
+        caption = f'Drawn by predictor.py of the deployment to {engines.engines[0]}, in INT8'
+        plots.append((caption, engines.draw(dataset, demo.images)))
+    about = (
+        f'{demo.model}, trained in simulated INT8 from scratch (StatAssist, GradBoost) on '
+        f'{counts["train"]["images"]} synthetic images, evaluated on {counts["val"]["images"]} others.'
     )
-    print(comparison_table(metrics))
+    notes = [about, f'{ROUNDS} turns of {SECONDS} s a cell, one thread, one image; * the machine was busy meanwhile.']
+    lines, report = list(summary(metrics, rows)), work_dir / 'report.html'
+    write_page(report, f'{demo.model} in INT8', lines, rows, plots, notes)
+    print(f'\n{about} The same weights everywhere:\n\n{markdown_table(HEADINGS, lines)}\n\n{notes[1]}')
     print(
-        f'\ntook {time.monotonic() - started:.0f} s\n  checkpoint   {checkpoint}\n  logs         {work_dir}/*/*.log\n'
-        f'  curves       {curves}\n  predictions  {sheet} ({demo.drawn})'
+        f'\ntook {time.monotonic() - started:.0f} s\n  report       {report}\n  checkpoint   {checkpoint}\n'
+        f'  deployments  {work_dir}/deploy/*\n  all metrics  {engines.results}\n  logs         {work_dir}/*/*.log'
     )
 
 
