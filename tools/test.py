@@ -38,6 +38,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='folder of the log; default work_dirs/<config name>')
     parser.add_argument('--show-dir', help='draw truth and predictions side by side into this folder')
+    parser.add_argument(
+        '--plots',
+        metavar='DIR',
+        help='draw what is confused into this folder: confusion matrix, precision by recall, the worst predictions',
+    )
     parser.add_argument('--out', help='FILE.json: the metrics; FILE.pkl: the predictions')
     add_execution_options(parser)
     parser.add_argument(
@@ -62,12 +67,14 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.json', '.pkl')):
         parser.error(f'--out {args.out}: expected a name ending in .json (metrics) or .pkl (predictions)')
-    if args.compare and (args.execution or args.show_dir or (args.out and args.out.endswith('.pkl'))):
+    single = args.show_dir or args.plots or (args.out and args.out.endswith('.pkl'))  # of one evaluation
+    if args.compare and (args.execution or single):
         parser.error(
-            '--compare runs all three: it goes without --float, --simulated, --converted, --show-dir and --out FILE.pkl'
+            '--compare runs all three: it goes without --float, --simulated, --converted, --show-dir, --plots and '
+            '--out FILE.pkl'
         )
-    if args.engine and (args.launcher != 'none' or args.show_dir or (args.out and args.out.endswith('.pkl'))):
-        parser.error('--engine goes without --launcher, --show-dir and --out FILE.pkl')
+    if args.engine and (args.launcher != 'none' or single):
+        parser.error('--engine goes without --launcher, --show-dir, --plots and --out FILE.pkl')
     if args.engine and args.execution in ('simulated', 'converted'):
         parser.error('--engine goes with --float or --compare, not with --simulated and --converted')
     set_local_rank(args)
@@ -82,6 +89,27 @@ def draw_into(cfg: 'Config', folder: str) -> None:
             '--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) in the config.'
         )
     hook.draw, hook.test_out_dir = True, os.path.abspath(folder)
+
+
+def evaluate(runner: 'Runner', args: argparse.Namespace, cfg: 'Config') -> dict:
+    """Metrics of one evaluation; with ``--plots`` it draws what is confused."""
+    if not args.plots:
+        return runner.test()
+    from frostnet_mm.apis.mistakes import Mistakes
+    from frostnet_mm.apis.visualization.mistake_plots import draw_mistakes
+    from frostnet_mm.models.dense import unwrap
+
+    dataset = runner.test_dataloader.dataset
+    mistakes = Mistakes(dataset)
+    mistakes.dataset_meta = runner.test_evaluator.dataset_meta
+    runner.test_evaluator.metrics.append(mistakes)
+    metrics = runner.test()
+    if runner.rank == 0:
+        model = unwrap(runner.model).eval()
+        model.dataset_meta = dataset.metainfo
+        for file in draw_mistakes(mistakes.report, args.plots, model, dataset, cfg):
+            print(f'drawn: {file}')
+    return metrics
 
 
 def execution_of_engines(args: argparse.Namespace, checkpoint: 'Checkpoint') -> str:
@@ -131,7 +159,7 @@ def main() -> None:
         if runner.rank == 0:
             print(f'\n{comparison_table(metrics)}')
     else:
-        metrics = runner.test()
+        metrics = evaluate(runner, args, cfg)
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         report = dict(config=args.config, checkpoint=args.checkpoint, execution=execution, metrics=metrics)
         if checkpoint.quantized:
