@@ -32,6 +32,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNTRUE_WARNINGS = (
     'faster_coco_eval is not installed, metrics will not be computed',
     '`isinstance\\(treespec, LeafSpec\\)` is deprecated',  # of torch itself
+    'Default ``avg_non_ignore`` is False',  # said where a config sets it, as class weights need it
 )
 
 # Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
