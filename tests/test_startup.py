@@ -78,6 +78,7 @@ WRONG = {
     'studies/profile_training': [([ABSENT], SUGGESTION)],
     'studies/qat_study': [([ABSENT], SUGGESTION)],
     'studies/search_ranking': [(['absent'], 'absent is no folder of tools/search.py')],
+    'studies/switch_study': [([ABSENT], SUGGESTION)],
     'studies/try_datasets': [(['absent'], "'absent' holds no folder in COCO's or Cityscapes' layout")],
     'studies/zoo': [(['--names', 'mmdet/absent'], '--names mmdet/absent: expected names of mmdet/')],
 }
