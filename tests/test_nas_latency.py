@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,7 +154,8 @@ def measured(monkeypatch):
     monkeypatch.setattr(timing, '_deploy', lambda setting, arch, folder: folder)
 
     def measure(folders, threads, rounds, seconds):
-        calls.append([folder.name for folder in folders])
+        assert folders[-1].name == timing.REFERENCE  # in turns with every group
+        calls.append([folder.name for folder in folders[:-1]])
         return [Timing(0.002, 0.1, 0.0, 500.0, rounds, 10, others.get(folder.name, 0.0)) for folder in folders]
 
     monkeypatch.setattr(timing, 'measure_deployments', measure)
@@ -176,9 +178,25 @@ def test_times_are_kept_and_measured_once(setting, measured, tmp_path):
     found = timing.time_networks(archs, setting, again, rounds=3, say=lambda line: None)
     assert calls[7:] == [[names[4]]]
     assert [entry.key for entry in found] == names and {entry.status for entry in found} == {'done'}
-    assert found[0].milliseconds == 2.0 and found[0].rounds == 3
+    assert found[0].milliseconds == found[0].reference == 2.0 and found[0].rounds == 3
     assert found[3].features == features_of(archs[3], (320, 320))
     assert timing.time_networks(archs[:2], setting, again, say=lambda line: None) == found[:2] and len(calls) == 8
+
+
+def test_times_of_groups_compare_whatever_the_pace_of_the_machine(table):
+    """Three groups, of which two are measured while the machine is slower: the model is that of a steady one."""
+    steady, paces = times_of(table), [1.0, 1.2, 1.1]
+    groups = [paces[index % 3] for index in range(len(table))]
+    entry = dict(arch={}, status='done', reason='', spread=0.1, rounds=7, others=0.0)
+    networks = [
+        timing.TimedNetwork(features=features, milliseconds=ms * pace, reference=4 * pace, **entry)
+        for features, ms, pace in zip(table, steady, groups, strict=True)
+    ]
+    assert timing.comparable(networks) == pytest.approx([1.1 * ms for ms in steady])
+    model = timing.fit_latency(networks)
+    assert model.check == LatencyModel.fit(table, [1.1 * ms for ms in steady]).check
+    old = [replace(own, reference=None) for own in networks]
+    assert timing.comparable(old) == [own.milliseconds for own in networks]
 
 
 def test_models_that_were_disturbed_are_measured_again_together(setting, monkeypatch, tmp_path):

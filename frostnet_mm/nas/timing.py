@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ..benchmark.cells import PRECISIONS
@@ -33,6 +34,7 @@ from .space import SearchSpace
 GROUP = 10  # networks that are loaded and measured in turns
 PASSES = 3  # over what was measured while the machine was busy
 TRIES = 2  # of each pass, while the networks are still deployed
+REFERENCE = 'reference'  # folder of the config's own network, which is measured with every group
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
 # Of the backbone: times do not compare without the rest of the model.
 SEARCHED = ('arch', 'widen_factor', 'init_cfg', 'space', 'type')
@@ -63,6 +65,12 @@ class Setting:
     def model(self) -> dict:
         """The config's model."""
         return load_config(self.config, dict(self.cfg_options or {}), classes=None).model.to_dict()
+
+    @property
+    def own_arch(self) -> FrostNetArch:
+        """The network of the config's backbone."""
+        own = self.model['backbone']
+        return FrostNetArch.from_config(own.get('arch', 'small')).widened(own.get('widen_factor', 1.0))
 
     def features(self, arch: Arch) -> dict[str, float]:
         """The features of a network in the place of the config's backbone."""
@@ -140,15 +148,32 @@ class TimedNetwork(EngineTime):
     Args:
         arch (dict): Its table.
         features (dict): Of :func:`features_of`.
+        reference (float, optional): Milliseconds of the config's own network, measured in turns with this one.
     """
 
     arch: dict
     features: dict
+    reference: float | None = None
 
     @property
     def key(self) -> str:
         """A short name of the architecture."""
         return key(self.arch)
+
+
+def comparable(networks: Sequence[TimedNetwork]) -> list[float]:
+    """Milliseconds as if all had been measured at the same time.
+
+    Networks are measured in groups, minutes apart, between which a machine that is shared with others changes its pace:
+    by 4 % from group to group where two networks of a group keep their ratio within 1 %. So each time is taken by that
+    of the reference of its group, times the median of the references. Times without a reference stay as they are.
+
+    Args:
+        networks (Sequence[TimedNetwork]): Of one store.
+    """
+    references = [own.reference for own in networks if own.reference is not None]
+    pace = median(references) if references else 0.0
+    return [own.milliseconds * (1 if own.reference is None else pace / own.reference) for own in networks]
 
 
 def latency_store(folder: str | os.PathLike, setting: Setting, again: bool = False) -> Store[TimedNetwork]:
@@ -215,6 +240,8 @@ def time_networks(
 ) -> list[TimedNetwork]:
     """Deploy networks with random weights and measure them in turns, ten at a time; those with a result are kept.
 
+    The config's own network is measured with every ten, see :func:`comparable`.
+
     Where the machine was busy meanwhile, they are measured again: once at once, and at the end up to twice.
 
     Args:
@@ -247,16 +274,18 @@ def time_networks(
         for start in range(0, len(missing), GROUP):
             names = missing[start : start + GROUP]
             with tempfile.TemporaryDirectory() as folder:
+                reference = _deploy(setting, setting.own_arch, Path(folder) / REFERENCE)
                 folders = []
                 for name in names:
                     folders.append(_deploy(setting, wanted[name], Path(folder) / name))
                     say(f'  {start + len(folders)} of {len(missing)} deployed')
                 for _ in range(TRIES):
-                    timings = measure_deployments(folders, setting.threads, rounds, seconds)
+                    *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
                     for own, timing in zip(folders, timings, strict=True):
                         arch = wanted[own.name]
                         config = json.loads(json.dumps(arch.to_config()))
-                        store.add(TimedNetwork(config, setting.features(arch), **values_of(timing, limits)))
+                        values = values_of(timing, limits) | dict(reference=pace.latency * 1000)
+                        store.add(TimedNetwork(config, setting.features(arch), **values))
                     folders = [own for own in folders if not counts(known[own.name].status, allow_busy)]
                     if not folders:
                         break
@@ -305,7 +334,7 @@ def fit_latency(networks: Sequence[TimedNetwork], store: Store[TimedNetwork] | N
     Raises:
         SearchError: It ranks networks too badly to be searched with; the check is in the file all the same.
     """
-    model = LatencyModel.fit([own.features for own in networks], [own.milliseconds for own in networks])
+    model = LatencyModel.fit([own.features for own in networks], comparable(networks))
     if store is not None:
         store.remarks['regression'] = model.to_dict()
         store.write()
