@@ -30,6 +30,7 @@ class Report:
         mistakes (ndarray): Of each image: objects missed, invented or confused; share of wrong pixels; the score of
             a wrong class.
         curves (dict[str, ndarray]): In detection the precision at ``RECALLS`` by class, at an IoU of 0.5.
+        score_thr (float, optional): In detection the least score of the matrix.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Report:
     matrix: np.ndarray
     mistakes: np.ndarray
     curves: dict[str, np.ndarray] = field(default_factory=dict)
+    score_thr: float | None = None
 
     def worst(self, count: int) -> list[int]:
         """The images with the most mistakes, the worst first; those without any are left out."""
@@ -173,7 +175,7 @@ def detections(
             crowded = (covered[rows][:, columns & crowd] >= IOU).any(axis=1)
             kept[label] += _ranked(overlaps[rows][:, columns & ~crowd], scores[rows], crowded)
     curves = {name: _precisions(kept[label], int(counts[label])) for label, name in enumerate(classes) if counts[label]}
-    return Report('detection', [*classes, BACKGROUND], matrix, mistakes, curves)
+    return Report('detection', [*classes, BACKGROUND], matrix, mistakes, curves, score_thr)
 
 
 def _match(

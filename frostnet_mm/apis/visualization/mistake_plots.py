@@ -13,7 +13,7 @@ from torch import nn
 
 from ...data.loading import loaded_image
 from ...files import write_bytes
-from ..mistakes import RECALLS, Report
+from ..mistakes import IOU, RECALLS, Report
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
@@ -89,7 +89,8 @@ def confusion_plot(report: Report) -> bytes:
             axis.text(column, row, f'{share:.0f}', ha='center', va='center', fontsize=8, color=color)
     unit = dict(detection='objects', segmentation='pixels', classification='images')[report.task]
     axis.set(xlabel='predicted', ylabel=f'truth ({unit})')
-    axis.set_title(f'Of the {unit} of a class, % predicted as', fontsize=10)
+    limits = '' if report.score_thr is None else f'\n(score at least {report.score_thr:g}, IoU at least {IOU:g})'
+    axis.set_title(f'Of the {unit} of a class, % predicted as{limits}', fontsize=10)
     figure.colorbar(picture, shrink=0.7)
     return _png(figure)
 
