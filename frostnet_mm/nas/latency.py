@@ -1,6 +1,6 @@
 """From a network's features to its milliseconds on an engine: a regression, checked before it is believed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ LEAST_SPEARMAN = 0.95
 BAND = 0.1  # networks whose multiply-accumulates differ by at most this much tell whether those alone would do
 LEAST_PAIRS = 20  # of such networks
 LEAST_NETWORKS = 2 * (len(FEATURES) + 1)
+ROUNDS = 5  # of fitting and finding the paces
+LEAST_GROUP = 5  # networks measured in turns from which on their residuals tell the pace of the machine
 REST = 'rest'  # of the model: neck, head and what every call costs
 Features = Mapping[str, float]
 
@@ -103,7 +105,7 @@ class LatencyModel:
                 f'A latency model of {len(features)} networks and {len(times)} times was asked for; expected at least '
                 f'{LEAST_NETWORKS} networks, each with a time above 0.'
             )
-        table = np.array([[own[name] for name in FEATURES] + [1.0] for own in features])
+        table = _table(features)
         weights = dict(zip((*FEATURES, REST), _solve(table, times).tolist(), strict=True))
         return cls(weights, _check(table, times, np.array([mmacs(own) for own in features])))
 
@@ -123,6 +125,35 @@ class LatencyModel:
     def from_dict(cls, content: Mapping) -> 'LatencyModel':
         """The opposite of :meth:`to_dict`."""
         return cls(dict(content['weights']), Check(**content['check']))
+
+
+def steady(features: Sequence[Features], milliseconds: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """Times as if the machine had kept one pace in all groups of networks that were measured in turns.
+
+    The pace of a group is the median of what its networks took by what a regression on all says, which is fitted anew
+    with the paces that it finds. Where the paces differ by chance alone, this changes little.
+
+    Args:
+        features (Sequence[dict]): Of each network.
+        milliseconds (Sequence[float]): Its measured time.
+        groups (Sequence): Which group it was measured in; those of fewer than 5 networks keep their times.
+    """
+    times = np.asarray(milliseconds, float)
+    table = _table(features)
+    places = [np.array([own == group for own in groups]) for group in dict.fromkeys(groups)]
+    places = [place for place in places if place.sum() >= LEAST_GROUP]
+    if len(places) < 2 or len(times) < LEAST_NETWORKS:
+        return times.tolist()
+    for _ in range(ROUNDS):
+        ratios = times / (table @ _solve(table, times))
+        paces = [float(np.median(ratios[place])) for place in places]
+        for place, pace in zip(places, paces, strict=True):
+            times[place] *= np.median(paces) / pace
+    return times.tolist()
+
+
+def _table(features: Sequence[Features]) -> np.ndarray:
+    return np.array([[own[name] for name in FEATURES] + [1.0] for own in features])
 
 
 def _solve(table: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import random
 import tempfile
@@ -26,7 +27,7 @@ from ..models.frostnet_arch import FrostNetArch
 from .architectures import Arch, canonical, key
 from .errors import SearchError
 from .features import FEATURES, features_of, mmacs
-from .latency import REST, LatencyModel
+from .latency import REST, LatencyModel, steady
 from .networks import plain_backbone
 from .progress import Progress
 from .space import SearchSpace
@@ -166,14 +167,18 @@ def comparable(networks: Sequence[TimedNetwork]) -> list[float]:
 
     Networks are measured in groups, minutes apart, between which a machine that is shared with others changes its pace:
     by 4 % from group to group where two networks of a group keep their ratio within 1 %. So each time is taken by that
-    of the reference of its group, times the median of the references. Times without a reference stay as they are.
+    of the reference of its group, times the median of the references, and then by the pace that a regression finds for
+    its group (:func:`steady`). Times without a reference stay as they are.
 
     Args:
         networks (Sequence[TimedNetwork]): Of one store.
     """
     references = [own.reference for own in networks if own.reference is not None]
     pace = median(references) if references else 0.0
-    return [own.milliseconds * (1 if own.reference is None else pace / own.reference) for own in networks]
+    times = [own.milliseconds * (1 if own.reference is None else pace / own.reference) for own in networks]
+    if None in (own.reference for own in networks):
+        return times
+    return steady([own.features for own in networks], times, [own.reference for own in networks])
 
 
 def latency_store(folder: str | os.PathLike, setting: Setting, again: bool = False) -> Store[TimedNetwork]:
@@ -271,14 +276,17 @@ def time_networks(
         missing = [name for name in wanted if name not in known or not counts(known[name].status, allow_busy)]
         if missing and not attempt and not allow_busy:
             require_quiet(limits)
-        for start in range(0, len(missing), GROUP):
-            names = missing[start : start + GROUP]
+        groups = math.ceil(len(missing) / GROUP)
+        deployed = 0
+        for group in range(groups):
+            names = missing[group::groups]  # each has small and large networks: they are in the order of their size
             with tempfile.TemporaryDirectory() as folder:
                 reference = _deploy(setting, setting.own_arch, Path(folder) / REFERENCE)
                 folders = []
                 for name in names:
                     folders.append(_deploy(setting, wanted[name], Path(folder) / name))
-                    say(f'  {start + len(folders)} of {len(missing)} deployed')
+                    deployed += 1
+                    say(f'  {deployed} of {len(missing)} deployed')
                 for _ in range(TRIES):
                     *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
                     for own, timing in zip(folders, timings, strict=True):
