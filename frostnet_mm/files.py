@@ -1,10 +1,15 @@
 """Files: paths that a user gave are checked before anything heavy is imported; writing is atomic."""
 
 import difflib
+import io
 import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What mm's packages carry beside their code; links in a checkout, files in an installed package.
 MIM = Path(__file__).resolve().parent / '.mim'
@@ -114,3 +119,13 @@ def _replace(path: Path, content: bytes) -> None:
 def write_text(path: str | os.PathLike, content: str) -> None:
     """Write a text file (UTF-8) atomically."""
     write_bytes(path, content.encode())
+
+
+def png_of(figure: 'Figure') -> bytes:
+    """A drawn figure as the content of a PNG; it is closed."""
+    from matplotlib import pyplot as plt
+
+    stream = io.BytesIO()
+    figure.savefig(stream, format='png')
+    plt.close(figure)
+    return stream.getvalue()

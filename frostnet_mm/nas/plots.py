@@ -1,15 +1,15 @@
 """The picture of a search: metric against milliseconds, of all networks that it saw and of what it is compared with."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
 
+from ..files import png_of
+from .front import Point
+
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
-
-from .front import Point  # noqa: E402
 
 BLUE, GREY, ORANGE, RED, GREEN = '#1f5f99', '#b4bec8', '#e0a040', '#c0392b', '#3d8b5f'
 
@@ -80,10 +80,7 @@ def draw(picture: Picture) -> bytes:
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
     figure.legend(loc='outside lower center', ncols=3, frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    plt.close(figure)
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:

@@ -41,7 +41,7 @@ from _runs import calibrate, evaluate, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
-from frostnet_mm.files import write_bytes, write_text
+from frostnet_mm.files import png_of, write_bytes, write_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, TABLE, PICTURE = 'results.jsonl', 'table.md', 'paired.png'
@@ -227,8 +227,6 @@ def _difference(value: float, error: float | None, pairs: int) -> str:
 
 def draw(results: Results) -> bytes:
     """Each variant's difference to QAT from the first step, or to StatAssist that it is added to, seed by seed."""
-    import io
-
     import matplotlib
 
     matplotlib.use('Agg')
@@ -252,10 +250,7 @@ def draw(results: Results) -> bytes:
         'INT8 metric, same seed: StatAssist less QAT from the first step, the others less StatAssist; bar: mean'
     )
     axis.grid(axis='x', alpha=0.25)
-    stream = io.BytesIO()
-    figure.savefig(stream, format='png')
-    plt.close(figure)
-    return stream.getvalue()
+    return png_of(figure)
 
 
 def report(results: Results, plan: Plan, out: Path) -> None:

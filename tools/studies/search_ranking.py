@@ -10,7 +10,6 @@ are in the first. Validation data is not read. What is done is not done again.
 """
 
 import argparse
-import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from _runs import evaluate, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
-from frostnet_mm.files import write_bytes, write_text
+from frostnet_mm.files import png_of, write_bytes, write_text
 
 if TYPE_CHECKING:
     from frostnet_mm.nas.search import Search
@@ -118,10 +117,7 @@ def draw(rows: list[dict], folders: list[Path], taus: list[tuple[float, float]])
     )
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format='png')
-    plt.close(figure)
-    return stream.getvalue()
+    return png_of(figure)
 
 
 def main() -> None:

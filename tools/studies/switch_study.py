@@ -10,7 +10,6 @@ switch.png draws it, and the table has means of three spans. A run that is there
 """
 
 import argparse
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import _tools  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, run_tool
-from frostnet_mm.files import require_config, write_bytes, write_text
+from frostnet_mm.files import png_of, require_config, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -197,10 +196,7 @@ def draw(found: dict[str, dict], warmups: Sequence[int], seeds: Sequence[int]) -
             axis.set_yscale('log')
     axes[0].legend(frameon=False)
     axes[-1].set_xlabel('step; dotted: QAT begins')
-    stream = io.BytesIO()
-    figure.savefig(stream, format='png')
-    plt.close(figure)
-    return stream.getvalue()
+    return png_of(figure)
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
 """A picture of an allocation of bits: what each layer got, and the error at the outputs against the size."""
 
-import io
 import os
 from collections.abc import Sequence
 
 import matplotlib
 
-from ...files import write_bytes
+from ...files import png_of, write_bytes
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
@@ -47,10 +46,7 @@ def draw_bits(
         axis.grid(axis='y', alpha=0.3)
         axis.spines[['top', 'right']].set_visible(False)
     figure.suptitle(title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    plt.close(figure)
-    write_bytes(out_file, buffer.getvalue())
+    write_bytes(out_file, png_of(figure))
 
 
 def _draw_layers(axis: Axes, names: Sequence[str], bits: Sequence[int], counts: Sequence[int]) -> None:

@@ -1,13 +1,12 @@
 """A picture of what INT8 does to each layer of a network."""
 
-import io
 import math
 import os
 from collections.abc import Sequence
 
 import matplotlib
 
-from ...files import write_bytes
+from ...files import png_of, write_bytes
 from ...quantization.analysis import ACTIVATION, WEIGHT, Analysis, LayerReport
 
 matplotlib.use('Agg')
@@ -46,10 +45,7 @@ def draw_layers(analysis: Analysis, out_file: str | os.PathLike, title: str = ''
     key = '\n'.join(f'{index}  {_decibels(layer.sqnr)}  {layer.name}' for index, layer in enumerate(worst, 1))
     figure.supxlabel(f'Largest loss by its own rounding:\n{key}', x=0.01, ha='left', fontsize=9, family='monospace')
     figure.suptitle(title)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    plt.close(figure)
-    write_bytes(out_file, buffer.getvalue())
+    write_bytes(out_file, png_of(figure))
 
 
 def _draw_sqnr(axis: Axes, layers: Sequence[LayerReport], small: float) -> None:

@@ -1,6 +1,5 @@
 """Pictures of what a model confuses: confusion matrix, precision by recall, a sheet of the worst predictions."""
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from torch import nn
 
 from ...data.loading import loaded_image
-from ...files import write_bytes
+from ...files import png_of, write_bytes
 from ..mistakes import IOU, RECALLS, Report
 
 matplotlib.use('Agg')
@@ -92,7 +91,7 @@ def confusion_plot(report: Report) -> bytes:
     limits = '' if report.score_thr is None else f'\n(score at least {report.score_thr:g}, IoU at least {IOU:g})'
     axis.set_title(f'Of the {unit} of a class, % predicted as{limits}', fontsize=10)
     figure.colorbar(picture, shrink=0.7)
-    return _png(figure)
+    return png_of(figure)
 
 
 def curves_plot(report: Report) -> bytes:
@@ -116,7 +115,7 @@ def curves_plot(report: Report) -> bytes:
     axis.set_title('Boxes at an IoU of 0.5; average precision beside the names, the lowest first', fontsize=10)
     axis.grid(alpha=0.25)
     figure.legend(loc='outside right upper', frameon=False, fontsize=8)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _class_sheet(model: nn.Module, dataset: BaseDataset, indices: Sequence[int]) -> bytes:
@@ -135,11 +134,4 @@ def _class_sheet(model: nn.Module, dataset: BaseDataset, indices: Sequence[int])
         score, found = sample.pred_score.max(dim=0)
         axis.imshow(loaded_image(dataset, sample.img_path)[..., ::-1])
         axis.set_title(f'{classes[int(sample.gt_label)]}\nas {classes[int(found)]}, {score:.2f}', fontsize=9)
-    return _png(figure)
-
-
-def _png(figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format='png')
-    plt.close(figure)
-    return stream.getvalue()
+    return png_of(figure)

@@ -1,6 +1,5 @@
 """Pictures of segmentations: sheets of image, truth and prediction with a legend, and bars of the IoU by class."""
 
-import io
 import os
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from torch import nn
 
 from ...data.loading import loaded_image
-from ...files import write_bytes
+from ...files import png_of, write_bytes
 from ..iou_metric import scores_by_class
 
 matplotlib.use('Agg')
@@ -89,7 +88,7 @@ def draw_segmentation_sheet(
     figure.legend(handles=handles, loc='lower center', ncol=7, frameon=False, fontsize=10, borderaxespad=0.2)
     if title:
         figure.suptitle(title, y=1 - 0.06 / height, va='top')
-    _save(figure, out_file)
+    write_bytes(out_file, png_of(figure))
 
 
 def draw_class_iou(
@@ -120,11 +119,4 @@ def draw_class_iou(
     axis.spines[['top', 'right']].set_visible(False)
     axis.set_title(title)
     figure.tight_layout()
-    _save(figure, out_file)
-
-
-def _save(figure, out_file: str | os.PathLike) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    plt.close(figure)
-    write_bytes(out_file, buffer.getvalue())
+    write_bytes(out_file, png_of(figure))

@@ -13,7 +13,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from ...data.loading import loaded_image
-from ...files import write_bytes
+from ...files import png_of, write_bytes
 from .scalars import read_scalars
 
 matplotlib.use('Agg')
@@ -54,10 +54,7 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
         axis.spines[['top', 'right']].set_visible(False)
     figure.suptitle(title)
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    plt.close(figure)
-    write_bytes(out_file, buffer.getvalue())
+    write_bytes(out_file, png_of(figure))
 
 
 def _is_evaluation(record: dict) -> bool:

@@ -1,16 +1,15 @@
 """Plots of a benchmark: bars by engine and precision, where the time of an image goes, accuracy against latency."""
 
-import io
 from collections.abc import Sequence
 
 import matplotlib
 
+from ...files import png_of
 from .tables import Row, number
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 
 COLORS = dict(float='#9aa5b1', int8='#1f77b4', int8w7='#6baed6', bf16='#e0a040')
 STAGES = (('preprocess_ms', 'preprocessing', '#8ab17d'), ('network_ms', 'network', '#1f77b4'))
@@ -50,7 +49,7 @@ def latency_bars(rows: Sequence[Row]) -> bytes | None:
     axes[0][0].invert_yaxis()
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLORS[name]) for name in precisions]
     figure.legend(handles, precisions, loc='outside lower center', ncols=len(precisions), frameon=False, fontsize=9)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _bars(axis: Axes, rows: Sequence[Row | None], index: int, precision: str, count: int) -> None:
@@ -101,7 +100,7 @@ def stage_bars(rows: Sequence[Row]) -> bytes | None:
     axis.margins(x=0.08, y=0.01)
     _plain(axis)
     figure.legend(loc='outside lower center', ncols=3, frameon=False, fontsize=9)
-    return _png(figure)
+    return png_of(figure)
 
 
 def accuracy_plot(rows: Sequence[Row]) -> bytes | None:
@@ -142,7 +141,7 @@ def accuracy_plot(rows: Sequence[Row]) -> bytes | None:
     axis.spines[['top', 'right']].set_visible(False)
     axis.set_xlim(0, 1.1 * max(row.result.latency_ms for row in rows))
     figure.legend(loc='outside right upper', frameon=False, fontsize=9)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _label(row: Row) -> str:
@@ -155,10 +154,3 @@ def _plain(axis: Axes) -> None:
     axis.grid(axis='x', alpha=0.25)
     axis.set_axisbelow(True)
     axis.set_xlim(0, None)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    plt.close(figure)
-    return buffer.getvalue()
