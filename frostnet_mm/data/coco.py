@@ -181,7 +181,8 @@ class CheckedCocoDataset(CountingDataset, CocoDataset):
         try:
             data = self._run_pipeline(data_info, index, size)
         except BadImageError as error:
-            self._count_bad_image(index, error)
+            which = f"'{self.ann_file}' cannot be read"
+            self._count_bad(index, error, which, ', so that its objects count as missed')
             if not self.test_mode:
                 return None
             # again from the start, as transforms that cache or nest must run in their usual order
@@ -224,24 +225,6 @@ class CheckedCocoDataset(CountingDataset, CocoDataset):
             )
         if fault is not None:
             raise BadImageError(data['img_path'], f'{sizes}, so its boxes do not fit; {fault}')
-
-    def _count_bad_image(self, index: int, error: BadImageError) -> None:
-        is_new = self._flag('bad_images', index)
-        count = self.num_bad_images
-        if is_new and self.test_mode:
-            self._warn(
-                f'{error}. Evaluated as a uniform grey image, so that its objects count as missed; {count} of '
-                f'{len(self)} images so far.',
-                logging.ERROR,
-            )
-        elif is_new:
-            self._warn(f'{error}. Another image is taken; {count} of {len(self)} images so far.')
-        if not self.test_mode and count > self.max_bad_fraction * len(self):
-            raise DatasetError(
-                f"{count} of {len(self)} images of '{self.ann_file}' cannot be read, more than "
-                f'max_bad_fraction={self.max_bad_fraction}; the latest: {error}. Each was logged once. '
-                'Replace the files, or set max_bad_fraction of the data set.'
-            ) from error
 
     def _count_other_size(self, index: int, data: dict, what: str) -> None:
         is_first = self.num_size_mismatches == 0

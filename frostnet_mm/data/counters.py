@@ -9,6 +9,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 
 from .download_checks import MAX_BAD_FRACTION
+from .errors import BadImageError, DatasetError
 
 
 class CountingDataset:
@@ -60,6 +61,29 @@ class CountingDataset:
         is_new = not self._flags[name][index]
         self._flags[name][index] = 1
         return is_new
+
+    def _count_bad(self, index: int, error: BadImageError, which: str, consequence: str = '') -> None:
+        """Flag an image that cannot be used, say so once, and stop training where there are too many.
+
+        Args:
+            index (int): Of the image.
+            error (BadImageError): What is wrong with it.
+            which (str): In the message behind 'N of M images of'.
+            consequence (str): In evaluation, behind 'Evaluated as a uniform grey image'. Default: ''.
+
+        Raises:
+            DatasetError: In training, more than ``max_bad_fraction`` of the images are bad.
+        """
+        is_new, count = self._flag('bad_images', index), self._count('bad_images')
+        if is_new:
+            done = f'Evaluated as a uniform grey image{consequence}' if self.test_mode else 'Another image is taken'
+            level = logging.ERROR if self.test_mode else logging.WARNING
+            self._warn(f'{error}. {done}; {count} of {len(self)} images so far.', level)
+        if not self.test_mode and count > self.max_bad_fraction * len(self):
+            raise DatasetError(
+                f'{count} of {len(self)} images of {which}, more than max_bad_fraction={self.max_bad_fraction}; the '
+                f'latest: {error}. Each was logged once. Replace the files, or set max_bad_fraction of the data set.'
+            ) from error
 
     def _is_local(self, path: str) -> bool:
         return isinstance(get_file_backend(path or '.', backend_args=self.backend_args), LocalBackend)

@@ -176,23 +176,10 @@ class ImageFolder(CountingDataset, BaseDataset):
         try:
             return self.pipeline(info)
         except BadImageError as error:
-            self._count_bad_image(info['sample_idx'], error)
+            self._count_bad(info['sample_idx'], error, f"'{self._place}' cannot be used")
             if not self.test_mode:
                 return None
             return self.pipeline(self.get_data_info(idx) | dict(img_placeholder=GREY))
-
-    def _count_bad_image(self, index: int, error: BadImageError) -> None:
-        is_new, count = self._flag('bad_images', index), self.num_bad_images
-        if is_new:
-            done = 'Evaluated as a uniform grey image' if self.test_mode else 'Another image is taken'
-            level = logging.ERROR if self.test_mode else logging.WARNING
-            self._warn(f'{error}. {done}; {count} of {len(self)} images so far.', level)
-        if not self.test_mode and count > self.max_bad_fraction * len(self):
-            raise DatasetError(
-                f"{count} of {len(self)} images of '{self._place}' cannot be used, more than "
-                f'max_bad_fraction={self.max_bad_fraction}; the latest: {error}. Each was logged once. Replace the '
-                'files, or set max_bad_fraction of the data set.'
-            ) from error
 
 
 def _is_image(path: Path) -> bool:

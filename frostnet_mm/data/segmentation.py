@@ -298,20 +298,7 @@ class CheckedSegDataset(CountingDataset, BaseSegDataset):
     def _count_bad_image(self, index: int, error: BadImageError) -> None:
         if self.test_mode and isinstance(error, BadLabelError):
             raise DatasetError(f'{error}.{self._how_to_go_on()}') from error
-        is_new = self._flag('bad_images', index)
-        count = self.num_bad_images
-        if is_new and self.test_mode:
-            self._warn(
-                f'{error}. Evaluated as a uniform grey image; {count} of {len(self)} images so far.', logging.ERROR
-            )
-        elif is_new:
-            self._warn(f'{error}. Another image is taken; {count} of {len(self)} images so far.')
-        if not self.test_mode and count > self.max_bad_fraction * len(self):
-            raise DatasetError(
-                f"{count} of {len(self)} images of '{self._place}' or their labels cannot be used, more than "
-                f'max_bad_fraction={self.max_bad_fraction}; the latest: {error}. Each was logged once. '
-                'Replace the files, or set max_bad_fraction of the data set.'
-            ) from error
+        self._count_bad(index, error, f"'{self._place}' or their labels cannot be used")
 
     def _count_unlabelled(self, index: int, path: str) -> None:
         is_first = self.num_unlabelled == 0
