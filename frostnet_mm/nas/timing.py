@@ -272,32 +272,35 @@ def time_networks(
     engine_of(setting.engine).require()
     known = store.results
     progress = Progress('networks timed', len(wanted), sum(name in known for name in wanted), say)
-    for attempt in range(PASSES):
-        missing = [name for name in wanted if name not in known or not counts(known[name].status, allow_busy)]
-        if missing and not attempt and not allow_busy:
-            require_quiet(limits)
-        groups = math.ceil(len(missing) / GROUP)
-        deployed = 0
-        for group in range(groups):
-            names = missing[group::groups]  # each has small and large networks: they are in the order of their size
-            with tempfile.TemporaryDirectory() as folder:
-                reference = _deploy(setting, setting.own_arch, Path(folder) / REFERENCE)
-                folders = []
-                for name in names:
-                    folders.append(_deploy(setting, wanted[name], Path(folder) / name))
-                    deployed += 1
-                    say(f'  {deployed} of {len(missing)} deployed')
-                for _ in range(TRIES):
-                    *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
-                    for own, timing in zip(folders, timings, strict=True):
-                        arch = wanted[own.name]
-                        config = json.loads(json.dumps(arch.to_config()))
-                        values = values_of(timing, limits) | dict(reference=pace.latency * 1000)
-                        store.add(TimedNetwork(config, setting.features(arch), **values))
-                    folders = [own for own in folders if not counts(known[own.name].status, allow_busy)]
-                    if not folders:
-                        break
-            progress.reached(sum(name in known for name in wanted))
+    with tempfile.TemporaryDirectory() as shared:
+        reference = Path(shared) / REFERENCE
+        for attempt in range(PASSES):
+            missing = [name for name in wanted if name not in known or not counts(known[name].status, allow_busy)]
+            if missing and not attempt and not allow_busy:
+                require_quiet(limits)
+            if missing and not reference.is_dir():
+                _deploy(setting, setting.own_arch, reference)
+            groups = math.ceil(len(missing) / GROUP)
+            deployed = 0
+            for group in range(groups):
+                names = missing[group::groups]  # each has small and large networks: they are in the order of their size
+                with tempfile.TemporaryDirectory() as folder:
+                    folders = []
+                    for name in names:
+                        folders.append(_deploy(setting, wanted[name], Path(folder) / name))
+                        deployed += 1
+                        say(f'  {deployed} of {len(missing)} deployed')
+                    for _ in range(TRIES):
+                        *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
+                        for own, timing in zip(folders, timings, strict=True):
+                            arch = wanted[own.name]
+                            config = json.loads(json.dumps(arch.to_config()))
+                            values = values_of(timing, limits) | dict(reference=pace.latency * 1000)
+                            store.add(TimedNetwork(config, setting.features(arch), **values))
+                        folders = [own for own in folders if not counts(known[own.name].status, allow_busy)]
+                        if not folders:
+                            break
+                progress.reached(sum(name in known for name in wanted))
     found = [known[name] for name in wanted]
     busy = [entry for entry in found if entry.status == BUSY]
     if busy and not allow_busy:
