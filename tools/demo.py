@@ -211,10 +211,10 @@ def main() -> None:
     engines = EngineDemo(config, checkpoint, work_dir, demo.shape, installed_engines())
     metrics, rows = evaluate(cfg, engines), engines.time()
     curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
+    model, _ = load_model(config, checkpoint)  # registers what the data set is made of, too
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     if not (curves.is_file() and sheet.is_file()):
         draw_curves(work_dir, curves, title=f'{demo.model}, on generated data')
-        model, _ = load_model(demo.path, checkpoint, cfg_options=dict(data_root=args.data))
         demo.draw(cfg, model, dataset, sheet)
     plots = [('The training', curves), (f'In simulated INT8: {demo.drawn}', sheet)]
     if engines.engines:
