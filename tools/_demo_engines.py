@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 ENGINES = ('openvino', 'onnxruntime')
 ROUNDS, SECONDS = 5, 0.5  # of a timing, shorter than tools/benchmark.py takes by default
 TORCH_NAMES = dict(float='float', simulated='simulated INT8', converted='converted to integers')
-HEADINGS = ('runs in', 'arithmetic', 'metric', 'network ms', '/ float', 'file MiB')
+TIMES = ('network ms', '/ float', 'file MiB')  # as the columns of tools/benchmark.py
+HEADINGS = ('runs in', 'arithmetic', 'metric', *TIMES)
 
 
 def installed_engines() -> list[str]:
@@ -159,17 +160,15 @@ def summary(metrics: dict[str, dict], rows: Sequence['Row']) -> Iterator[list[st
         rows (Sequence[Row]): Of :meth:`EngineDemo.time`.
     """
     from frostnet_mm.benchmark.cells import TORCH
-    from frostnet_mm.benchmark.report.tables import NONE, main_metric, mebibytes, number
+    from frostnet_mm.benchmark.report.tables import COLUMNS, NONE, main_metric
 
     def value(source: str) -> str:
         return f'{main_metric(source, metrics[source]).value:.3f}' if source in metrics else NONE
 
+    columns = dict(COLUMNS)
+
     def times(row: 'Row | None') -> list[str]:
-        if row is None:
-            return [NONE] * 3
-        mark = '*' if row.result.status == 'busy' else ''
-        shown = number(row.result.latency_ms)
-        return [shown + mark * (shown != NONE), number(row.to_float), mebibytes(row.result.file_bytes)]
+        return [NONE if row is None else columns[name](row) for name in TIMES]
 
     by_cell = {(row.result.cell.engine, row.result.cell.precision): row for row in rows}
     for source, name in TORCH_NAMES.items():

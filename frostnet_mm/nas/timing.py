@@ -272,6 +272,15 @@ def time_networks(
     engine_of(setting.engine).require()
     known = store.results
     progress = Progress('networks timed', len(wanted), sum(name in known for name in wanted), say)
+
+    def measure(folders: Sequence[Path], reference: Path) -> None:
+        *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
+        for own, timing in zip(folders, timings, strict=True):
+            arch = wanted[own.name]
+            config = json.loads(json.dumps(arch.to_config()))
+            values = values_of(timing, limits) | dict(reference=pace.latency * 1000)
+            store.add(TimedNetwork(config, setting.features(arch), **values))
+
     with tempfile.TemporaryDirectory() as shared:
         reference = Path(shared) / REFERENCE
         for attempt in range(PASSES):
@@ -291,12 +300,7 @@ def time_networks(
                         deployed += 1
                         say(f'  {deployed} of {len(missing)} deployed')
                     for _ in range(TRIES):
-                        *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
-                        for own, timing in zip(folders, timings, strict=True):
-                            arch = wanted[own.name]
-                            config = json.loads(json.dumps(arch.to_config()))
-                            values = values_of(timing, limits) | dict(reference=pace.latency * 1000)
-                            store.add(TimedNetwork(config, setting.features(arch), **values))
+                        measure(folders, reference)
                         folders = [own for own in folders if not counts(known[own.name].status, allow_busy)]
                         if not folders:
                             break
