@@ -114,6 +114,18 @@ def test_pixels_are_counted_without_those_of_no_class():
     assert count_pixels(truth, found, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
+def segmented(truth, found):
+    return dict(gt_sem_seg=dict(data=torch.tensor([[truth]])), pred_sem_seg=dict(data=torch.tensor([[found]])))
+
+
+def test_an_image_without_a_pixel_of_a_class_has_no_mistake():
+    metric = Mistakes(dataset=None)
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process({}, [segmented([255, 255], [0, 1]), segmented([0, 1], [0, 2]), segmented([2, 2], [2, 2])])
+    metric.evaluate(3)
+    assert metric.report.mistakes.tolist() == [0, 0.5, 0] and metric.report.worst(12) == [1]
+
+
 def images(scores, label):
     return dict(pred_score=torch.tensor(scores), gt_label=torch.tensor([label]))
 

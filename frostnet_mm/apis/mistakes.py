@@ -118,7 +118,7 @@ def count_pixels(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarr
 
 
 def _pixels(counts: Sequence[np.ndarray], classes: list[str]) -> Report:
-    wrong = np.array([1 - np.trace(own) / max(1, own.sum()) for own in counts])
+    wrong = np.array([(own.sum() - np.trace(own)) / max(1, own.sum()) for own in counts])
     return Report('segmentation', classes, np.sum(counts, axis=0), wrong)
 
 
