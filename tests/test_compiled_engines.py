@@ -22,6 +22,7 @@ from frostnet_mm.device import (
     may_saturate,
     open_network,
 )
+from frostnet_mm.models.dense import UnsupportedModelError
 from frostnet_mm.quantization import convert
 
 
@@ -62,6 +63,21 @@ def test_dynamic_export_takes_any_size():
     found = engine_of('onnxruntime').run_onnx(model.SerializeToString(), x.numpy(), flat.names)
     assert all(output.passed for output in compared(network, flat, x, [found]))
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)  # no paths of this machine
+
+
+class RunningMaximum(nn.Module):
+    """Computes what ONNX has no operator for."""
+
+    def forward(self, x):
+        return (torch.cummax(x, 2).values,)
+
+
+def test_an_operator_without_an_onnx_form_is_named():
+    with pytest.raises(UnsupportedModelError) as caught:
+        export_onnx(RunningMaximum(), ['map'], torch.rand(1, 3, 8, 8))
+    message = str(caught.value)
+    assert 'aten.cummax' in message and 'Replace the operator' in message
+    assert len(message.splitlines()) == 1 and '\x1b' not in message
 
 
 def test_executorch_computes_what_was_trained(tmp_path, monkeypatch):

@@ -101,6 +101,9 @@ def test_phases_follow_each_other(straight):
     log = next(Path(runner.work_dir).glob('*/*.log')).read_text()
     assert re.search(r'Iteration 4: QAT\.', log) and re.search(r'Iteration 10: QAT, batch norm and ranges frozen', log)
     assert 'Validation in simulated INT8.' in log
+    phases = [record for record in read_scalars(runner.work_dir) if 'simulating' in record]
+    begins = [(r['iter'], r['simulating'], r['norms_frozen'], r['ranges_frozen']) for r in phases]
+    assert begins == [(1, 0, 0, 0), (4, 1, 0, 0), (9, 1, 1, 0), (10, 1, 1, 1)]
 
 
 def test_the_checkpoint_is_a_float_checkpoint_plus_named_ranges(straight):
@@ -135,6 +138,8 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(straight, mini_coco, tmp
     for name, value in one['state_dict'].items():
         assert torch.equal(value, two['state_dict'][name]), name
     assert one['meta']['quantization'] == two['meta']['quantization']
+    begins = [record['iter'] for record in read_scalars(cfg.work_dir) if 'simulating' in record]
+    assert begins == {'epoch_1': [4, 9, 10], 'epoch_3': []}[start]  # ranges were frozen in the third epoch
 
 
 def test_all_arithmetics_beside_each_other(straight, mini_coco, tmp_path, capsys):

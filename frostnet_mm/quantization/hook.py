@@ -214,6 +214,8 @@ class QATHook(Hook):
             self._watch_gradients(runner)
         self.phase = phase
         print_log(f'Iteration {runner.iter + 1}: {phase}.', logger='current')
+        if not (self._resumed and phase == self._saved_phase):  # that was logged when it began
+            runner.visualizer.add_scalars(dict(iter=runner.iter + 1, **phase.flags()), step=runner.iter + 1)
 
     def _watch_gradients(self, runner) -> None:
         """Have the gradients of the next step looked at: at the start, and when rounding begins."""

@@ -1,7 +1,7 @@
 """Points of a training run, in epochs, iterations or percent, compared with absolute progress."""
 
 import re
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop
@@ -29,6 +29,10 @@ class Phase:
     def __or__(self, other: 'Phase') -> 'Phase':
         """All that is on in either."""
         return Phase(*(one or two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+    def flags(self) -> dict[str, int]:
+        """What is on, as 0 and 1 by name: scalars of a training's log, from which curves show its phases."""
+        return {name: int(on) for name, on in asdict(self).items()}
 
     def __str__(self) -> str:
         if not self.simulating:

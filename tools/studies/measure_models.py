@@ -1,4 +1,4 @@
-"""What models cost, and how much of each an engine runs in INT8: the table of docs/models.md.
+"""What models cost, and how much of each an engine runs in INT8: the table of docs/results/models_int8.md.
 
 python tools/studies/measure_models.py configs/ssdlite_frostnet_coco.py configs/espnetv2_frostnet_cityscapes.py
 

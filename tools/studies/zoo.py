@@ -1,4 +1,4 @@
-"""Which model families of the installed mmdet and mmseg can be trained, converted and deployed: docs/models.md's table.
+"""Which model families of the installed mmdet and mmseg are trained, converted, deployed: docs/results/families.md.
 
 python tools/studies/zoo.py --out work_dirs/zoo
 

@@ -18,12 +18,17 @@ from .scalars import read_scalars
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 
+_PHASES = (('warm-up in float', '#eef1f4'), ('INT8 simulated', '#d6e6f4'), ('batch norms frozen', '#b3d0ea'))
+_PHASES += (('ranges frozen', '#8fb9de'),)  # in the order in which QATHook enters them
 _SEGMENTATION = ('mIoU', 'mAcc', 'aAcc')  # metrics of mmseg, which has no prefix before their names
 
 
 def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title: str = '') -> None:
     """Draw the losses, the learning rate and the metrics of a training into a PNG.
+
+    Behind the curves of a quantization-aware training are its phases.
 
     Args:
         work_dir (str | PathLike): Work dir of a training.
@@ -34,6 +39,8 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
     training = [r for r in records if 'loss' in r and 'iter' in r]
     metrics = [r for r in records if _is_evaluation(r)]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), dpi=120)
+    for axis in axes:
+        _draw_phases(axis, records)
     for key in sorted({k for r in training for k in r if 'loss' in k}):
         points = [(r['iter'], r[key]) for r in training if key in r]
         axes[0].plot(*zip(*points, strict=True), label=key, linewidth=1.8 if key == 'loss' else 1)
@@ -55,6 +62,25 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
     figure.suptitle(title)
     figure.tight_layout()
     write_bytes(out_file, png_of(figure))
+
+
+def _draw_phases(axis: Axes, records: Sequence[dict]) -> None:
+    """Shade the phases that a ``QATHook`` logged, each with its name at the upper edge."""
+    begins: dict[int, int] = {}  # by phase; a resumed run logs the one that it goes on with once more
+    for record in records:
+        if 'simulating' in record:
+            phase = record['simulating'] + record['norms_frozen'] + record['ranges_frozen']
+            begins.setdefault(phase, record['iter'])
+    if not begins:
+        return
+    last = max(record['at_iter'] for record in records)
+    ends = [*list(begins.values())[1:], last]
+    for (phase, begin), end in zip(begins.items(), ends, strict=True):
+        name, color = _PHASES[phase]
+        axis.axvspan(begin, max(begin, end), color=color, linewidth=0, zorder=0)
+        axis.text(
+            begin, 1.01, f' {name}', transform=axis.get_xaxis_transform(), fontsize=7, rotation=20, color='#33526e'
+        )
 
 
 def _is_evaluation(record: dict) -> bool:

@@ -74,12 +74,23 @@ def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, 
                 verbose=False,
             )
         except Exception as error:  # torch's own types, and those of its passes
-            raise UnsupportedModelError(f'The network cannot be written as ONNX: {error}') from error
+            raise UnsupportedModelError(
+                f'The network cannot be written as ONNX: {_first_cause(error)} Replace the operator in the model, or '
+                'deploy to an engine that does not read ONNX.'
+            ) from error
     model = exported.model_proto
     _name_nodes(model.graph)
     _separate_zero_points(model.graph)
     _forget_origin(model)
     return model
+
+
+def _first_cause(error: BaseException) -> str:
+    """The first line of what an exporter's error goes back to; its own is coloured advice to its developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].rstrip('.') + '.'
 
 
 def onnx_of(network: FlatNetwork, example: torch.Tensor, dynamic: bool, baked: Normalization | None) -> bytes:
