@@ -11,6 +11,8 @@ from test_predictor import made, openvino_deployment  # noqa: F401  (fixtures)
 
 from frostnet_mm.deploy.deploy import copy_device
 
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / 'tests' / 'golden'
 SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -48,3 +50,18 @@ def test_two_thousand_calls_do_not_grow(request, tmp_path, engine):
     assert one['equal'] and other['equal'] and one['sums'] == other['sums']
     # after the first 400 calls nothing is allocated any more: 1600 calls of a leak of 4 KB would be 6 MB
     assert one['sizes'][-1] - one['sizes'][1] < 3
+
+
+@pytest.mark.skipif(not Path('/proc/self/statm').is_file(), reason='reads the memory of a process from /proc')
+def test_processes_of_threads_serve_beside_a_file_that_changes(tmp_path):
+    """Two processes of three threads for some seconds; what is open goes on, the changed file is refused."""
+    images = sorted((GOLDEN / 'coco/val2017').glob('*.png'))[:3]
+    command = [sys.executable, str(ROOT / 'tools/studies/serving.py'), str(GOLDEN / 'deployment'), *map(str, images)]
+    command += ['--processes', '2', '--threads', '3', '--minutes', '0.05', '--out', str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / 'serving.json').read_text())
+    assert [len(process['times']) > 10 for process in found['processes']] == [True, True]
+    assert found['processes'][0]['sums'] == found['processes'][1]['sums'] and len(found['processes'][0]['sums']) == 3
+    assert 'Results that differ: 0. Failures: 0.' in done.stdout
+    assert 'sha256' in found['refused'] or 'changed' in found['refused'], found['refused']
