@@ -17,6 +17,7 @@ from frostnet_mm.benchmark import runs
 from frostnet_mm.benchmark.cells import Cell, Result, cell_store, groups, plan
 from frostnet_mm.benchmark.measure import operators, scheduler, timing
 from frostnet_mm.benchmark.measure.operator_costs import OperatorResult
+from frostnet_mm.benchmark.report import plots
 from frostnet_mm.benchmark.report import tables as report
 from frostnet_mm.benchmark.report.publish import profile_table, write_report
 from frostnet_mm.benchmark.store import BUSY, DONE, FAILED, BenchmarkError
@@ -222,7 +223,7 @@ def test_page_is_self_contained(tmp_path):
     entries = [OperatorResult(case, 'openvino', 1, DONE, '', 0.4, 0.1, 0.05)]
     metrics = {'a': {'float': report.Metric('bbox_mAP', 0.3, 'float')}}
     page = write_report(tmp_path, MACHINE, results, entries, metrics=metrics).read_text()
-    assert page.count('<img') == 3 and page.count('src="data:image/png;base64,iVBOR') == 3
+    assert page.count('<img') == 4 and page.count('src="data:image/png;base64,iVBOR') == 4
     without_plots = re.sub(r'src="data:image/png;base64,[A-Za-z0-9+/=]+"', '', page)
     assert not re.search(r'https?:|//[a-z]|@import|url\(|<link|src=|href=|fetch\(', without_plots)
     assert page.count('<table>') == 3 and 'backbone.&lt;conv&gt;' in page and '<conv>' not in page
@@ -231,8 +232,22 @@ def test_page_is_self_contained(tmp_path):
     assert 'Example CPU (avx2), 4 cores, 8 GiB' in text and '† random weights' in text
     assert '| conv 1x1 | 24 → 72, 80 × 80 | 11.1 M | 0.400 | 0.100 | 0.250 | 27.6 | 111 |' in text
     assert sorted(path.name for path in tmp_path.glob('*.png')) == [
-        'accuracy-t1-b1-64x96.png', 'latency-t1-b1-64x96.png', 'stages-t1-b1-64x96.png',
+        'accuracy-t1-b1-64x96.png', 'latency-t1-b1-64x96.png', 'operators-t1.png', 'stages-t1-b1-64x96.png',
     ]  # fmt: skip
+
+
+def test_bars_of_operators_are_as_long_as_their_times(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, 'png_of', lambda figure: figures.append(figure) or b'png')
+    cases = [operators.OperatorCase('conv', 24, 72, 80), operators.OperatorCase('depthwise', 32, 32, 160, 3)]
+    times = [('openvino', 0, DONE, 0.4, 0.1), ('openvino', 1, DONE, 0.5, 0.3), ('onnxruntime', 0, DONE, 0.5, 0.2)]
+    times += [('onnxruntime', 1, BUSY, 0.6, 0.9)]
+    entries = [OperatorResult(cases[i], engine, 1, status, '', *ms, 0.05) for engine, i, status, *ms in times]
+    assert plots.operator_bars(entries) == b'png' and plots.operator_bars(entries[3:]) is None
+    widths = [[bar.get_width() for bar in axis.patches] for axis in figures[0].axes]
+    assert widths == [[0.4, 0.1, 0.5, 0.3], [0.5, 0.2]]
+    assert [[text.get_text() for text in axis.texts] for axis in figures[0].axes] == [['0.25', '0.60'], ['0.40']]
+    assert plots.operator_bars(entries, allow_busy=True) and [len(axis.patches) for axis in figures[1].axes] == [4, 4]
 
 
 def test_a_table_of_failures_alone_has_a_page(tmp_path):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import matplotlib
 
 from ...files import png_of
+from ..measure.operator_costs import OperatorResult
+from ..store import counts
 from .tables import Row, number
 
 matplotlib.use('Agg')
@@ -141,6 +143,53 @@ def accuracy_plot(rows: Sequence[Row]) -> bytes | None:
     axis.spines[['top', 'right']].set_visible(False)
     axis.set_xlim(0, 1.1 * max(row.result.latency_ms for row in rows))
     figure.legend(loc='outside right upper', frameon=False, fontsize=9)
+    return png_of(figure)
+
+
+def operator_bars(entries: Sequence[OperatorResult], allow_busy: bool = False) -> bytes | None:
+    """A PNG of what operators take: a panel an engine, two bars an operator, float and INT8, with their ratio.
+
+    Args:
+        entries (Sequence[OperatorResult]): With the same threads.
+        allow_busy (bool): Let times of a busy machine count. Default: False.
+
+    Returns:
+        bytes | None: None without a time.
+    """
+    entries = [own for own in entries if counts(own.status, allow_busy) and own.ratio is not None]
+    if not entries:
+        return None
+    engines = list(dict.fromkeys(own.engine for own in entries))
+    cases = list(dict.fromkeys(own.case for own in entries))
+    size = (max(6.0, 2.6 + 3.4 * len(engines)), 1.3 + 0.36 * len(cases))
+    figure, axes = plt.subplots(
+        1, len(engines), figsize=size, dpi=130, sharey=True, squeeze=False, layout='constrained'
+    )
+    for axis, engine in zip(axes[0], engines, strict=True):
+        for own in (own for own in entries if own.engine == engine):
+            position = cases.index(own.case)
+            for offset, value, name in ((-0.2, own.float_ms, 'float'), (0.2, own.int8_ms, 'int8')):
+                axis.barh(position + offset, value, 0.38, color=COLORS[name])
+            axis.annotate(
+                f'{own.ratio:.2f}',
+                (max(own.float_ms, own.int8_ms), position),
+                xytext=(4, 0),
+                textcoords='offset points',
+                va='center',
+                fontsize=7.5,
+                color='#b03a2e' if own.ratio > 1 else '#333333',
+            )
+        axis.set_title(engine, fontsize=10, loc='left')
+        axis.set_xlabel('ms; beside the bars INT8 / float')
+        axis.set_xscale('log')
+        axis.spines[['top', 'right']].set_visible(False)
+        axis.grid(axis='x', alpha=0.25)
+        axis.set_axisbelow(True)
+        axis.margins(x=0.15)
+    axes[0][0].set_yticks(range(len(cases)), [f'{case.name}  {case.shape}' for case in cases], fontsize=8)
+    axes[0][0].invert_yaxis()
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLORS[name]) for name in ('float', 'int8')]
+    figure.legend(handles, ('float', 'INT8'), loc='outside lower center', ncols=2, frameon=False, fontsize=9)
     return png_of(figure)
 
 

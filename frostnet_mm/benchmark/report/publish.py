@@ -12,7 +12,7 @@ from ..measure.operator_costs import OperatorResult
 from ..store import FAILED
 from . import html
 from .operator_table import HEADINGS, NOTES, operator_tables
-from .plots import accuracy_plot, latency_bars, stage_bars
+from .plots import accuracy_plot, latency_bars, operator_bars, stage_bars
 from .tables import (
     Metric,
     Row,
@@ -33,6 +33,7 @@ PLOTS = (
     ('stages', 'Where the time from image to result goes', stage_bars),
     ('accuracy', 'Accuracy against latency', accuracy_plot),
 )
+OPERATORS = 'Operators in float and INT8, each by itself, in ms'
 LAYERS = 15  # of a profile that are shown; the JSON has all
 
 
@@ -86,6 +87,15 @@ def write_report(
     if rows:
         sections[-1].notes = notes(rows)
         write_text(out / 'cells.csv', as_csv(rows))
+    drawn = {}
+    for threads in dict.fromkeys(own.threads for own in operators):
+        content = operator_bars([own for own in operators if own.threads == threads], allow_busy)
+        if content is not None:
+            write_bytes(out / f'operators-t{threads}.png', content)
+            drawn[f'{OPERATORS}, {thread_count(threads)}'] = content
+            files.append((f'{OPERATORS}, {thread_count(threads)}', f'operators-t{threads}.png'))
+    if drawn:
+        sections.append(html.Section('Operators', (), (), plots=list(drawn.items())))
     text = markdown(TITLE, about, rows, files)
     for heading, headings, lines, remarks in _more(rows, operators, allow_busy):
         sections.append(html.Section(heading, headings, lines, notes=remarks))
