@@ -64,7 +64,7 @@ def test_the_model_is_itself_after_an_evaluation_in_an_engine(counted, monkeypat
     names = ['onnxruntime', 'openvino']
     evaluation = evaluate_engines(runner, CONFIG, Checkpoint.open(CHECKPOINT), names, 'int8', OPTIONS, check=False)
     name, metrics = next(evaluation)
-    assert name == 'onnxruntime' and metrics['images/s'] > 0
+    assert name == 'onnxruntime' and metrics['evaluation s'] > 0
     assert metrics['coco/bbox_mAP'] == pytest.approx(counted.simulated['coco/bbox_mAP'], abs=0.01)
     assert ran(counted) == dict(own=0, engine=BATCHES)
     assert runner.model.__dict__['extract_feat'].execute is network

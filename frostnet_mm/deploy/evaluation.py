@@ -41,7 +41,7 @@ def evaluate_engines(
         check (bool): Verify the deployments. Default: True.
 
     Yields:
-        tuple[str, dict]: The engine, and the metrics with 'images/s' and, if verified, 'rms steps', the largest
+        tuple[str, dict]: The engine, and the metrics with 'evaluation s' and, if verified, 'rms steps', the largest
         difference of an output to the reference in steps of that output's range / 255.
 
     Raises:
