@@ -355,7 +355,7 @@ def test_an_engine_that_a_config_registers_goes_through_the_tool(engine_registry
 
 ENGINE_FREE = [*(ROOT / 'frostnet_mm/benchmark').rglob('*.py'), *(ROOT / 'tools').glob('benchmark.py')]
 #: Those of two engines, of engines' own files, and of a preset that has an engine's name.
-NAMING = ('zoo', 'fuzz', '_numerics_plan', 'draw_seam')
+NAMING = ('zoo', 'fuzz', '_numerics_plan', 'draw_seam', 'kill_tools')
 ENGINE_FREE += [path for path in (ROOT / 'tools/studies').glob('*.py') if not any(n in path.name for n in NAMING)]
 
 

@@ -212,6 +212,19 @@ def test_one_file_is_split_on_demand(tmp_path):
     assert cfg.val_dataloader.dataset.ann_file == str(tmp_path / 'my_val.json')
 
 
+def test_a_share_is_taken_of_the_file_that_is_named(tmp_path):
+    """Whatever its name says; where others are for validation, a share is refused."""
+    root = tmp_path / 'data'
+    coco(root / 'annotations/instances_val.json', root / 'images', 10)
+    named = dict(labels=(root / 'annotations/instances_val.json', None))
+    cfg, *_ = detection(root, tmp_path, val_share=0.3, **named)
+    assert cfg.val_dataloader.dataset.ann_file == str(tmp_path / 'my_val.json')
+    assert len(json.loads((tmp_path / 'my_train.json').read_text())['images']) == 7
+    coco(root / 'annotations/instances_train.json', root / 'images', 4)
+    with pytest.raises(Undecided, match='asks for some of the training images: leave it out'):
+        detection(root, tmp_path, val_share=0.3)
+
+
 def two_trainings(root):
     coco(root / 'a/train.json', root / 'images', 2)
     coco(root / 'b/train.json', root / 'images', 2)

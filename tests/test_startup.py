@@ -72,6 +72,7 @@ WRONG = {
     'studies/measure_models': [([CONFIG, ABSENT], SUGGESTION)],
     'studies/fuzz': [],
     'studies/kill_test': [],
+    'studies/kill_tools': [],
     'studies/draw_seam': [],
     'studies/licences': [],
     'studies/memory': [],
@@ -114,6 +115,11 @@ def test_the_package_is_imported_without_heavy_packages():
     assert 'frostnet_mm.registry' in done.stdout.split()
     assert set(done.stdout.split()) & set(HEAVY) == set()
     assert done.stderr == ''
+
+
+def test_data_sets_of_mm_are_imported_without_a_word_about_packages_that_nobody_asked_for():
+    done = python('-c', 'import frostnet_mm, mmdet.datasets, mmseg.datasets')
+    assert done.returncode == 0 and 'OneDL' not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize('name', WRONG)

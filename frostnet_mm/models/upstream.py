@@ -14,8 +14,8 @@ from typing import Any
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
 CHECKPOINTS = 'mmengine.runner.checkpoint'
-DATASETS = ('mmdet.datasets', 'mmdet.datasets.transforms')
-ONEDL = 'Could not import OneDL. Skipping OneDL datasets.'  # a service's data sets, that nobody has asked for
+DATASETS = tuple(f'{name}.datasets{part}' for name in ('mmdet', 'mmseg') for part in ('', '.transforms'))
+ONEDL = 'Could not import OneDL'  # a service's data sets, that nobody has asked for; the beginning of the message
 
 
 class _LossModule:
@@ -66,9 +66,9 @@ def mend_checkpoints(module: ModuleType) -> None:
 
 
 def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    """Import mmdet's data sets without their two lines about a package that they can do without.
+    """Import mm's data sets without their lines about a package that they can do without.
 
-    mmdet writes them at the level of debugging to a log that is none, whereby mmengine prints them in every command.
+    mmdet and mmseg write them at the level of debugging to a log that is none, whereby mmengine prints them in every command.
 
     Args:
         execute (Callable): Runs the module.
@@ -79,7 +79,7 @@ def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) ->
     write = logging.print_log
 
     def print_log(message: Any, logger: Any = None, level: int = 20) -> None:
-        if message != ONEDL or logger is not None:
+        if logger is not None or not str(message).startswith(ONEDL):
             write(message, logger, level)
 
     logging.print_log = print_log

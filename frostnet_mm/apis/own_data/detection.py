@@ -38,6 +38,13 @@ def detection_config(wishes: Wishes) -> tuple[str, list[str]]:
         DatasetError: The data cannot be used.
     """
     train, val = find_parts(wishes.root, wishes.labels, wishes.images)
+    if val is not None and wishes.val_share is not None:
+        if val.ann_file != train.ann_file:
+            raise Undecided(
+                f"Which images are for validation? '{wishes.root}' has '{val.ann_file}' for them, and --val-share "
+                f'{wishes.val_share:g} asks for some of the training images: leave it out.'
+            )
+        val = None
     if val is None:
         if wishes.val_share is None:
             raise Undecided(
