@@ -49,11 +49,20 @@ def test_statistics_by_hand():
     assert found.latency == 4.0  # the median of 2, 4 and 10, not that of all times, which is 3.5
     assert found.throughput == 2.0
     assert found.drift == pytest.approx((10 - 2) / 4)
+    assert found.rounds_iqr == pytest.approx((7 - 3) / 4)
     # Ordered 1 2 3 4 4 10: p90 at position 4.5 is 7, p10 at 0.5 is 1.5, the median 3.5.
     assert found.spread == pytest.approx((7 - 1.5) / 3.5)
     assert (found.rounds, found.repetitions) == (3, 6)
     with pytest.raises(ValueError, match=r'2 rounds of \[1, 0\] times'):
         timing.summarize([[1.0], []])
+
+
+def test_calls_may_differ_where_rounds_do_not():
+    """Every second call at half the pace, as on a shared host, says nothing of other work; rounds that differ do."""
+    uneven = timing.summarize([[1.0, 2.0] * 50 + [1.0]] * 7)
+    assert uneven.spread == 1.0 and timing.busy_reason(0.0, uneven.rounds_iqr, timing.Limits()) is None
+    changing = timing.summarize([[1.0 + 0.1 * turn] * 50 for turn in range(7)])
+    assert 'half of the rounds differ by 23%' in timing.busy_reason(0.0, changing.rounds_iqr, timing.Limits())
 
 
 def test_percentile_is_numpys():
@@ -89,11 +98,11 @@ def test_work_of_others_is_what_the_machine_did_beyond_this_process(monkeypatch,
 
 
 def test_busy():
-    limits = timing.Limits(others=0.25, spread=0.3)
-    assert timing.busy_reason(0.2, 0.3, limits) is None
+    limits = timing.Limits(others=0.25, rounds_iqr=0.1)
+    assert timing.busy_reason(0.2, 0.1, limits) is None
     assert timing.busy_reason(None, None, limits) is None
-    assert timing.busy_reason(1.5, 0.1, limits) == 'busy: other processes used 1.50 cores (limit 0.25)'
-    assert timing.busy_reason(0.0, 0.42, limits) == 'busy: the times spread by 42% (limit 30%)'
+    assert timing.busy_reason(1.5, 0.05, limits) == 'busy: other processes used 1.50 cores (limit 0.25)'
+    assert timing.busy_reason(0.0, 0.42, limits) == 'busy: half of the rounds differ by 42% (limit 10%)'
     with pytest.raises(scheduler.BusyError, match='--allow-busy'):
         scheduler.require_quiet(timing.Limits(others=-1.0), seconds=0.01)
 

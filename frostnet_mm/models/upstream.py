@@ -68,7 +68,7 @@ def mend_checkpoints(module: ModuleType) -> None:
 def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
     """Import mm's data sets without their lines about a package that they can do without.
 
-    mmdet and mmseg write them at the level of debugging to a log that is none, whereby mmengine prints them in every command.
+    They are written at the level of debugging to a log that is none, whereby mmengine prints them in every command.
 
     Args:
         execute (Callable): Runs the module.

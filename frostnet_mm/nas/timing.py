@@ -131,7 +131,7 @@ def values_of(timing: Timing, limits: Limits) -> dict[str, Any]:
         timing (Timing): Of one deployment.
         limits (Limits): From when on a time is no result.
     """
-    reason = busy_reason(timing.others, timing.spread, limits)
+    reason = busy_reason(timing.others, timing.rounds_iqr, limits)
     return dict(
         status=BUSY if reason else DONE,
         reason=reason or '',

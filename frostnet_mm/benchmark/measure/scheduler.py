@@ -156,5 +156,5 @@ def _finish(entry: _Measured, limits: timing.Limits) -> None:
         stages = [1000 * timing.percentile(column, 0.5) for column in zip(*entry.stages, strict=True)]
         result.preprocess_ms, result.network_ms, result.decode_ms = stages
         result.end_to_end_ms = sum(stages)
-    result.reason = timing.busy_reason(result.others, result.spread, limits) or ''
+    result.reason = timing.busy_reason(result.others, found.rounds_iqr, limits) or ''
     result.status = BUSY if result.reason else DONE

@@ -8,7 +8,9 @@ from statistics import median
 
 LEAST_REPETITIONS = 5  # of a round, however slow the network is
 OTHERS_LIMIT = 0.25  # cores in use by others: a fully idle machine of a shared host shows up to 0.1
-SPREAD_LIMIT = 0.3  # (p90 - p10) / median; a pinned process on a quiet machine stays below 0.1
+# Of (p75 - p25) / median of the rounds' medians: how uncertain the median over them is. On a virtual machine whose host
+# has other guests single calls spread by up to 0.6 without other work, and medians of seven rounds agree to 0.04.
+ROUNDS_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,11 @@ class Limits:
 
     Args:
         others (float): Cores in use by other processes. Default: 0.25.
-        spread (float): (p90 - p10) / median of the single times. Default: 0.3.
+        rounds_iqr (float): (p75 - p25) / median of the rounds' medians. Default: 0.1.
     """
 
     others: float = OTHERS_LIMIT
-    spread: float = SPREAD_LIMIT
+    rounds_iqr: float = ROUNDS_LIMIT
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Timing:
         others (float, optional): Cores that other processes used meanwhile, the median over the rounds; None where the
             system does not tell.
         load (float, optional): Load average of the machine, the highest of any round; None where it does not tell.
+        rounds_iqr (float): (p75 - p25) / median of the rounds' medians. Default: 0.
     """
 
     latency: float
@@ -48,6 +51,7 @@ class Timing:
     repetitions: int
     others: float | None = None
     load: float | None = None
+    rounds_iqr: float = 0.0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -89,6 +93,7 @@ def summarize(rounds: Sequence[Sequence[float]], batch: int = 1) -> Timing:
         throughput=batch / latency,
         rounds=len(rounds),
         repetitions=len(every),
+        rounds_iqr=(percentile(medians, 0.75) - percentile(medians, 0.25)) / latency,
     )
 
 
@@ -154,17 +159,17 @@ def machine_seconds(path: str = '/proc/stat') -> float | None:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf('SC_CLK_TCK')
 
 
-def busy_reason(others: float | None, spread: float | None, limits: Limits) -> str | None:
+def busy_reason(others: float | None, rounds_iqr: float | None, limits: Limits) -> str | None:
     """Why a time is no result, or None.
 
     Args:
         others (float, optional): Cores in use by others meanwhile.
-        spread (float, optional): Of the times.
+        rounds_iqr (float, optional): Of the times.
         limits (Limits): From when on.
     """
     reasons = []
     if others is not None and others > limits.others:
         reasons.append(f'other processes used {others:.2f} cores (limit {limits.others:g})')
-    if spread is not None and spread > limits.spread:
-        reasons.append(f'the times spread by {spread:.0%} (limit {limits.spread:.0%})')
+    if rounds_iqr is not None and rounds_iqr > limits.rounds_iqr:
+        reasons.append(f'half of the rounds differ by {rounds_iqr:.0%} (limit {limits.rounds_iqr:.0%})')
     return f'busy: {"; ".join(reasons)}' if reasons else None
