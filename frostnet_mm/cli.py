@@ -15,6 +15,7 @@ from mmengine.config import DictAction
 
 from .commands import PROGRAM, words_for
 from .compat import IncompatibleEnvironment
+from .device.errors import close_output
 from .errors import TrainingInterrupted, UserError
 from .quantization.scheme import WEIGHT_BITS
 
@@ -153,6 +154,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     logging.raiseExceptions = False  # a line that no log takes, on a full disk, is no traceback
     try:
         code = main()
+        sys.stdout.flush()
     except USER_ERRORS as error:
         print(f'\nerror: {_as_called(_explained(error))}', file=sys.stderr)
         code = 2
@@ -161,6 +163,9 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        close_output()
+        code = 1
     except Exception as error:
         message = worker_message(error) or _of_the_surroundings(error) or _of_the_config(error)
         if message is None:

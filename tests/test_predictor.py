@@ -297,6 +297,22 @@ def test_command_line_needs_nothing_of_ours(deployment, tmp_path, pixels):
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['one.png', 'two.jpg']
 
 
+@pytest.mark.parametrize('count', [2, 300])
+def test_a_reader_that_has_enough_gets_no_traceback(deployment, tmp_path, pixels, count):
+    """As `predictor.py … | head -1`, with an output that fits into a pipe's buffer and one that does not."""
+    cv2.imwrite(str(tmp_path / 'one.png'), pixels)
+    for index in range(count):
+        (tmp_path / f'{"long" * 50}{index}.png').symlink_to(tmp_path / 'one.png')
+    command = [sys.executable, str(deployment / 'predictor.py'), str(tmp_path), '--json', str(tmp_path / 'found.json')]
+    copy_device(deployment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if count > 2:
+        assert 'detections' in process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == '' and process.wait(100) == 1
+    assert json.loads((tmp_path / 'found.json').read_text())
+
+
 def test_command_line_names_what_is_wrong(made, tmp_path, pixels, capsys):
     for folder in ('a', 'b'):
         (tmp_path / folder).mkdir()

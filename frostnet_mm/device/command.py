@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .check import check_deployment, describe_outputs
-from .errors import DeploymentError, UserError
+from .errors import DeploymentError, UserError, close_output
 from .image_files import read_decoded
 from .image_search import Found, find_images
 from .network import may_saturate, open_network
@@ -123,9 +123,14 @@ def main(arguments: Sequence[str] | None = None, folder: str | os.PathLike = '.'
     try:
         if args.check:
             _check(args.folder, args.threads)
-        return _predict(args) if args.images else 0
+        code = _predict(args) if args.images else 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        close_output()
         return 1
 
 

@@ -1,10 +1,12 @@
 """Runs of the tools for a study: each in a folder with its logs, gone on with where it was, not done twice."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from frostnet_mm.benchmark.measure.process import end_with_parent
@@ -41,6 +43,22 @@ def run(command: list[str], log: Path) -> None:
         ).returncode
     if code:
         raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Have no other study in a folder while the context is open.
+
+    Raises:
+        UserError: There is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f'Another study runs in {folder}: wait for it, or give another --out.') from error
+        yield
 
 
 def train(config: Path, folder: Path, options: Sequence[str] = ()) -> Path:

@@ -13,7 +13,6 @@ which --report alone makes the tables and the picture.
 """
 
 import argparse
-import fcntl
 import functools
 import hashlib
 import json
@@ -23,7 +22,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -37,7 +35,7 @@ from _numerics_plan import (
     make_plan,
     write_config,
 )
-from _runs import calibrate, evaluate, train
+from _runs import alone, calibrate, evaluate, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
@@ -118,22 +116,6 @@ def commit() -> str:
     """The commit of the code, marked where something is changed beside it; empty outside of a checkout."""
     command = ['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=10', '--exclude=*']
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Have no other study in a folder while the context is open.
-
-    Raises:
-        UserError: There is one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f'Another study runs in {folder}: wait for it, or give another --out.') from error
-        yield
 
 
 def one_run(own: Run, args: argparse.Namespace) -> dict:
