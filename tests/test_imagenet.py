@@ -33,6 +33,7 @@ def release(tmp_path):
 
 
 def test_validation_images_get_their_classes(release, capsys):
+    (release / 'data/train' / SYNSETS[0] / '._hidden.JPEG').write_bytes(b'as macOS leaves them')
     assert read_ground_truth(str(release / 'kit')) == [SYNSETS[number - 1] for number in TRUTH]
     assert run_tool('prepare_imagenet', release / 'data', '--devkit', release / 'kit') == 0
     said = capsys.readouterr().out

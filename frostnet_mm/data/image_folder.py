@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.dataset import BaseDataset
 
 from ..device.errors import ImageError
-from ..device.image_search import find_images, image_suffixes
+from ..device.image_search import find_images, images_in
 from ..registry import DATASETS
 from .coco_json import palette_for
 from .coco_paths import list_folder, list_nearest, sample
@@ -99,7 +99,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         """
         found = class_folders(self._place)
         classes = self._classes(found)
-        beside = [path for path in sorted(Path(self._place).iterdir()) if _is_image(path)]
+        beside = images_in(self._place)
         if beside:
             raise DatasetError(
                 f"'{self._place}': {len(beside)} images lie beside the folders of the classes, such as "
@@ -180,7 +180,3 @@ class ImageFolder(CountingDataset, BaseDataset):
             if not self.test_mode:
                 return None
             return self.pipeline(self.get_data_info(idx) | dict(img_placeholder=GREY))
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in image_suffixes() and path.name[0] != '.'

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..device.image_search import image_suffixes
+from ..device.image_search import images_in
 from .coco_paths import list_folder, sample
 from .errors import DatasetError, DatasetNotFoundError
 
@@ -67,7 +67,7 @@ def prepare_imagenet(root: str, devkit: str | None = None) -> ImageNetReport:
             raise DatasetNotFoundError(
                 f"'{place}' does not exist; {list_folder(str(near))}. Expected a folder with train and val in it."
             )
-    counts = {folder.name: _count(folder) for folder in sorted(train.iterdir()) if folder.is_dir()}
+    counts = {folder.name: len(images_in(folder)) for folder in sorted(train.iterdir()) if folder.is_dir()}
     odd = [name for name in counts if not _SYNSET.fullmatch(name)]
     if odd or not counts:
         raise DatasetError(
@@ -78,10 +78,10 @@ def prepare_imagenet(root: str, devkit: str | None = None) -> ImageNetReport:
     if empty:
         raise DatasetError(f"'{train}': {len(empty)} folders hold no image: {sample(empty)}.")
     val, linked = Path(root) / 'val', 0
-    flat = [path for path in sorted(val.iterdir()) if _is_image(path)]
+    flat = images_in(val)
     if flat:
         val, linked = _link(flat, Path(root), devkit)
-    found = {folder.name: _count(folder) for folder in sorted(val.iterdir()) if folder.is_dir()}
+    found = {folder.name: len(images_in(folder)) for folder in sorted(val.iterdir()) if folder.is_dir()}
     if set(found) != set(counts):
         more, less = sorted(set(found) - set(counts)), sorted(set(counts) - set(found))
         parts = [
@@ -93,14 +93,6 @@ def prepare_imagenet(root: str, devkit: str | None = None) -> ImageNetReport:
              if count != IMAGES[split]]  # fmt: skip
     notes += [f'{len(counts)} classes; the release has {CLASSES}'] * (len(counts) != CLASSES)
     return ImageNetReport(totals, len(counts), val, linked, notes)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in image_suffixes() and path.is_file()
-
-
-def _count(folder: Path) -> int:
-    return sum(entry.name.lower().endswith(image_suffixes()) for entry in os.scandir(folder))
 
 
 def read_ground_truth(devkit: str) -> list[str]:

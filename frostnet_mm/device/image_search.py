@@ -47,6 +47,14 @@ def image_suffixes() -> tuple[str, ...]:
     return IMAGE_SUFFIXES + tuple(suffix for suffix in _IF_PILLOW_DOES if suffix in known)
 
 
+def images_in(folder: str | os.PathLike) -> list[Path]:
+    """The image files right in a folder, sorted; hidden ones are none, such as ``._NAME`` of macOS."""
+    suffixes = image_suffixes()
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.name[0] != '.' and e.name.lower().endswith(suffixes) and e.is_file()]
+    return [Path(folder, name) for name in sorted(names)]
+
+
 def find_images(given: Sequence[str | os.PathLike], *out: str | os.PathLike) -> Found:
     """Find images.
 
