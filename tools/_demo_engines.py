@@ -1,7 +1,6 @@
 """The demo's second half: the trained network on engines, evaluated, timed, drawn and reported in one page."""
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -128,7 +127,7 @@ class EngineDemo:
 
 
 def contact_sheet(files: Sequence[Path], columns: int = 3) -> bytes:
-    """Pictures beside each other, in equal cells.
+    """Pictures beside each other.
 
     Args:
         files (Sequence[Path]): The pictures.
@@ -138,18 +137,10 @@ def contact_sheet(files: Sequence[Path], columns: int = 3) -> bytes:
         bytes: A PNG.
     """
     import cv2
-    import numpy as np
 
-    pictures = [cv2.imread(str(file)) for file in files]
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    gap = 8
-    sheet = np.full(
-        (math.ceil(len(pictures) / columns) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8
-    )
-    for index, picture in enumerate(pictures):
-        top, left = index // columns * (height + gap), index % columns * (width + gap)
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return cv2.imencode('.png', sheet)[1].tobytes()
+    from frostnet_mm.apis.visualization.sheets import arrange
+
+    return cv2.imencode('.png', arrange([cv2.imread(str(file)) for file in files], columns))[1].tobytes()
 
 
 def summary(metrics: dict[str, dict], rows: Sequence['Row']) -> Iterator[list[str]]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import matplotlib
 import mmcv
-import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.visualization import Visualizer
@@ -15,6 +14,7 @@ from torch import nn
 from ...data.loading import loaded_image
 from ...files import png_of, write_bytes
 from .scalars import read_scalars
+from .sheets import arrange
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
@@ -129,16 +129,6 @@ def draw_sheet(
         visualizer.add_datasample('sheet', image, data_sample=sample.cpu(), show=False, **options)
         tile = visualizer.get_image()
         tiles.append(mmcv.imresize(tile, (width, round(tile.shape[0] * width / tile.shape[1]))))
-    gap = 8
-    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
-    heights = [max(tile.shape[0] for tile in row) for row in rows]
-    sheet = np.full((sum(heights) + gap * (len(rows) - 1), columns * (width + gap) - gap, 3), 255, np.uint8)
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for column, tile in enumerate(row):
-            left = column * (width + gap)
-            sheet[top : top + tile.shape[0], left : left + width] = tile
-        top += height + gap
     buffer = io.BytesIO()
-    plt.imsave(buffer, sheet, format='png')
+    plt.imsave(buffer, arrange(tiles, columns), format='png')
     write_bytes(out_file, buffer.getvalue())
