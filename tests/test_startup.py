@@ -117,6 +117,21 @@ def test_the_package_is_imported_without_heavy_packages():
     assert done.stderr == ''
 
 
+@pytest.mark.parametrize('folder', ['tools', 'tools/studies'])
+def test_a_tool_works_with_the_package_of_its_own_checkout(tmp_path, folder):
+    """Whichever is installed, or found by PYTHONPATH first, as in a second checkout beside one environment."""
+    own = tmp_path / 'checkout'
+    (own / 'tools/studies').mkdir(parents=True)
+    (own / 'frostnet_mm').mkdir()
+    (own / 'frostnet_mm/__init__.py').write_text('print("its own")\n')
+    for name in ('tools/_path.py', 'tools/studies/_tools.py'):
+        (own / name).write_text((ROOT / name).read_text())
+    first = '_path' if folder == 'tools' else '_tools'
+    (own / folder / 'tool.py').write_text(f'import {first}\nimport frostnet_mm\n')
+    done = python(own / folder / 'tool.py')
+    assert (done.returncode, done.stdout) == (0, 'its own\n'), done.stderr
+
+
 def test_data_sets_of_mm_are_imported_without_a_word_about_packages_that_nobody_asked_for():
     done = python('-c', 'import frostnet_mm, mmdet.datasets, mmseg.datasets')
     assert done.returncode == 0 and 'OneDL' not in done.stdout + done.stderr
