@@ -269,7 +269,9 @@ def parameters_of(arch):
     return total
 
 
-@pytest.mark.parametrize('name, trunk, macs', [('engine-s', 830240, 207.1), ('engine-m', 1135856, 277.0)])
+@pytest.mark.parametrize(
+    'name, trunk, macs', [('engine-s', 830240, 207.1), ('engine-m', 1135856, 277.0), ('engine-l', 3004128, 355.3)]
+)
 def test_variants_that_were_found(name, trunk, macs):
     assert parameters_of(ARCHS['small']) == 3165616  # the golden count of above
     net = FrostNet(name)
@@ -364,7 +366,7 @@ def table_with(row=None, place=(1, 0), **changes):
     return table
 
 
-NAMES = "'small', 'base', 'large', 'engine-s', 'engine-m'"
+NAMES = "'small', 'base', 'large', 'engine-s', 'engine-m', 'engine-l'"
 ROW = 'kernel, channels, expansion, reduction, stride[, kind]'
 
 

@@ -14,6 +14,7 @@ from test_frostnet import FUSED_660, macs_of
 from frostnet_mm import FrostNet
 from frostnet_mm.benchmark.measure import Timing
 from frostnet_mm.benchmark.measure.scheduler import BusyError
+from frostnet_mm.benchmark.measure.timing import summarize
 from frostnet_mm.benchmark.store import BenchmarkError
 from frostnet_mm.models.frostnet_arch import ARCHS
 from frostnet_mm.nas import measured as measured_models
@@ -201,6 +202,29 @@ def test_times_of_groups_compare_whatever_the_pace_of_the_machine(table):
     assert found.max() / found.min() < 1.005
     old = [replace(own, reference=None) for own in networks]
     assert timing.comparable(old) == [own.milliseconds for own in networks]
+
+
+def test_times_compare_turn_by_turn(setting, monkeypatch, tmp_path):
+    """The pace of the machine changes from turn to turn: what is disturbed is the network whose ratio changes."""
+    paces = [1.0, 1.5, 0.8, 1.2, 2.0, 1.0, 1.7]
+    monkeypatch.setattr(timing, '_deploy', lambda setting, arch, folder: folder)
+
+    def measure(folders, threads, rounds, seconds):
+        every = [[[(index + 2) * pace] * 5 for pace in paces] for index in range(len(folders))]
+        every[1] = [[3.0 * pace * (1 + turn)] * 5 for turn, pace in enumerate(paces)]
+        return [summarize(turns) for turns in every]
+
+    monkeypatch.setattr(timing, 'measure_deployments', measure)
+    space, store = SearchSpace('small'), timing.latency_store(tmp_path, setting)
+    archs = [space.sample(random.Random(seed)) for seed in range(4)]
+    found = timing.time_networks(archs, setting, store, allow_busy=True, say=lambda line: None)
+    assert [own.status for own in found] == ['done', 'busy', 'done', 'done']
+    assert 'half of the rounds differ by 75%' in found[1].reason
+    assert [own.ratio for own in found] == pytest.approx([2 / 6, 3 * 4 / 6, 4 / 6, 5 / 6])  # the reference is the last
+    reference = 6 * 1.2 * 1000
+    assert [timing.comparable(found)[index] for index in (0, 2, 3)] == pytest.approx(
+        [reference * 2 / 6, reference * 4 / 6, reference * 5 / 6]
+    )
 
 
 def test_models_that_were_disturbed_are_measured_again_together(setting, monkeypatch, tmp_path):

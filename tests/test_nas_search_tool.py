@@ -312,7 +312,7 @@ def test_mobilenet_in_the_place_of_the_backbone_is_the_baseline_of_the_configs()
     expected = load_config(ROOT / 'configs/ssdlite_mobilenetv2_custom.py', classes=options['classes']).model
     lines = []
     found = baselines.baselines(cfg, lines.append)
-    variants = [f'FrostNet {name}' for name in ('small', 'base', 'large', 'engine-s', 'engine-m')]
+    variants = [f'FrostNet {name}' for name in ('small', 'base', 'large', 'engine-s', 'engine-m', 'engine-l')]
     assert list(found) == [*variants, 'MobileNetV2'] and not lines
     own = found['MobileNetV2']
     assert tuple(own.backbone.out_indices) == expected.backbone.out_indices == (2, 4, 7)

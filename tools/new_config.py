@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', type=Path, help='the config to write, such as my.py')
     parser.add_argument('--data', type=Path, required=True, help='folder of the data')
     parser.add_argument('--task', choices=TASKS, required=True)
-    parser.add_argument('--backbone', default='small', help='FrostNet small, base, large, engine-s, engine-m')
+    parser.add_argument('--backbone', default='small', help='FrostNet small, base, large, engine-s, -m or -l')
     parser.add_argument('--size', type=int, help='sides of the input; default 320, of segmentation by the images')
     parser.add_argument('--qat', action='store_true', help='train in simulated INT8')
     parser.add_argument('--epochs', type=int, help='default by the number of images')

@@ -252,7 +252,15 @@ ENGINE_M: list[Rows] = [
     [(3, 192, 3, None, 2)],
     [(3, 320, 3, 2, 1)],
 ]
-VARIANTS = dict(small=SMALL, base=BASE, large=LARGE) | {'engine-s': ENGINE_S, 'engine-m': ENGINE_M}
+ENGINE_L: list[Rows] = [
+    [(3, 16, 1, None, 1), (3, 24, 4, None, 2, 'fused')],
+    [(3, 40, 2, None, 2, 'fused'), (3, 40, 4, None, 1), (5, 40, 6, None, 1), (3, 40, 3, None, 1, 'fused')],
+    [(3, 96, 3, None, 2, 'fused'), (3, 96, 2, None, 1, 'fused'), (3, 96, 3, 2, 1), (5, 96, 6, 4, 1)],
+    [(3, 192, 2, 4, 2), (5, 192, 3, 4, 1)],
+    [(3, 320, 4, 2, 1), (3, 320, 4, 4, 1)],
+]
+ENGINES = {'engine-s': ENGINE_S, 'engine-m': ENGINE_M, 'engine-l': ENGINE_L}
+VARIANTS = dict(small=SMALL, base=BASE, large=LARGE) | ENGINES
 STEM_CHANNELS = 32
 NUM_STAGES = 5  # of each released variant
 ARCHS: dict[str, FrostNetArch] = {

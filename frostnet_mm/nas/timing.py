@@ -17,7 +17,7 @@ from ..benchmark.cells import PRECISIONS
 from ..benchmark.measure import Limits, measure_deployments
 from ..benchmark.measure.machine import describe_machine
 from ..benchmark.measure.scheduler import require_quiet
-from ..benchmark.measure.timing import Timing, busy_reason
+from ..benchmark.measure.timing import Timing, busy_reason, iqr
 from ..benchmark.store import BUSY, DONE, Kind, Store, counts
 from ..deploy.deploy import DeployOptions, deploy_model
 from ..deploy.engines import engine_of
@@ -124,14 +124,15 @@ class EngineTime:
         return asdict(self)
 
 
-def values_of(timing: Timing, limits: Limits) -> dict[str, Any]:
+def values_of(timing: Timing, limits: Limits, turns: Sequence[float] = ()) -> dict[str, Any]:
     """The fields of :class:`EngineTime` of what :func:`measure_deployments` has measured.
 
     Args:
         timing (Timing): Of one deployment.
         limits (Limits): From when on a time is no result.
+        turns (Sequence[float]): What must agree from turn to turn in place of the times themselves. Default: those.
     """
-    reason = busy_reason(timing.others, timing.rounds_iqr, limits)
+    reason = busy_reason(timing.others, iqr(turns) if turns else timing.rounds_iqr, limits)
     return dict(
         status=BUSY if reason else DONE,
         reason=reason or '',
@@ -150,11 +151,13 @@ class TimedNetwork(EngineTime):
         arch (dict): Its table.
         features (dict): Of :func:`features_of`.
         reference (float, optional): Milliseconds of the config's own network, measured in turns with this one.
+        ratio (float, optional): Its time by that of the config's own network in the same turn, the median over them.
     """
 
     arch: dict
     features: dict
     reference: float | None = None
+    ratio: float | None = None
 
     @property
     def key(self) -> str:
@@ -166,9 +169,9 @@ def comparable(networks: Sequence[TimedNetwork]) -> list[float]:
     """Milliseconds as if all had been measured at the same time.
 
     Networks are measured in groups, minutes apart, between which a machine that is shared with others changes its pace:
-    by 4 % from group to group where two networks of a group keep their ratio within 1 %. So each time is taken by that
-    of the reference of its group, times the median of the references, and then by the pace that a regression finds for
-    its group (:func:`steady`). Times without a reference stay as they are.
+    by 4 % from group to group where two networks of a group keep their ratio within 1 %, on a busy host by 30 % within
+    seconds. So each time is taken by that of the reference in the same turn, times the median of the references, and
+    then by the pace that a regression finds for its group (:func:`steady`). Times without a reference stay as they are.
 
     Args:
         networks (Sequence[TimedNetwork]): Of one store.
@@ -176,6 +179,7 @@ def comparable(networks: Sequence[TimedNetwork]) -> list[float]:
     references = [own.reference for own in networks if own.reference is not None]
     pace = median(references) if references else 0.0
     times = [own.milliseconds * (1 if own.reference is None else pace / own.reference) for own in networks]
+    times = [time if own.ratio is None else pace * own.ratio for time, own in zip(times, networks, strict=True)]
     if None in (own.reference for own in networks):
         return times
     return steady([own.features for own in networks], times, [own.reference for own in networks])
@@ -237,8 +241,8 @@ def time_networks(
     setting: Setting,
     store: Store[TimedNetwork],
     *,
-    rounds: int = 7,
-    seconds: float = 0.3,
+    rounds: int = 11,
+    seconds: float = 0.15,
     limits: Limits | None = None,
     allow_busy: bool = False,
     say: Callable[[str], None] = print,
@@ -253,8 +257,8 @@ def time_networks(
         archs (Iterable): The architectures.
         setting (Setting): What is measured.
         store (Store): Of :func:`latency_store`; it holds each group as soon as it is measured.
-        rounds (int): Turns of each. Default: 7.
-        seconds (float): Length of a turn. Default: 0.3.
+        rounds (int): Turns of each: many short ones, so that all meet each pace of the machine. Default: 11.
+        seconds (float): Length of a turn. Default: 0.15.
         limits (Limits, optional): From when on a time is no result.
         allow_busy (bool): Let times of a busy machine count. Default: False.
         say (Callable): Prints a line.
@@ -277,9 +281,11 @@ def time_networks(
         *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
         for own, timing in zip(folders, timings, strict=True):
             arch = wanted[own.name]
+            turns = [one / other for one, other in zip(timing.medians, pace.medians, strict=True)]
+            values = values_of(timing, limits, turns) | dict(reference=pace.latency * 1000)
+            values |= dict(ratio=median(turns) if turns else None)
             config = json.loads(json.dumps(arch.to_config()))
-            values = values_of(timing, limits) | dict(reference=pace.latency * 1000)
-            store.add(TimedNetwork(config, setting.features(arch), **values))
+            store.add(TimedNetwork(arch=config, features=setting.features(arch), **values))
 
     with tempfile.TemporaryDirectory() as shared:
         reference = Path(shared) / REFERENCE

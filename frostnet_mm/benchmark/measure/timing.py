@@ -41,6 +41,7 @@ class Timing:
             system does not tell.
         load (float, optional): Load average of the machine, the highest of any round; None where it does not tell.
         rounds_iqr (float): (p75 - p25) / median of the rounds' medians. Default: 0.
+        medians (tuple[float, ...]): Of each round, in seconds. Default: none.
     """
 
     latency: float
@@ -52,6 +53,7 @@ class Timing:
     others: float | None = None
     load: float | None = None
     rounds_iqr: float = 0.0
+    medians: tuple[float, ...] = ()
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -93,8 +95,14 @@ def summarize(rounds: Sequence[Sequence[float]], batch: int = 1) -> Timing:
         throughput=batch / latency,
         rounds=len(rounds),
         repetitions=len(every),
-        rounds_iqr=(percentile(medians, 0.75) - percentile(medians, 0.25)) / latency,
+        rounds_iqr=iqr(medians),
+        medians=tuple(medians),
     )
+
+
+def iqr(values: Sequence[float]) -> float:
+    """(p75 - p25) / median of some values."""
+    return (percentile(values, 0.75) - percentile(values, 0.25)) / median(values)
 
 
 def time_calls(

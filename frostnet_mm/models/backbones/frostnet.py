@@ -25,8 +25,8 @@ class FrostNet(StagedBackbone):
     exported network, not here.
 
     Args:
-        arch (str | dict): 'small', 'base' or 'large' of the authors' release, 'engine-s' or 'engine-m', which are fast
-            in INT8 on CPUs (docs/search.md), or a table of any number of stages:
+        arch (str | dict): 'small', 'base' or 'large' of the authors' release; 'engine-s', 'engine-m' or 'engine-l',
+            which are fast in INT8 on CPUs (docs/search.md); or a table of any number of stages:
             ``dict(stem=32, stages=[[(kernel, channels, expansion, reduction, stride[, kind]), ...], ...])``, whose
             fields :class:`BlockSpec` describes. Default: 'small'.
         widen_factor (float): Width multiplier of all channels; the authors use 0.35, 0.5, 0.75, 1.0 and 1.25.
