@@ -50,6 +50,8 @@ def test_statistics_by_hand():
     assert found.throughput == 2.0
     assert found.drift == pytest.approx((10 - 2) / 4)
     assert found.rounds_iqr == pytest.approx((7 - 3) / 4)
+    assert found.undisturbed == pytest.approx(1.25)  # of all, at position 0.25
+    assert found.halves == pytest.approx(4 / 1.15 - 1)  # of 1, 2, 3 and 10 at position 0.15, and of 4 and 4
     # Ordered 1 2 3 4 4 10: p90 at position 4.5 is 7, p10 at 0.5 is 1.5, the median 3.5.
     assert found.spread == pytest.approx((7 - 1.5) / 3.5)
     assert (found.rounds, found.repetitions) == (3, 6)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from ..benchmark.cells import PRECISIONS
 from ..benchmark.measure import Limits, measure_deployments
 from ..benchmark.measure.machine import describe_machine
 from ..benchmark.measure.scheduler import require_quiet
-from ..benchmark.measure.timing import Timing, busy_reason, iqr
+from ..benchmark.measure.timing import Timing, busy_reason
 from ..benchmark.store import BUSY, DONE, Kind, Store, counts
 from ..deploy.deploy import DeployOptions, deploy_model
 from ..deploy.engines import engine_of
@@ -35,6 +34,7 @@ from .space import SearchSpace
 GROUP = 10  # networks that are loaded and measured in turns
 PASSES = 3  # over what was measured while the machine was busy
 TRIES = 2  # of each pass, while the networks are still deployed
+HALVES_LIMIT = 0.05  # from when on the undisturbed calls of a network are too few
 REFERENCE = 'reference'  # folder of the config's own network, which is measured with every group
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
 # Of the backbone: times do not compare without the rest of the model.
@@ -124,15 +124,17 @@ class EngineTime:
         return asdict(self)
 
 
-def values_of(timing: Timing, limits: Limits, turns: Sequence[float] = ()) -> dict[str, Any]:
+def values_of(timing: Timing, limits: Limits) -> dict[str, Any]:
     """The fields of :class:`EngineTime` of what :func:`measure_deployments` has measured.
 
     Args:
         timing (Timing): Of one deployment.
         limits (Limits): From when on a time is no result.
-        turns (Sequence[float]): What must agree from turn to turn in place of the times themselves. Default: those.
     """
-    reason = busy_reason(timing.others, iqr(turns) if turns else timing.rounds_iqr, limits)
+    return _fields(timing, busy_reason(timing.others, timing.rounds_iqr, limits))
+
+
+def _fields(timing: Timing, reason: str | None) -> dict[str, Any]:
     return dict(
         status=BUSY if reason else DONE,
         reason=reason or '',
@@ -143,6 +145,17 @@ def values_of(timing: Timing, limits: Limits, turns: Sequence[float] = ()) -> di
     )
 
 
+def _against(timing: Timing, reference: Timing, limits: Limits) -> dict[str, Any]:
+    """The fields of :class:`TimedNetwork`: what counts is how its undisturbed calls compare with the reference's."""
+    reason = busy_reason(timing.others, None, limits)
+    if max(timing.halves, reference.halves) > HALVES_LIMIT:
+        apart = max(timing.halves, reference.halves)
+        reason = f'{reason or "busy"}: the fastest calls of every second turn are {apart:.0%} from those of the others'
+    fastest = timing.undisturbed, reference.undisturbed
+    ratio = None if None in fastest else fastest[0] / fastest[1]
+    return _fields(timing, reason) | dict(reference=reference.latency * 1000, ratio=ratio)
+
+
 @dataclass(frozen=True)
 class TimedNetwork(EngineTime):
     """A network and its time.
@@ -151,7 +164,7 @@ class TimedNetwork(EngineTime):
         arch (dict): Its table.
         features (dict): Of :func:`features_of`.
         reference (float, optional): Milliseconds of the config's own network, measured in turns with this one.
-        ratio (float, optional): Its time by that of the config's own network in the same turn, the median over them.
+        ratio (float, optional): Its undisturbed time (:class:`Timing`) by that of the config's own network.
     """
 
     arch: dict
@@ -169,15 +182,16 @@ def comparable(networks: Sequence[TimedNetwork]) -> list[float]:
     """Milliseconds as if all had been measured at the same time.
 
     Networks are measured in groups, minutes apart, between which a machine that is shared with others changes its pace:
-    by 4 % from group to group where two networks of a group keep their ratio within 1 %, on a busy host by 30 % within
-    seconds. So each time is taken by that of the reference in the same turn, times the median of the references, and
-    then by the pace that a regression finds for its group (:func:`steady`). Times without a reference stay as they are.
+    by 4 % from group to group, on a busy host by 30 % within seconds, where the undisturbed calls of two networks keep
+    their ratio within 1 %. So what counts is that ratio to the reference, times the reference's time in the group that
+    was disturbed least, and then the pace that a regression finds for each group (:func:`steady`). Times without a
+    reference stay as they are.
 
     Args:
         networks (Sequence[TimedNetwork]): Of one store.
     """
     references = [own.reference for own in networks if own.reference is not None]
-    pace = median(references) if references else 0.0
+    pace = min(references, default=0.0)
     times = [own.milliseconds * (1 if own.reference is None else pace / own.reference) for own in networks]
     times = [time if own.ratio is None else pace * own.ratio for time, own in zip(times, networks, strict=True)]
     if None in (own.reference for own in networks):
@@ -281,10 +295,8 @@ def time_networks(
         *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
         for own, timing in zip(folders, timings, strict=True):
             arch = wanted[own.name]
-            turns = [one / other for one, other in zip(timing.medians, pace.medians, strict=True)]
-            values = values_of(timing, limits, turns) | dict(reference=pace.latency * 1000)
-            values |= dict(ratio=median(turns) if turns else None)
             config = json.loads(json.dumps(arch.to_config()))
+            values = _against(timing, pace, limits)
             store.add(TimedNetwork(arch=config, features=setting.features(arch), **values))
 
     with tempfile.TemporaryDirectory() as shared:

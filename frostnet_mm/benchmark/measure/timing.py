@@ -11,6 +11,7 @@ OTHERS_LIMIT = 0.25  # cores in use by others: a fully idle machine of a shared 
 # Of (p75 - p25) / median of the rounds' medians: how uncertain the median over them is. On a virtual machine whose host
 # has other guests single calls spread by up to 0.6 without other work, and medians of seven rounds agree to 0.04.
 ROUNDS_LIMIT = 0.1
+UNDISTURBED = 0.05  # the percentile of single times that others do not reach
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Timing:
             system does not tell.
         load (float, optional): Load average of the machine, the highest of any round; None where it does not tell.
         rounds_iqr (float): (p75 - p25) / median of the rounds' medians. Default: 0.
-        medians (tuple[float, ...]): Of each round, in seconds. Default: none.
+        undisturbed (float, optional): p05 of all single times, in seconds. On a host with other guests, and even on a
+            core that is shared with another process, it repeats to 1 % where the median doubles.
+        halves (float): How far ``undisturbed`` of every second round is from that of the others, relative. Default: 0.
     """
 
     latency: float
@@ -53,7 +56,8 @@ class Timing:
     others: float | None = None
     load: float | None = None
     rounds_iqr: float = 0.0
-    medians: tuple[float, ...] = ()
+    undisturbed: float | None = None
+    halves: float = 0.0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -95,14 +99,17 @@ def summarize(rounds: Sequence[Sequence[float]], batch: int = 1) -> Timing:
         throughput=batch / latency,
         rounds=len(rounds),
         repetitions=len(every),
-        rounds_iqr=iqr(medians),
-        medians=tuple(medians),
+        rounds_iqr=(percentile(medians, 0.75) - percentile(medians, 0.25)) / latency,
+        undisturbed=percentile(every, UNDISTURBED),
+        halves=_halves_apart(rounds),
     )
 
 
-def iqr(values: Sequence[float]) -> float:
-    """(p75 - p25) / median of some values."""
-    return (percentile(values, 0.75) - percentile(values, 0.25)) / median(values)
+def _halves_apart(rounds: Sequence[Sequence[float]]) -> float:
+    """The relative distance of what both halves of the rounds say of undisturbed calls."""
+    halves = [[value for times in own for value in times] for own in (rounds[::2], rounds[1::2])]
+    fastest = sorted(percentile(values, UNDISTURBED) for values in halves if values)
+    return fastest[-1] / fastest[0] - 1 if fastest[0] > 0 else 0.0
 
 
 def time_calls(
