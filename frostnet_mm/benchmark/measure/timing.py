@@ -42,8 +42,8 @@ class Timing:
             system does not tell.
         load (float, optional): Load average of the machine, the highest of any round; None where it does not tell.
         rounds_iqr (float): (p75 - p25) / median of the rounds' medians. Default: 0.
-        undisturbed (float, optional): p05 of all single times, in seconds. On a host with other guests it repeats to 1 %
-            where the median changes by a fifth. On a core that another process has as well no long call is undisturbed.
+        undisturbed (float, optional): p05 of all single times, in seconds. On a host with other guests it repeats to
+            1 % where the median changes by a fifth. On a core that another process has too no long call is undisturbed.
         halves (float): How far ``undisturbed`` of every second round is from that of the others, relative. Default: 0.
     """
 
