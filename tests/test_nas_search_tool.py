@@ -119,6 +119,16 @@ def test_it_goes_on_where_it_was(detection, monkeypatch, capsys):
     assert all(own['hypervolume'] > 0 for own in studies)
 
 
+def test_metrics_that_tell_nothing_are_said(detection, monkeypatch, capsys):
+    folder, _ = detection
+    shutil.copytree(folder / 'out', folder / 'alike', ignore=shutil.ignore_patterns('candidates', 'study.log'))
+    monkeypatch.setattr(Evaluator, '_network', lambda self, arch: arch)
+    for value, said in ((lambda: 0.0, True), (iter([0.1, 0.2, 0.3, 0.4]).__next__, False)):
+        monkeypatch.setattr(Evaluator, '_measure', lambda self, model, value=value: ('bbox_mAP', value()))
+        assert run(folder, '--stage', 'search', '--trials', '2' if said else '4', out='alike') == 0
+        assert ('All of them have the same metric, 0.0000' in capsys.readouterr().out) == said
+
+
 @pytest.mark.parametrize(
     'args, message',
     [

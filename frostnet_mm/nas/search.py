@@ -181,6 +181,12 @@ class Search:
         study, evaluate = self._study(model), Evaluator(self.folder, self.settings, self.say)
         networks = study.run(evaluate, self.say)
         self.say(f'{len(networks)} networks of {study.drawn} drawn are evaluated, {evaluate.evaluated} of them here')
+        values = {own.value for own in networks}
+        if len(networks) > 1 and len(values) == 1:
+            self.say(
+                f'All of them have the same metric, {values.pop():.4f}: the weights that they share do not tell them '
+                'apart, and what is found is found by time alone. Train these longer (--epochs, in another folder).'
+            )
 
     def report(self) -> None:
         """Measure the front on the engine, and write what was found."""
