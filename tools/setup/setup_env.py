@@ -25,7 +25,7 @@ from pathlib import Path
 
 import _setup_checks as checks
 from _setup_checks import SetupError, release, tail
-from _setup_run import run_logged, say, show_progress, step
+from _setup_run import byte_compile, constraint, run_logged, say, show_progress, step
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TORCH_MIN = (2, 4)  # onedl-mmcv's own lower bound
@@ -147,6 +147,7 @@ def pip(environment: Environment, arguments: list[str], env: Mapping[str, str] |
     """Run the environment's pip; the indexes and caches it uses are the user's own configuration."""
     last = [0.0]
     quiet = {'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PIP_NO_INPUT': '1', 'PYTHONUNBUFFERED': '1'}
+    quiet |= {'PIP_NO_COMPILE': '1'} if environment.own else {}  # see byte_compile
     command = [str(environment.python), '-m', 'pip', *arguments]
 
     def beat(progress: str, seconds: float) -> None:
@@ -156,13 +157,6 @@ def pip(environment: Environment, arguments: list[str], env: Mapping[str, str] |
     run_logged(command, environment.prefix / LOG, {**quiet, **(env or {})}, beat)
     if show and sys.stdout.isatty():
         say('')
-
-
-def constraint(environment: Environment, torch: str) -> list[str]:
-    """Options that keep pip from replacing torch, whatever an install pulls in."""
-    file = environment.prefix / 'frostnet-constraint.txt'
-    file.write_text(f'torch=={torch}\n')
-    return ['-c', str(file)]
 
 
 @contextmanager
@@ -233,7 +227,7 @@ def install_torch(environment: Environment, pins: Mapping[str, str]) -> Environm
     if wanted:
         size = '' if there else '; torch is 0.2 GB for the CPU, several GB with CUDA'
         with step(f'{", ".join(wanted)}{size}'):
-            keep = constraint(environment, there) if there else []
+            keep = constraint(environment.prefix, there) if there else []
             pip(environment, ['install', *keep, *wanted])
     return probe(environment.python, environment.own)
 
@@ -247,7 +241,7 @@ def install_packages(environment: Environment, requirements: str) -> Environment
     file = environment.prefix / 'frostnet-requirements.txt'
     file.write_text('\n'.join(kept) + '\n')
     with step(f'the other {sum("==" in line and not line.startswith("#") for line in kept)} pinned packages'):
-        keep = constraint(environment, environment.packages['torch'])
+        keep = constraint(environment.prefix, environment.packages['torch'])
         pip(environment, ['install', '--no-deps', '--no-build-isolation', *keep, '-r', str(file)])
     environment = probe(environment.python, environment.own)
     gui, headless = (f'{name}=={pins["opencv-python"]}' for name in ('opencv-python', 'opencv-python-headless'))
@@ -338,6 +332,8 @@ def set_up(environment: Environment, requirements: bytes) -> None:
     install_mmcv(environment, pins['onedl-mmcv'], compiler)
     with step('this project (editable)'):
         pip(environment, ['install', '--no-deps', '--no-build-isolation', '-e', str(ROOT)])
+    if environment.own:
+        byte_compile(environment.python, environment.purelib, environment.prefix / LOG)
     with step('importing frostnet_mm'):
         output_of(environment, VERIFY_PACKAGE, 'the installed environment does not import')
     environment = probe(environment.python, environment.own)
