@@ -310,6 +310,16 @@ def test_images_and_labels_are_found(tmp_path, layout):
     assert 'ignored (255) 3.3%' in words(text) and notes == []
 
 
+@pytest.mark.parametrize('count', [1, 2, 6, 9])
+def test_a_single_epoch_of_few_images_has_a_schedule(tmp_path, count):
+    root = tmp_path / 'data'
+    pairs(root, 'images/train', 'labels/train', count)
+    pairs(root, 'images/val', 'labels/val', 1)
+    cfg, *_ = segmentation(root, tmp_path, epochs=1)
+    assert all(part.begin < part.end for part in cfg.param_scheduler)
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters >= cfg.train_cfg.val_interval
+
+
 def test_cityscapes_layout_and_palette(tmp_path):
     root = tmp_path / 'data'
     for part in ('train', 'val'):

@@ -114,7 +114,7 @@ def _schedule(text: Text, epochs: int | None, images: int) -> None:
     batch = max(1, min(BATCH, images // 2))
     asked = epochs is not None
     iters = (epochs or EPOCHS) * images // batch
-    iters = max(1, iters) if asked else min(max(iters, ITERS[0]), ITERS[1])
+    iters = max(2, iters) if asked else min(max(iters, ITERS[0]), ITERS[1])
     interval = max(1, iters // 10)
     iters = iters // interval * interval
     why = 'asked for' if asked else f'{EPOCHS} epochs, but {ITERS[0]} to {ITERS[1]} steps'
@@ -122,6 +122,6 @@ def _schedule(text: Text, epochs: int | None, images: int) -> None:
         f'Steps; an epoch has {max(1, images // batch)}: {why}. If mIoU still rises at the end, train longer.',
         batch_size=batch,
         max_iters=iters,
-        warmup_iters=min(WARMUP, iters // 4),
+        warmup_iters=max(1, min(WARMUP, iters // 4)),
         val_interval=interval,
     )
