@@ -148,8 +148,8 @@ def _fields(timing: Timing, reason: str | None) -> dict[str, Any]:
 def _against(timing: Timing, reference: Timing, limits: Limits) -> dict[str, Any]:
     """The fields of :class:`TimedNetwork`: what counts is how its undisturbed calls compare with the reference's."""
     reason = busy_reason(timing.others, None, limits)
-    if max(timing.halves, reference.halves) > HALVES_LIMIT:
-        apart = max(timing.halves, reference.halves)
+    apart = max(timing.halves, reference.halves)
+    if apart > HALVES_LIMIT:
         reason = f'{reason or "busy"}: the fastest calls of every second turn are {apart:.0%} from those of the others'
     fastest = timing.undisturbed, reference.undisturbed
     ratio = None if None in fastest else fastest[0] / fastest[1]

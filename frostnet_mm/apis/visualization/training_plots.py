@@ -66,7 +66,7 @@ def draw_curves(work_dir: str | os.PathLike, out_file: str | os.PathLike, title:
 
 def _draw_phases(axis: Axes, records: Sequence[dict]) -> None:
     """Shade the phases that a ``QATHook`` logged, each with its name at the upper edge."""
-    begins: dict[int, int] = {}  # by phase; a resumed run logs the one that it goes on with once more
+    begins: dict[int, int] = {}  # by phase
     for record in records:
         if 'simulating' in record:
             phase = record['simulating'] + record['norms_frozen'] + record['ranges_frozen']

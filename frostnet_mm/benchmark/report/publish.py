@@ -87,15 +87,16 @@ def write_report(
     if rows:
         sections[-1].notes = notes(rows)
         write_text(out / 'cells.csv', as_csv(rows))
-    drawn = {}
+    drawn = []
     for threads in dict.fromkeys(own.threads for own in operators):
         content = operator_bars([own for own in operators if own.threads == threads], allow_busy)
         if content is not None:
-            write_bytes(out / f'operators-t{threads}.png', content)
-            drawn[f'{OPERATORS}, {thread_count(threads)}'] = content
-            files.append((f'{OPERATORS}, {thread_count(threads)}', f'operators-t{threads}.png'))
+            caption, file = f'{OPERATORS}, {thread_count(threads)}', f'operators-t{threads}.png'
+            write_bytes(out / file, content)
+            drawn.append((caption, content))
+            files.append((caption, file))
     if drawn:
-        sections.append(html.Section('Operators', (), (), plots=list(drawn.items())))
+        sections.append(html.Section('Operators', plots=drawn))
     text = markdown(TITLE, about, rows, files)
     for heading, headings, lines, remarks in _more(rows, operators, allow_busy):
         sections.append(html.Section(heading, headings, lines, notes=remarks))
