@@ -45,6 +45,14 @@ def run_tool(name, *args):
     return 0
 
 
+@pytest.fixture(scope='session', autouse=True)
+def plain_configs():
+    """mmengine has yapf lay out each config that it logs, three times a run: a third of the time of all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, False))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_signals():
     """A training that ends in an error leaves its handlers in place, which processes forked later would inherit."""

@@ -336,6 +336,7 @@ def test_tool_refuses_engines_that_no_config_registers(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_engine_that_a_config_registers_goes_through_the_tool(engine_registry, tmp_path, capsys):
     """Known once the config is loaded, deployed to in a process that loads it, measured by what lies in the folder."""
     config = tmp_path / 'plugged.py'

@@ -331,6 +331,7 @@ def test_tool_writes_a_config_that_keeps_the_hook_and_calibrates(folder, mini_co
     assert run_tool('test', out, int8, '--work-dir', folder / 'work', *options) == 0
 
 
+@pytest.mark.slow
 def test_tool_takes_a_float_config_and_hooks_in_a_list(folder, mini_coco):
     out = folder / 'from_float.py'
     how = ('--out', out, '--numerics', 'executorch', '--example-shape', 288, 416)

@@ -22,9 +22,12 @@ ALIKE = (
     'espnet_cityscapes',
     'espnet_frostnet_cityscapes',
     'espnetv2_cityscapes',
+    'espnetv2_frostnet_engine_m_cityscapes',
     'lraspp_frostnet_cityscapes',
     'lraspp_mobilenetv2_cityscapes',
     'lraspp_mobilenetv3_relu_cityscapes',
+    'ssdlite_frostnet_engine_l_coco',
+    'ssdlite_frostnet_engine_m_coco',
     'tdsod_coco',
 )
 # What has no INT8 form; all else computes in integers.

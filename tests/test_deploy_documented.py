@@ -14,7 +14,9 @@ LESS = {
 }
 
 
-@pytest.mark.parametrize('name', LESS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name == 'rtmdet' else []) for name in LESS]
+)
 def test_upstream_models_deploy_with_verification(name, tmp_path):
     config, options = CONFIGS[name]
     how = DeployOptions(shape=(128, 128), cfg_options=options | LESS[name])

@@ -260,6 +260,7 @@ def test_a_wrong_checkpoint_is_one_message(tmp_path):
     Distillation(tmp_path / 'fits.pth', warm=False).prepare(runner)
 
 
+@pytest.mark.slow
 def test_two_processes_have_one_teacher(mini_coco, tmp_path):
     (tmp_path / 'rank_spy.py').write_text(
         SPY.replace(

@@ -94,6 +94,7 @@ def test_an_earlier_deployment_runs_with_the_predictor_of_today(tmp_path):
     assert np.array_equal(found.scores, np.float32(scores)) and np.array_equal(found.labels, labels)
 
 
+@pytest.mark.slow
 def test_an_engine_of_another_package_evaluates_an_earlier_checkpoint(engine_registry, tmp_path):
     """Known by the config's custom_imports alone; it computes what the converted network does, without fusions."""
     config = tmp_path / 'config.py'

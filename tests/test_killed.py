@@ -55,13 +55,12 @@ def train_in_child(runner, work_dir, resume, watch):
         os._exit(code)
 
 
-def test_a_training_that_is_killed_five_times(studies, tmp_path, monkeypatch):
+def test_a_training_that_is_killed_five_times(studies, tmp_path):
     """In five phases, with averaged weights, and checkpoints between the halves of an update."""
     from _kill_cases import CASES
     from _kill_compare import checkpoint_differences
     from _kill_moment import Moment, Watch
 
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, False))
     cfg = load_config(replace(CASES['segmenter_ema'], workers=0).write(tmp_path))
     cfg.work_dir = str(tmp_path / 'runner')
     runner = build_runner(cfg)

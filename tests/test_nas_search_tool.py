@@ -271,6 +271,7 @@ def test_the_supernet_trains_by_the_ordinary_tool(detection, tmp_path):
     assert (tmp_path / 'run/epoch_1.pth').is_file()
 
 
+@pytest.mark.slow
 def test_how_a_supernet_ranks_networks_that_are_trained_from_scratch(detection, monkeypatch, capsys):
     """With trainings that find made up metrics; tau is counted pair by pair."""
     folder, done, scratch, run_other = detection[0] / 'out', [], [0.3, 0.1, 0.2, 0.4], subprocess.run
