@@ -23,7 +23,16 @@ from conftest import ROOT
 from PIL import Image
 
 from frostnet_mm import CheckpointError, FrostNet
-from frostnet_mm.device import DeploymentError, ImageError, Predictor, check_deployment, read_deployment, read_image
+from frostnet_mm.device import (
+    DeploymentError,
+    ImageError,
+    Predictor,
+    check_deployment,
+    normalize_pixels,
+    open_network,
+    read_deployment,
+    read_image,
+)
 from frostnet_mm.models.checkpoints import read_file, require_training_state
 from frostnet_mm.quantization import Checkpoint
 
@@ -315,16 +324,20 @@ def test_weights_that_the_engine_reads_by_itself_are_of_the_deployment(deploymen
         read_deployment(deployment)
 
 
-def spoil_check(folder, name, change):
+def change_check(folder, change):
     from hashlib import sha256
 
     path = folder / 'check.npz'
     with np.load(path) as stored:
         arrays = dict(stored)
-    arrays[name] = change(arrays[name])
+    change(arrays)
     np.savez_compressed(path, **arrays)
     digest = sha256(path.read_bytes()).hexdigest()
     describe(folder, lambda description: description['files'].update({'check.npz': digest}))
+
+
+def spoil_check(folder, name, change):
+    change_check(folder, lambda arrays: arrays.update({name: change(arrays[name])}))
 
 
 @pytest.mark.parametrize(
@@ -345,6 +358,45 @@ def test_checks_that_prove_nothing_are_refused(name, change, deployment):
     spoil_check(deployment, name, change)
     with pytest.raises(DeploymentError, match='check.npz (holds|cannot be read)'):
         check_deployment(deployment)
+
+
+def test_an_engine_is_compared_with_what_it_gave_where_it_was_deployed(deployment):
+    """An output of few values may be far from float on the one image of the check, in an engine that is right."""
+    plain, last = open_network(deployment), 7
+
+    def drifted(factor):
+        def run(images):
+            outputs = [np.array(value) for value in plain(images)]
+            outputs[last] = factor * outputs[last]
+            return outputs
+
+        return run
+
+    with np.load(deployment / 'check.npz') as stored:
+        where, exact = stored[f'positions_{last}'], stored[f'exact_{last}']
+    pixels = np.load(deployment / 'check.npz')['images']
+    settings = read_deployment(deployment)['preprocessing']
+    there = drifted(1.5)(normalize_pixels(pixels[0], pixels.shape[1:3], settings))
+    far, near = drifted(1.5), drifted(1.0)
+    assert [output.passed for output in check_deployment(deployment, far)] == last * [True] + [False]
+
+    def store(arrays):
+        for index, value in enumerate(there):
+            arrays[f'deployed_{index}'] = value.ravel()[arrays[f'positions_{index}']]
+
+    change_check(deployment, store)
+    found = check_deployment(deployment, far)
+    assert all(output.passed and output.max_steps == 0 for output in found)
+    values = there[last].ravel()[where]
+    step = (values.max() - values.min()) / 255
+    assert found[last].reference_error == pytest.approx(np.sqrt(np.mean((values - exact) ** 2)) / step)
+    assert all(output.passed for output in check_deployment(deployment, near))  # as the reference, elsewhere
+    assert [output.passed for output in check_deployment(deployment, drifted(2.5))] == last * [True] + [False]
+    for name, change in (('deployed_0', lambda value: value + np.inf), ('deployed_1', lambda value: value[:5])):
+        folder = shutil.copytree(deployment, deployment.parent / name)
+        spoil_check(folder, name, change)
+        with pytest.raises(DeploymentError, match='check.npz holds values that nothing can be compared with'):
+            check_deployment(folder)
 
 
 def test_what_the_engine_cannot_run_is_one_message(deployment):

@@ -173,7 +173,7 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
             size = None if dynamic else input_size(example)
             description['verification'] |= verify_surroundings(source, description, images, size)
             if not options.decode:
-                description['files'] |= write_check(folder, description, images[0], *compared)
+                description['files'] |= write_check(folder, description, images[0], compared)
         if options.decode:
             description |= append_decoding(source, description, engine, folder, images)
         _save(description, folder)

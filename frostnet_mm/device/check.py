@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from .network import open_network
 
 CHECK = 'check.npz'  # an image, and for each output positions in it with the values of the reference and of float
 CHECKED = ('positions', 'reference', 'exact')  # names in the file; 'exact' are the float network's
+DEPLOYED = 'deployed'  # and, in INT8, what the engine gave where it was verified; earlier versions did not store it
 # The engine's INT8 may be as far from float as the reference's INT8 is, give or take the noise of rounding: measured
 # 0.74 to 1.13 of it for twelve outputs in two engines.
 FACTOR, ALLOWANCE = 1.25, 0.25  # and a quarter of a step
@@ -120,8 +121,11 @@ def check_values(outputs: Sequence[np.ndarray], positions: Sequence[np.ndarray])
     return [value.ravel()[where] for value, where in zip(outputs, positions, strict=True)]
 
 
-def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list]:
-    """The images to compare on, and for each of so many outputs positions, and values of the reference and of float."""
+def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list, list | None]:
+    """The images to compare on, and for each of so many outputs positions, and values there.
+
+    Those of the reference, of float, and of the engine where it was deployed (None if they are not stored).
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -129,7 +133,8 @@ def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list]:
             raise ValueError(f'it would unpack to {unpacked:,} bytes')
         with np.load(path, allow_pickle=False) as stored:
             images = stored['images']
-            kinds = [[stored[f'{kind}_{index}'] for index in range(count)] for kind in CHECKED]
+            names = [*CHECKED, *([DEPLOYED] if f'{DEPLOYED}_0' in stored.files else [])]
+            kinds = [[stored[f'{kind}_{index}'] for index in range(count)] for kind in names]
     except Exception as error:  # there is hardly one that zipfile and NumPy do not raise on damaged files
         raise DeploymentError(f'{path} cannot be read ({str(error)[:300]}). {AGAIN}') from error
     if images.ndim != 4 or not images.size or images.dtype not in (np.uint8, np.float32):
@@ -140,13 +145,17 @@ def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list]:
         sound = sound and all(value.shape == where.shape and value.dtype == np.float32 for value in values)
         if not sound or not all(np.isfinite(value).all() for value in values):
             raise DeploymentError(f'{path} holds values that nothing can be compared with. {AGAIN}')
-    return images, *kinds
+    return images, *kinds, *([None] * (1 + len(CHECKED) - len(kinds)))
 
 
 def check_deployment(
     folder: str | os.PathLike, network: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
 ) -> list[OutputDifference]:
     """Compare the engine of this machine with what was deployed, on an image that it was verified with.
+
+    Differences are to what the engine gave where it was deployed and verified, for deployments in INT8. On one image
+    an output of few values may be nearer to float, or farther from it, in one than in the other of two engines that are
+    both right: it may be as far as the engine was there, or as the reference is.
 
     Args:
         folder (str | PathLike): The deployment.
@@ -165,7 +174,7 @@ def check_deployment(
             'decoding in the network (--with-decode), or by an older version. Deploy it again without these.'
         )
     names, path = [output['name'] for output in description['outputs']], Path(folder) / CHECK
-    images, positions, reference, in_float = _read_check(path, len(names))
+    images, positions, reference, in_float, deployed = _read_check(path, len(names))
     settings = description['preprocessing']
     if images.dtype != description['input']['dtype']:  # pixels of a network that reads normalized ones
         if images.dtype != np.uint8 or images.shape[3] != len(settings['mean']):
@@ -177,4 +186,11 @@ def check_deployment(
             raise DeploymentError(
                 f'The engine puts out {name} of shape {value.shape}, {CHECK} has more values. {AGAIN}'
             )
-    return compare_outputs(names, [check_values(outputs, positions)], [reference], [in_float])
+    found = [check_values(outputs, positions)]
+    by_reference = compare_outputs(names, found, [reference], [in_float])
+    if deployed is None:
+        return by_reference
+    return [
+        replace(own, reference_error=max(own.reference_error, other.reference_error))
+        for own, other in zip(compare_outputs(names, found, [deployed], [in_float]), by_reference, strict=True)
+    ]

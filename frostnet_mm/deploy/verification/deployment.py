@@ -27,7 +27,7 @@ def verify_network(
     images: Sequence[VerificationImage],
     baked: Normalization | None,
     kind: str,
-) -> tuple[dict, tuple[list[np.ndarray], list[np.ndarray]]]:
+) -> tuple[dict, dict[str, list[np.ndarray]]]:
     """Run a deployment's network on images and compare its outputs, and each of its layers.
 
     Args:
@@ -39,8 +39,8 @@ def verify_network(
         kind (str): What the images are, for ``deploy.json``: 'images' or 'noise'.
 
     Returns:
-        tuple[dict, tuple[list[ndarray], list[ndarray]]]: What ``deploy.json`` says of it; and for the first image the
-        outputs of the reference and of the float network.
+        tuple[dict, dict[str, list[ndarray]]]: What ``deploy.json`` says of it; and for the first image the outputs
+        that are compared with on other machines (``write_check``).
 
     Raises:
         DeploymentError: It deviates beyond the bounds.
@@ -59,7 +59,10 @@ def verify_network(
         layers = verify.check_layers(engine, model, traceable(source.network, baked), images[0].raw)
     print(verify.describe(outputs, layers))
     verify.require_agreement(outputs, layers, engine, source.weight_bits)
-    return verify.summarize(outputs, layers, len(images), kind), (expected[0], in_float[0])
+    compared = dict(reference=expected[0], exact=in_float[0])
+    if source.precision != 'float':
+        compared['deployed'] = found[0]
+    return verify.summarize(outputs, layers, len(images), kind), compared
 
 
 def verify_surroundings(

@@ -12,7 +12,6 @@ import numpy as np
 from ...device import (
     ALLOWANCE,
     CHECK,
-    CHECKED,
     FACTOR,
     SATURATION,
     DeploymentError,
@@ -145,11 +144,7 @@ def require_agreement(
 
 
 def write_check(
-    folder: Path,
-    description: dict,
-    image: VerificationImage,
-    reference: Sequence[np.ndarray],
-    in_float: Sequence[np.ndarray],
+    folder: Path, description: dict, image: VerificationImage, outputs: dict[str, Sequence[np.ndarray]]
 ) -> dict[str, str]:
     """Write what other machines compare their engine with: an image, and some of the values that it should give.
 
@@ -157,8 +152,8 @@ def write_check(
         folder (Path): The deployment.
         description (dict): Of the deployment.
         image (VerificationImage): The image.
-        reference (Sequence[ndarray]): Outputs of the reference.
-        in_float (Sequence[ndarray]): Outputs of the float network.
+        outputs (dict[str, Sequence[ndarray]]): For it, of the 'reference', of float ('exact') and of the engine here
+            ('deployed', which float deployments, whose reference is float itself, need not have).
 
     Returns:
         dict[str, str]: The file and its sha256.
@@ -166,10 +161,10 @@ def write_check(
     settings, pixels = description['preprocessing'], image.pixels[None]
     plain = not settings['baked'] and pixels.shape[1:3] == image.normalized.shape[2:] and len(image.normalized) == 1
     plain = plain and np.array_equal(normalize_pixels(pixels[0], pixels.shape[1:3], settings), image.normalized)
-    positions = [_sample(value) for value in reference]
+    positions = [_sample(value) for value in outputs['reference']]
     arrays = dict(images=pixels if plain else image.raw)  # bytes are shorter than floats
-    compared = (positions, check_values(reference, positions), check_values(in_float, positions))
-    for kind, values in zip(CHECKED, compared, strict=True):
+    compared = {kind: check_values(values, positions) for kind, values in outputs.items()}
+    for kind, values in (dict(positions=positions) | compared).items():
         arrays |= {f'{kind}_{index}': value for index, value in enumerate(values)}
     content = BytesIO()
     np.savez_compressed(content, **arrays)
