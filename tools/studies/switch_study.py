@@ -5,8 +5,10 @@ python tools/studies/switch_study.py CONFIG --out work_dirs/switch_study --warmu
 
 CONFIG is trained by its own optimizer and images, for --epochs at a constant schedule of its own length. At each step
 are measured: the loss; how far activation ranges and the variances of batch norms move; the cosine between the gradient
-and the optimizer's first moment of before; the length of the update against that of the weights. steps.json keeps all,
-switch.png draws it, and the table has means of three spans. A run that is there is not made again.
+and the optimizer's first moment of before; the length of the update against that of the weights; the second moment
+against the squared gradient, which GradBoost changes (--cfg-options
+optim_wrapper.optimizer.type=frostnet_mm.GradBoostAdamW). steps.json keeps all, switch.png draws it, and the table has
+means of three spans. A run that is there is not made again.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 import _tools  # noqa: F401
 
 from frostnet_mm.cli import add_config_options, run_tool
+from frostnet_mm.errors import UserError
 from frostnet_mm.files import png_of, require_config, write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -27,10 +30,11 @@ if TYPE_CHECKING:
 
 SERIES = dict(
     loss='loss',
-    ranges='activation ranges: |log2 of this step by the last|, mean of layers',
+    ranges='activation ranges: absolute log2 of this step by the last, mean of layers',
     norms="batch norms' running variances: the same",
     agreement='cosine of gradient and first moment',
     update='length of the update by that of the weights',
+    second='root of the second moment by that of the squared gradient, both summed',
 )
 SPAN = 20  # steps of a mean in the table
 
@@ -68,15 +72,17 @@ class Probe:
         """Compare the gradient with the first moment, and remember the weights."""
         import torch
 
-        dot = gradients = moments = 0.0
+        dot = gradients = moments = squares = 0.0
         for parameter in self._parameters(optimizer):
             moment = optimizer.state[parameter].get('exp_avg')
+            squares += float(optimizer.state[parameter].get('exp_avg_sq', torch.zeros(())).sum())
             if parameter.grad is not None and moment is not None:
                 dot += float(torch.sum(parameter.grad * moment))
                 gradients += float(parameter.grad.square().sum())
                 moments += float(moment.square().sum())
         length = (gradients * moments) ** 0.5
         self.steps['agreement'].append(dot / length if length else float('nan'))
+        self.steps['second'].append((squares / gradients) ** 0.5 if gradients and squares else float('nan'))
         self.before = [parameter.detach().clone() for parameter in self._parameters(optimizer)]
 
     def after_step(self, optimizer: 'torch.optim.Optimizer', args: tuple, kwargs: dict) -> None:
@@ -182,7 +188,7 @@ def draw(found: dict[str, dict], warmups: Sequence[int], seeds: Sequence[int]) -
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(len(SERIES), 1, figsize=(9, 12), dpi=110, sharex=True, layout='constrained')
+    figure, axes = plt.subplots(len(SERIES), 1, figsize=(9, 14), dpi=110, sharex=True, layout='constrained')
     for axis, (name, label) in zip(axes, SERIES.items(), strict=True):
         for index, warmup in enumerate(warmups):
             for seed in seeds:
@@ -203,12 +209,16 @@ def main() -> None:
     args = parse_args()
     require_config(args.config)
     path = args.out / 'steps.json'
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    own = dict(config=args.config, epochs=args.epochs, weights=args.weights, options=args.cfg_options or {})
+    kept = json.loads(path.read_text()) if path.is_file() else dict(study=json.loads(json.dumps(own)), runs={})
+    if kept.get('study') != json.loads(json.dumps(own)):
+        raise UserError(f'{path} is of another study ({kept.get("study")}, now it is {own}): give another --out.')
+    found = kept['runs']
     for warmup in args.warmups:
         for seed in args.seeds:
             if f'{warmup}/{seed}' not in found:
                 found[f'{warmup}/{seed}'] = measure(args, warmup, seed)
-                write_text(path, json.dumps(found))
+                write_text(path, json.dumps(kept))
     write_bytes(args.out / 'switch.png', draw(found, args.warmups, args.seeds))
     print('\n'.join(table(found, args.warmups, args.seeds)))
 
