@@ -8,8 +8,9 @@ from pathlib import Path
 from ..benchmark.measure import Limits, measure_deployments
 from ..benchmark.measure.scheduler import require_quiet
 from ..benchmark.store import Kind, Store, counts
+from .engine_time import EngineTime, values_of
 from .errors import SearchError
-from .timing import CONDITIONS, PASSES, EngineTime, Setting, conditions_of, deploy_random, digest_of, values_of
+from .timing import CONDITIONS, PASSES, Setting, conditions_of, deploy_random, digest_of
 
 ROUNDS, SECONDS = 11, 0.5
 

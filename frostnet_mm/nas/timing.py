@@ -1,13 +1,14 @@
 """Networks of a search space timed on an engine, end to end as they are deployed, and the file that keeps the times."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,17 @@ from ..benchmark.cells import PRECISIONS
 from ..benchmark.measure import Limits, measure_deployments
 from ..benchmark.measure.machine import describe_machine
 from ..benchmark.measure.scheduler import require_quiet
-from ..benchmark.measure.timing import Timing, busy_reason
-from ..benchmark.store import BUSY, DONE, Kind, Store, counts
+from ..benchmark.store import BUSY, Kind, Store, counts
 from ..deploy.deploy import DeployOptions, deploy_model
 from ..deploy.engines import engine_of
 from ..deploy.loaded_model import load_for_deployment
 from ..engine.config import load_config
 from ..models.frostnet_arch import FrostNetArch
 from .architectures import Arch, canonical, key
+from .engine_time import TimedNetwork, comparable, values_against
 from .errors import SearchError
 from .features import FEATURES, features_of, mmacs
-from .latency import REST, LatencyModel, steady
+from .latency import REST, LatencyModel
 from .networks import plain_backbone
 from .progress import Progress
 from .space import SearchSpace
@@ -34,7 +35,6 @@ from .space import SearchSpace
 GROUP = 10  # networks that are loaded and measured in turns
 PASSES = 3  # over what was measured while the machine was busy
 TRIES = 2  # of each pass, while the networks are still deployed
-HALVES_LIMIT = 0.05  # from when on the undisturbed calls of a network are too few
 REFERENCE = 'reference'  # folder of the config's own network, which is measured with every group
 CANDIDATES = 20  # random networks for each that is measured, of which those are taken that spread over their MACs
 # Of the backbone: times do not compare without the rest of the model.
@@ -97,106 +97,6 @@ class Setting:
             shape=list(self.shape),
             model=digest_of(model),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineTime:
-    """The time of a model on an engine.
-
-    Args:
-        status (str): 'done', or 'busy': measured, but no result.
-        reason (str): Why it is none.
-        milliseconds (float): Median over the rounds.
-        spread (float): (p90 - p10) / median of all calls.
-        rounds (int): How many rounds.
-        others (float, optional): Cores that other processes used meanwhile.
-    """
-
-    status: str
-    reason: str
-    milliseconds: float
-    spread: float
-    rounds: int
-    others: float | None
-
-    def to_dict(self) -> dict:
-        """All as plain data."""
-        return asdict(self)
-
-
-def values_of(timing: Timing, limits: Limits) -> dict[str, Any]:
-    """The fields of :class:`EngineTime` of what :func:`measure_deployments` has measured.
-
-    Args:
-        timing (Timing): Of one deployment.
-        limits (Limits): From when on a time is no result.
-    """
-    return _fields(timing, busy_reason(timing.others, timing.rounds_iqr, limits))
-
-
-def _fields(timing: Timing, reason: str | None) -> dict[str, Any]:
-    return dict(
-        status=BUSY if reason else DONE,
-        reason=reason or '',
-        milliseconds=timing.latency * 1000,
-        spread=timing.spread,
-        rounds=timing.rounds,
-        others=timing.others,
-    )
-
-
-def _against(timing: Timing, reference: Timing, limits: Limits) -> dict[str, Any]:
-    """The fields of :class:`TimedNetwork`: what counts is how its undisturbed calls compare with the reference's."""
-    reason = busy_reason(timing.others, None, limits)
-    apart = max(timing.halves, reference.halves)
-    if apart > HALVES_LIMIT:
-        reason = f'{reason or "busy"}: the fastest calls of every second turn are {apart:.0%} from those of the others'
-    fastest = timing.undisturbed, reference.undisturbed
-    ratio = None if None in fastest else fastest[0] / fastest[1]
-    return _fields(timing, reason) | dict(reference=reference.latency * 1000, ratio=ratio)
-
-
-@dataclass(frozen=True)
-class TimedNetwork(EngineTime):
-    """A network and its time.
-
-    Args:
-        arch (dict): Its table.
-        features (dict): Of :func:`features_of`.
-        reference (float, optional): Milliseconds of the config's own network, measured in turns with this one.
-        ratio (float, optional): Its undisturbed time (:class:`Timing`) by that of the config's own network.
-    """
-
-    arch: dict
-    features: dict
-    reference: float | None = None
-    ratio: float | None = None
-
-    @property
-    def key(self) -> str:
-        """A short name of the architecture."""
-        return key(self.arch)
-
-
-def comparable(networks: Sequence[TimedNetwork]) -> list[float]:
-    """Milliseconds as if all had been measured at the same time.
-
-    Networks are measured in groups, minutes apart, between which a machine that is shared with others changes its pace:
-    by 4 % from group to group, on a busy host by 30 % within seconds, where the undisturbed calls of two networks keep
-    their ratio within 1 %. So what counts is that ratio to the reference, times the reference's time in the group that
-    was disturbed least, and then the pace that a regression finds for each group (:func:`steady`). Times without a
-    reference stay as they are.
-
-    Args:
-        networks (Sequence[TimedNetwork]): Of one store.
-    """
-    references = [own.reference for own in networks if own.reference is not None]
-    pace = min(references, default=0.0)
-    times = [own.milliseconds * (1 if own.reference is None else pace / own.reference) for own in networks]
-    times = [time if own.ratio is None else pace * own.ratio for time, own in zip(times, networks, strict=True)]
-    if None in (own.reference for own in networks):
-        return times
-    return steady([own.features for own in networks], times, [own.reference for own in networks])
 
 
 def latency_store(folder: str | os.PathLike, setting: Setting, again: bool = False) -> Store[TimedNetwork]:
@@ -291,37 +191,41 @@ def time_networks(
     known = store.results
     progress = Progress('networks timed', len(wanted), sum(name in known for name in wanted), say)
 
+    def lacking(names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in known or not counts(known[name].status, allow_busy)]
+
     def measure(folders: Sequence[Path], reference: Path) -> None:
         *timings, pace = measure_deployments([*folders, reference], setting.threads, rounds, seconds)
         for own, timing in zip(folders, timings, strict=True):
             arch = wanted[own.name]
             config = json.loads(json.dumps(arch.to_config()))
-            values = _against(timing, pace, limits)
+            values = values_against(timing, pace, limits)
             store.add(TimedNetwork(arch=config, features=setting.features(arch), **values))
+
+    def measure_group(names: Sequence[str], reference: Path, deployed: Iterator[str]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                _deploy(setting, wanted[name], Path(folder) / name)
+                say(f'  {next(deployed)} deployed')
+            for _ in range(TRIES):
+                measure([Path(folder) / name for name in names], reference)
+                names = lacking(names)
+                if not names:
+                    return
 
     with tempfile.TemporaryDirectory() as shared:
         reference = Path(shared) / REFERENCE
         for attempt in range(PASSES):
-            missing = [name for name in wanted if name not in known or not counts(known[name].status, allow_busy)]
+            missing = lacking(wanted)
             if missing and not attempt and not allow_busy:
                 require_quiet(limits)
             if missing and not reference.is_dir():
                 _deploy(setting, setting.own_arch, reference)
             groups = math.ceil(len(missing) / GROUP)
-            deployed = 0
+            deployed = (f'{number} of {len(missing)}' for number in itertools.count(1))
             for group in range(groups):
-                names = missing[group::groups]  # each has small and large networks: they are in the order of their size
-                with tempfile.TemporaryDirectory() as folder:
-                    folders = []
-                    for name in names:
-                        folders.append(_deploy(setting, wanted[name], Path(folder) / name))
-                        deployed += 1
-                        say(f'  {deployed} of {len(missing)} deployed')
-                    for _ in range(TRIES):
-                        measure(folders, reference)
-                        folders = [own for own in folders if not counts(known[own.name].status, allow_busy)]
-                        if not folders:
-                            break
+                # each has small and large networks: they are in the order of their size
+                measure_group(missing[group::groups], reference, deployed)
                 progress.reached(sum(name in known for name in wanted))
     found = [known[name] for name in wanted]
     busy = [entry for entry in found if entry.status == BUSY]
