@@ -120,7 +120,7 @@ def of_config(tmp_path, content, classes=None, options=None):
     return checkpoint.dataset_meta_for(cfg)['classes']
 
 
-def test_classes_come_from_the_checkpoint_else_from_the_option_else_from_the_config(tmp_path, float_weights, log):  # noqa: F811
+def test_classes_come_from_checkpoint_option_config(tmp_path, float_weights, log):  # noqa: F811
     weights, classes = float_weights
     count = len(classes)
     other = tuple(f'kind {index}' for index in range(count))

@@ -160,8 +160,8 @@ def has_frames(content: bytes) -> bool:
 def without_animation(content: bytes) -> bytes:
     """A PNG without the chunks of its animation, which leaves its first picture; other files as they are.
 
-    OpenCV 4.12 crashes on an animated PNG whose first picture is damaged (https://github.com/opencv/opencv/issues/27744),
-    or mixes what lay in memory into it.
+    OpenCV 4.12 crashes on an animated PNG whose first picture is damaged, or mixes what lay in memory into it
+    (https://github.com/opencv/opencv/issues/27744).
     """
     if not (content.startswith(_PNG) and b'acTL' in content):
         return content

@@ -46,6 +46,8 @@ class Command:
         compare (Callable): What differs between two folders of results, as text.
         keep (tuple[str, ...]): Patterns of files that a killed run begins with, from the one that was not killed.
         snapshot (Callable): What must not change any more, from a folder in the middle.
+        stages (tuple[str, ...]): Values of --stage that are run one after the other; '' for the whole.
+        spared (str, optional): The one of them that is not killed.
     """
 
     script: str
@@ -53,6 +55,8 @@ class Command:
     compare: Callable[[Path, Path], list[str]]
     keep: tuple[str, ...] = ()
     snapshot: Callable[[Path], dict] = lambda folder: {}
+    stages: tuple[str, ...] = ('',)
+    spared: str | None = None
 
 
 def parse_args() -> argparse.Namespace:
@@ -112,6 +116,8 @@ COMMANDS = dict(
         lambda data, out: [str(data / 'search.py'), '--out', str(out), '--allow-busy'],
         compare_searches,
         ('latency-*.json', 'search.json', 'config.py'),
+        stages=('latency', 'supernet', 'search'),  # not the report, whose times differ
+        spared='latency',
     ),
     qat_study=Command(
         'studies/qat_study.py',
@@ -142,11 +148,6 @@ def start(command: Command, data: Path, out: Path, stage: str) -> subprocess.Pop
         )
 
 
-def stages_of(name: str) -> list[str]:
-    """What is run one after the other: of a search, all but its report, whose times differ."""
-    return ['latency', 'supernet', 'search'] if name == 'search' else ['']
-
-
 def straight(name: str, data: Path, out: Path) -> tuple[Path, dict[str, float]]:
     """The results of a command that is not killed, and how long each stage of it takes."""
     folder, done = out / 'straight' / name, out / f'{name}.json'
@@ -155,7 +156,7 @@ def straight(name: str, data: Path, out: Path) -> tuple[Path, dict[str, float]]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         print(f'{name}: without a kill', flush=True)
         seconds = {}
-        for stage in stages_of(name):
+        for stage in COMMANDS[name].stages:
             began = time.monotonic()
             if start(COMMANDS[name], data, folder, stage).wait():
                 raise StudyError(f'{name} failed; its output is in {folder}.log.')
@@ -175,7 +176,7 @@ def kill_often(name: str, index: int, seed: int, data: Path, out: Path) -> dict:
         for path in reference.glob(pattern):
             shutil.copy(path, folder / path.name)
     wanted = rng.randint(2, 4)
-    stages = [stage for stage in stages_of(name) if stage != 'latency']
+    stages = [stage for stage in command.stages if stage != command.spared]
     while stages:
         process = start(command, data, folder, stages[0])
         try:
