@@ -213,6 +213,7 @@ def test_probe_reads_this_environment():
 # ---------------------------------------------------------------- torch
 
 
+PINNED = setup_env.parse_pins((ROOT / 'requirements.txt').read_text())
 PINS = {'torch': '2.13.0', **dict.fromkeys(setup_env.BUILD_TOOLS, '1.0')}
 
 
@@ -220,6 +221,31 @@ def test_torch_is_installed_where_there_is_none(tmp_path, pip_calls):
     python, calls = pip_calls
     setup_env.install_torch(environment(tmp_path, {}, python), PINS)
     assert calls() == ['install torch==2.13.0 ninja==1.0 packaging==1.0 setuptools==1.0 wheel==1.0']
+
+
+def test_torch_and_what_is_built_without_it_are_installed_beside_each_other(tmp_path, pip_calls, monkeypatch):
+    python, calls = pip_calls
+    before = environment(tmp_path, {}, python)
+    monkeypatch.setattr(setup_env, 'probe', lambda *args, **kwargs: before)
+    setup_env.install_beside_torch(before, (ROOT / 'requirements.txt').read_text())
+    options, file = 'install --no-deps --no-build-isolation', tmp_path / 'frostnet-beside-torch.txt'
+    tools = ' '.join(f'{name}=={PINNED[name]}' for name in setup_env.BUILD_TOOLS)
+    assert calls()[0] == f'{options} {tools}'  # which the others may be built with
+    assert sorted(calls()[1:]) == [f'{options} -r {file}', f'{options} torch=={PINNED["torch"]}']
+    written = setup_env.parse_pins(file.read_text())
+    assert set(PINNED) - set(written) == {'torch', *(name for name in PINNED if name.startswith('onedl-'))}
+
+
+def test_one_of_two_that_fails_is_shown_and_an_error_ends_the_other(tmp_path):
+    log = tmp_path / 'log'
+    with pytest.raises(checks.SetupError, match='(?s)exit 3.*no such package'):
+        with running.beside(['sh', '-c', 'sleep 0.2; echo no such package; exit 3'], log, {}):
+            pass
+    started = time.monotonic()
+    with pytest.raises(checks.SetupError, match='disk full'):
+        with running.beside(['sleep', '50'], log, {}):
+            raise checks.SetupError('disk full')
+    assert time.monotonic() - started < 20
 
 
 def test_users_torch_is_kept(tmp_path, pip_calls, capsys):

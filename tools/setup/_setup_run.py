@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from _setup_checks import SetupError, tail
 
+JOB_GB = 2  # memory for one compiler process; 0.6 GB measured without CUDA, nvcc takes more
 BEAT_SECONDS = 30  # a sign of life while mmcv compiles, if the output is not a terminal
 
 
@@ -57,18 +59,7 @@ def run_logged(command: list[str], log: Path, env: Mapping[str, str], beat: Call
                 ninja = re.match(r'\s*(\[\d+/\d+\])', line)
                 progress[0] = ninja[1] if ninja else progress[0]
 
-    # A process group of its own, so that an interrupt or a kill takes pip, ninja and the compilers along.
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors='replace',
-        env={**os.environ, **env},
-        cwd=log.parent,
-        start_new_session=True,
-    )
+    process = start(command, log, env, stdout=subprocess.PIPE, text=True, errors='replace')
     reader = threading.Thread(target=pump, daemon=True)
     reader.start()
     try:
@@ -79,6 +70,48 @@ def run_logged(command: list[str], log: Path, env: Mapping[str, str], beat: Call
         stop_group(process)
         raise
     reader.join(5)
+    require_success(process, log, begin)
+
+
+@contextmanager
+def beside(command: list[str], log: Path, env: Mapping[str, str]) -> Iterator[None]:
+    """Run a command while another one runs, and wait for its end.
+
+    Args:
+        command: The command.
+        log: The file that its output is appended to: its own.
+        env: Environment variables on top of the present ones.
+
+    Raises:
+        SetupError: If it fails, as :func:`run_logged`.
+    """
+    begin = log.stat().st_size if log.exists() else 0
+    with log.open('a') as sink:
+        process = start(command, log, env, stdout=sink)
+    try:
+        yield
+        process.wait()
+    except BaseException:
+        stop_group(process)
+        raise
+    require_success(process, log, begin)
+
+
+def start(command: list[str], log: Path, env: Mapping[str, str], **options: object) -> subprocess.Popen:
+    """Start a command in a process group of its own, so that an interrupt takes pip, ninja and the compilers along."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **env},
+        cwd=log.parent,
+        start_new_session=True,
+        **options,
+    )
+
+
+def require_success(process: subprocess.Popen, log: Path, begin: int) -> None:
+    """Raise what the log says of a command that failed; ``begin`` is where its part of the log begins."""
     if process.returncode:
         text = log.read_bytes()[begin:].decode(errors='replace')
         raise SetupError(f'this step failed (exit {process.returncode}).\n{explain_failure(text)}\n  full log: {log}')
@@ -89,6 +122,37 @@ def constraint(prefix: Path, torch: str) -> list[str]:
     file = prefix / 'frostnet-constraint.txt'
     file.write_text(f'torch=={torch}\n')
     return ['-c', str(file)]
+
+
+def remove_half_installed(purelib: Path) -> list[str]:
+    """Forget packages whose installation was interrupted, so that pip installs them again.
+
+    pip copies a package's files first and writes INSTALLER and RECORD last, but takes one whose folder is there for
+    installed and would pass over it.
+    """
+    removed = []
+    for folder in sorted(purelib.glob('*.dist-info')):
+        if not (folder / 'RECORD').is_file() or not (folder / 'INSTALLER').is_file():
+            removed.append(folder.name.removesuffix('.dist-info'))
+            shutil.rmtree(folder)
+    for leftover in purelib.glob('~*'):  # what pip sets aside while it replaces a package
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    return removed
+
+
+def default_jobs() -> int:
+    """Return how many compilers may run at once: one a core, as far as the memory goes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
+    return max(1, min(cores, int(memory / JOB_GB)))
+
+
+def works(python: Path, *module: str) -> bool:
+    """Whether an interpreter is there and runs (a module)."""
+    try:
+        return subprocess.run([python, *(module or ('-c', ''))], capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def byte_compile(python: Path, folder: Path, log: Path) -> None:

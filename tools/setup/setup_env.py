@@ -25,14 +25,24 @@ from pathlib import Path
 
 import _setup_checks as checks
 from _setup_checks import SetupError, release, tail
-from _setup_run import byte_compile, constraint, run_logged, say, show_progress, step
+from _setup_run import (
+    beside,
+    byte_compile,
+    constraint,
+    default_jobs,
+    remove_half_installed,
+    run_logged,
+    say,
+    show_progress,
+    step,
+    works,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TORCH_MIN = (2, 4)  # onedl-mmcv's own lower bound
 BUILD_TOOLS = ('ninja', 'packaging', 'setuptools', 'wheel')
 FULL_GB, MMCV_GB = 4.0, 1.0  # measured 1.7 GB with a CPU torch, plus pip's downloads and the compiler's temporary files
 COMPILE_CORE_MINUTES = 20  # mmcv's CPU operators: 10 minutes on 2 cores
-JOB_GB = 2  # memory for one compiler process; 0.6 GB measured without CUDA, nvcc takes more
 STAMP, LOG, LOCK = 'frostnet-setup.json', 'frostnet-setup.log', 'frostnet-setup.lock'
 
 PROBE = """
@@ -121,14 +131,6 @@ def probe(python: Path, own: bool) -> Environment:
     return Environment(python, own, tuple(facts['python']), packages=facts['packages'], **folders)
 
 
-def works(python: Path, *module: str) -> bool:
-    """Whether an interpreter is there and runs (a module)."""
-    try:
-        return subprocess.run([python, *(module or ('-c', ''))], capture_output=True).returncode == 0
-    except OSError:
-        return False
-
-
 def output_of(environment: Environment, code: str, complaint: str) -> str:
     """Run Python code in the environment and return what it prints."""
     done = subprocess.run([environment.python, '-c', code], capture_output=True, text=True, cwd=environment.prefix)
@@ -143,17 +145,22 @@ def last_error(environment: Environment, code: str) -> str | None:
     return (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1] if done.returncode else None
 
 
+def pip_command(environment: Environment, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A command of the environment's pip, and variables that keep it quiet."""
+    quiet = {'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PIP_NO_INPUT': '1', 'PYTHONUNBUFFERED': '1'}
+    quiet |= {'PIP_NO_COMPILE': '1'} if environment.own else {}  # see byte_compile
+    return [str(environment.python), '-m', 'pip', *arguments], quiet
+
+
 def pip(environment: Environment, arguments: list[str], env: Mapping[str, str] | None = None, show=False) -> None:
     """Run the environment's pip; the indexes and caches it uses are the user's own configuration."""
     last = [0.0]
-    quiet = {'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PIP_NO_INPUT': '1', 'PYTHONUNBUFFERED': '1'}
-    quiet |= {'PIP_NO_COMPILE': '1'} if environment.own else {}  # see byte_compile
-    command = [str(environment.python), '-m', 'pip', *arguments]
 
     def beat(progress: str, seconds: float) -> None:
         if show:
             show_progress(progress, seconds, last)
 
+    command, quiet = pip_command(environment, arguments)
     run_logged(command, environment.prefix / LOG, {**quiet, **(env or {})}, beat)
     if show and sys.stdout.isatty():
         say('')
@@ -197,20 +204,26 @@ def ensure_venv(folder: Path, system_site_packages: bool) -> Path:
     return python
 
 
-def remove_half_installed(purelib: Path) -> list[str]:
-    """Forget packages whose installation was interrupted, so that pip installs them again.
+def install_beside_torch(environment: Environment, requirements: str) -> Environment:
+    """Install torch and, by a second pip, what is built without it: each unpacks on one core for half a minute.
 
-    pip copies a package's files first and writes INSTALLER and RECORD last, but takes one whose folder is there for
-    installed and would pass over it.
+    What torch depends on comes with the next step, so that the two do not write the same packages.
     """
-    removed = []
-    for folder in sorted(purelib.glob('*.dist-info')):
-        if not (folder / 'RECORD').is_file() or not (folder / 'INSTALLER').is_file():
-            removed.append(folder.name.removesuffix('.dist-info'))
-            shutil.rmtree(folder)
-    for leftover in purelib.glob('~*'):  # what pip sets aside while it replaces a package
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    return removed
+    pins = parse_pins(requirements)
+    tools = [f'{name}=={pins[name]}' for name in BUILD_TOOLS]
+    # the packages of mm import torch when they are built
+    lines = [line for line in requirements.splitlines() if not re.match(r'(torch|onedl-[a-z]+)==', line)]
+    file = environment.prefix / 'frostnet-beside-torch.txt'
+    file.write_text('\n'.join(lines) + '\n')
+    options = ['install', '--no-deps', '--no-build-isolation']
+    with step(
+        f'torch=={pins["torch"]} (0.2 GB for the CPU, several GB with CUDA), and beside it what is built without'
+    ):
+        pip(environment, [*options, *tools])
+        others, env = pip_command(environment, [*options, '-r', str(file)])
+        with beside(others, environment.prefix / f'beside-{LOG}', env):
+            pip(environment, [*options, f'torch=={pins["torch"]}'])
+    return probe(environment.python, environment.own)
 
 
 def install_torch(environment: Environment, pins: Mapping[str, str]) -> Environment:
@@ -308,13 +321,6 @@ def install_mmcv(environment: Environment, version: str, compiler: Mapping[str, 
         )
 
 
-def default_jobs() -> int:
-    """Return how many compilers may run at once: one a core, as far as the memory goes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
-    return max(1, min(cores, int(memory / JOB_GB)))
-
-
 def set_up(environment: Environment, requirements: bytes) -> None:
     """Take all steps in an environment that is there."""
     pins = parse_pins(requirements.decode())
@@ -327,6 +333,8 @@ def set_up(environment: Environment, requirements: bytes) -> None:
             say(f'  ..  interrupted earlier, installed again: {", ".join(removed)}')
             environment = probe(environment.python, True)
     checks.check_disk(environment.prefix, MMCV_GB if 'torch' in environment.packages else FULL_GB)
+    if environment.own and 'torch' not in environment.packages:
+        environment = install_beside_torch(environment, requirements.decode())
     environment = install_torch(environment, pins)
     environment = install_packages(environment, requirements.decode())
     install_mmcv(environment, pins['onedl-mmcv'], compiler)
