@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from frostnet_mm.engine.config import load_config
 from frostnet_mm.engine.hooks import AtomicCheckpointHook
 from frostnet_mm.engine.hooks.atomic_checkpoint_hook import remove_unfinished
 from frostnet_mm.engine.hooks.missed_validation_hook import validation_due
-from frostnet_mm.engine.late_removal import keep_until_saved
+from frostnet_mm.engine.late_removal import keep_until_saved, write_noted
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.errors import CheckpointWriteError
 from frostnet_mm.models import read_checkpoint
@@ -99,16 +100,17 @@ def test_a_training_that_is_killed_five_times(studies, tmp_path):
 
 
 class Hub:
-    runtime_info = {}
+    def __init__(self, info):
+        self.runtime_info, self.get_info = info, info.get
 
     def update_info(self, name, value):
-        pass
+        self.runtime_info[name] = value
 
 
-def hook_of(folder, save):
+def hook_of(folder, save, info=None):
     """A hook that keeps one checkpoint, and a stand-in for its Runner."""
-    hook = AtomicCheckpointHook(max_keep_ckpts=1)
-    runner = SimpleNamespace(work_dir=str(folder), message_hub=Hub(), save_checkpoint=save, logger=SimpleNamespace())
+    hook, hub = AtomicCheckpointHook(max_keep_ckpts=1), Hub({} if info is None else info)
+    runner = SimpleNamespace(work_dir=str(folder), message_hub=hub, save_checkpoint=save, logger=SimpleNamespace())
     runner.logger.info = lambda text: None
     hook.before_train(runner)
     hook.file_backend = LocalBackend()
@@ -141,6 +143,28 @@ def test_the_old_checkpoint_goes_when_the_new_one_is_named(tmp_path):
     assert {event for event, _ in seen} >= {'open', 'os.rename', 'os.remove'} and all(there for _, there in seen)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['epoch_2.pth', 'last_checkpoint']
     assert last.read_text() == str(tmp_path / 'epoch_2.pth')
+
+
+def test_the_old_checkpoint_of_a_run_that_was_killed_before_it_went(tmp_path, monkeypatch):
+    """Killed when last_checkpoint names the new one: what that does not count any more is gone after the resume."""
+    saved = {}
+
+    def save(folder, name, *args, **kwargs):
+        write_noted([hook], runner.message_hub)  # as CheckpointRunner does
+        saved[name] = json.dumps(runner.message_hub.runtime_info)
+        Path(folder, name).touch()
+
+    hook, runner = hook_of(tmp_path, save)
+    hook._save_checkpoint_with_step(runner, 1, {})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LocalBackend, 'remove', Mock(side_effect=KeyboardInterrupt))
+        hook._save_checkpoint_with_step(runner, 2, {})
+    (tmp_path / 'epoch_0.pth').touch()  # somebody else's
+    assert len(list(tmp_path.glob('*.pth'))) == 3 and 'epoch_2' in (tmp_path / 'last_checkpoint').read_text()
+    hook, runner = hook_of(tmp_path, save, json.loads(saved['epoch_2.pth']))
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_0.pth', 'epoch_2.pth']
+    hook._save_checkpoint_with_step(runner, 3, {})
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_0.pth', 'epoch_3.pth']
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from .build_errors import building
 from .config_datasets import require_parts
 from .console import quiet_console, summed_up
 from .errors import ConfigError
-from .late_removal import keep_until_saved, remove_kept
+from .late_removal import keep_until_saved, remove_kept, write_noted
 from .step_errors import step_errors
 
 _BEGUN: set[str] = set()  # names, seconds, of the Runners of this process
@@ -131,6 +131,7 @@ class CheckpointRunner(Runner):
             CheckpointWriteError: It cannot be written, such as on a full disk. Nothing of it is left, and the
                 checkpoints before it are.
         """
+        write_noted(self.hooks, self.message_hub)
         if '://' in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             remove_kept(self.hooks)

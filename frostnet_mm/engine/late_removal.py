@@ -1,10 +1,14 @@
-"""Old checkpoints are removed when the new one is written, not before."""
+"""Old checkpoints are removed when the new one is written, not before, and not forgotten by a run that is killed."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import MessageHub
+
+NOTED = 'removed_checkpoints'  # in a checkpoint: names of files that go when it is there
 
 
 class LateRemoval:
@@ -29,6 +33,11 @@ class LateRemoval:
     def rmtree(self, path: str) -> None:
         """Note a folder to be removed."""
         self._kept.append(('rmtree', path))
+
+    @property
+    def noted(self) -> list[str]:
+        """Names of what is to be removed."""
+        return [PurePath(path).name for _, path in self._kept]
 
     def remove_kept(self) -> None:
         """Remove what was noted and is still there, unless removal is held."""
@@ -57,6 +66,27 @@ def remove_kept(hooks: Iterable[Hook]) -> None:
         backend = getattr(hook, 'file_backend', None)
         if isinstance(backend, LateRemoval):
             backend.remove_kept()
+
+
+def write_noted(hooks: Iterable[Hook], hub: MessageHub) -> None:
+    """Have the next checkpoint name what is removed behind it: a run that is killed before resumes from it."""
+    backends = (getattr(hook, 'file_backend', None) for hook in hooks)
+    hub.update_info(NOTED, [name for own in backends if isinstance(own, LateRemoval) for name in own.noted])
+
+
+def remove_noted(hook: CheckpointHook, hub: MessageHub) -> None:
+    """Remove what the checkpoint that is resumed from names, and is still there.
+
+    Args:
+        hook (CheckpointHook): Of the folder.
+        hub (MessageHub): As the checkpoint has left it.
+    """
+    for name in hub.runtime_info.get(NOTED, []):
+        path = hook.file_backend.join_path(hook.out_dir, name)
+        if hook.file_backend.isfile(path):
+            hook.file_backend.remove(path)
+        elif hook.file_backend.isdir(path):  # of DeepSpeed
+            hook.file_backend.rmtree(path)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 
 from ...errors import CheckpointWriteError
 from ...registry import HOOKS
-from ..late_removal import removal_held, remove_kept
+from ..late_removal import removal_held, remove_kept, remove_noted
 
 LAST = 'last_checkpoint'
 UNFINISHED = '.unfinished'  # ends the names of what is being written
@@ -22,7 +22,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     mmengine removes the oldest checkpoint before ``last_checkpoint`` names the new one, and empties that file in order
     to write it. Here a new checkpoint is written, ``last_checkpoint`` is replaced by a new file, and then the oldest
-    checkpoint is removed. What a killed run has left half written is removed by the next one.
+    checkpoint is removed. What a killed run has left half written, or was about to remove, is removed by the next one.
 
     Args:
         args, kwargs: As for mmengine's ``CheckpointHook``.
@@ -39,6 +39,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             for folder in {runner.work_dir, self.out_dir}:
                 remove_unfinished(Path(folder))
+            remove_noted(self, runner.message_hub)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         path = Path(runner.work_dir) / LAST
