@@ -82,10 +82,10 @@ def test_a_study_goes_on_and_its_table_is_right(study, tmp_path, monkeypatch, ca
     assert len(done) == len(runs) and set(done) == set(runs)  # nothing twice
     lines = {tuple(part.strip() for part in line.split('|')[1:4]): line for line in capsys.readouterr().out.splitlines()
              if line.startswith('|')}  # fmt: skip
-    own = lines['frostnet', 'a scale a tensor', 'statassist, 1 epochs']
+    own = lines['frostnet', 'a scale a tensor', 'statassist, 1 epoch']
     # 0.53 0.55 0.57 0.59 less 0.52 0.53 0.54 0.55: mean 0.025, standard deviation 0.01291, of 4 pairs
     values, differences = '0.530, 0.550, 0.570, 0.590 | 0.560 | 0.026', '+0.025 ± 0.006 (4) | – | -0.005 ± 0.006 (4)'
-    assert own == f'| frostnet | a scale a tensor | statassist, 1 epochs | {values} | {differences} |'
+    assert own == f'| frostnet | a scale a tensor | statassist, 1 epoch | {values} | {differences} |'
     assert lines['frostnet', 'float', 'float'].endswith('| – | – | – |')
     assert lines['mobilenetv2', '4-bit weights', 'qat'].endswith('| 0 of 4 | – | – | – | – | – |')
     assert (tmp_path / 'paired.png').read_bytes()[:4] == b'\x89PNG'
@@ -117,7 +117,7 @@ def test_what_is_not_complete_is_marked(study, tmp_path):
         results.add(own, made_up(own), [])
     lines = list(study.table(study.Results(tmp_path), study.make_plan()))[2:]
     assert any('0.520, 0.540 (2 of 4)' in line for line in lines)
-    (line,) = [line for line in lines if '| gradboost, 1 epochs |' in line and 'mobilenetv2' in line]
+    (line,) = [line for line in lines if '| gradboost, 1 epoch |' in line and 'mobilenetv2' in line]
     assert line.endswith('| – | – | -0.020 (1) | – |')  # 0.51 less StatAssist's 0.53
     with pytest.raises(
         UserError, match='has runs with --cfg-options .none., now it is max_epochs=2: give another --out'

@@ -198,7 +198,8 @@ def table(results: Results, plan: Plan) -> Iterator[str]:
 
 def named(model: str, numerics: str, variant: str, warmup: int) -> str:
     """A variant in words."""
-    return variant + (f', {warmup} epochs' if warmup and model not in SEGMENTERS else '')
+    unit = 'epoch' if warmup == 1 else 'epochs'
+    return variant + (f', {warmup} {unit}' if warmup and model not in SEGMENTERS else '')
 
 
 def _difference(value: float, error: float | None, pairs: int) -> str:
