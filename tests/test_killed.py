@@ -167,6 +167,25 @@ def test_the_old_checkpoint_of_a_run_that_was_killed_before_it_went(tmp_path, mo
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_0.pth', 'epoch_3.pth']
 
 
+@pytest.mark.parametrize(
+    'last, noted',
+    [
+        ('run/epoch_2.pth', ['../kept.pth', 'config.py', 'epoch_2.pth', '', '.', 7, None]),  # from a stranger
+        ('other/epoch_2.pth', ['epoch_1.pth']),  # resumed in the folder of another training
+        (None, ['epoch_1.pth']),
+    ],
+)
+def test_a_checkpoint_has_nothing_else_removed(tmp_path, last, noted):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    paths = [tmp_path / 'kept.pth', *(folder / name for name in ('config.py', 'epoch_1.pth', 'epoch_2.pth'))]
+    for path in paths:
+        path.touch()
+    info = dict(removed_checkpoints=noted) | ({} if last is None else dict(last_ckpt=str(tmp_path / last)))
+    hook_of(folder, None, info)
+    assert all(path.is_file() for path in paths)
+
+
 @contextmanager
 def file_limit(size):
     """Files can have so many bytes, as on a disk that is nearly full."""

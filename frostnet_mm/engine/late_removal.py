@@ -77,11 +77,19 @@ def write_noted(hooks: Iterable[Hook], hub: MessageHub) -> None:
 def remove_noted(hook: CheckpointHook, hub: MessageHub) -> None:
     """Remove what the checkpoint that is resumed from names, and is still there.
 
+    Nothing is removed where that checkpoint is of another folder, and nothing but files beside it with its suffix.
+
     Args:
         hook (CheckpointHook): Of the folder.
         hub (MessageHub): As the checkpoint has left it.
     """
+    last = PurePath(str(hub.runtime_info.get('last_ckpt')))
+    if last.parent != PurePath(hook.out_dir):
+        return
     for name in hub.runtime_info.get(NOTED, []):
+        own = PurePath(str(name))
+        if own.name != name or own.suffix != last.suffix or own.name == last.name:
+            continue
         path = hook.file_backend.join_path(hook.out_dir, name)
         if hook.file_backend.isfile(path):
             hook.file_backend.remove(path)
