@@ -207,7 +207,7 @@ def ensure_venv(folder: Path, system_site_packages: bool) -> Path:
 def install_beside_torch(environment: Environment, requirements: str) -> Environment:
     """Install torch and, by a second pip, what is built without it: each unpacks on one core for half a minute.
 
-    What torch depends on comes with the next step, so that the two do not write the same packages.
+    What torch depends on comes behind them, so that the two do not write the same packages.
     """
     pins = parse_pins(requirements)
     tools = [f'{name}=={pins[name]}' for name in BUILD_TOOLS]
@@ -223,6 +223,7 @@ def install_beside_torch(environment: Environment, requirements: str) -> Environ
         others, env = pip_command(environment, [*options, '-r', str(file)])
         with beside(others, environment.prefix / f'beside-{LOG}', env):
             pip(environment, [*options, f'torch=={pins["torch"]}'])
+        pip(environment, ['install', f'torch=={pins["torch"]}'])  # what it depends on
     return probe(environment.python, environment.own)
 
 
