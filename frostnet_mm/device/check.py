@@ -121,11 +121,8 @@ def check_values(outputs: Sequence[np.ndarray], positions: Sequence[np.ndarray])
     return [value.ravel()[where] for value, where in zip(outputs, positions, strict=True)]
 
 
-def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list, list | None]:
-    """The images to compare on, and for each of so many outputs positions, and values there.
-
-    Those of the reference, of float, and of the engine where it was deployed (None if they are not stored).
-    """
+def _read_check(path: Path, count: int) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """The images to compare on, and for each of so many outputs what is stored: ``CHECKED``, and maybe ``DEPLOYED``."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -134,18 +131,18 @@ def _read_check(path: Path, count: int) -> tuple[np.ndarray, list, list, list, l
         with np.load(path, allow_pickle=False) as stored:
             images = stored['images']
             names = [*CHECKED, *([DEPLOYED] if f'{DEPLOYED}_0' in stored.files else [])]
-            kinds = [[stored[f'{kind}_{index}'] for index in range(count)] for kind in names]
+            kinds = {kind: [stored[f'{kind}_{index}'] for index in range(count)] for kind in names}
     except Exception as error:  # there is hardly one that zipfile and NumPy do not raise on damaged files
         raise DeploymentError(f'{path} cannot be read ({str(error)[:300]}). {AGAIN}') from error
     if images.ndim != 4 or not images.size or images.dtype not in (np.uint8, np.float32):
         raise DeploymentError(f'{path} holds images of {images.dtype} and shape {images.shape}. {AGAIN}')
-    for where, *values in zip(*kinds, strict=True):
+    for where, *values in zip(*kinds.values(), strict=True):
         sound = where.ndim == 1 and where.size and np.issubdtype(where.dtype, np.integer) and where.min() >= 0
         # NaN would be no difference, and what is infinitely far from float may be so in the engine as well
         sound = sound and all(value.shape == where.shape and value.dtype == np.float32 for value in values)
         if not sound or not all(np.isfinite(value).all() for value in values):
             raise DeploymentError(f'{path} holds values that nothing can be compared with. {AGAIN}')
-    return images, *kinds, *([None] * (1 + len(CHECKED) - len(kinds)))
+    return images, kinds
 
 
 def check_deployment(
@@ -174,7 +171,8 @@ def check_deployment(
             'decoding in the network (--with-decode), or by an older version. Deploy it again without these.'
         )
     names, path = [output['name'] for output in description['outputs']], Path(folder) / CHECK
-    images, positions, reference, in_float, deployed = _read_check(path, len(names))
+    images, kinds = _read_check(path, len(names))
+    positions, reference, in_float = (kinds[kind] for kind in CHECKED)
     settings = description['preprocessing']
     if images.dtype != description['input']['dtype']:  # pixels of a network that reads normalized ones
         if images.dtype != np.uint8 or images.shape[3] != len(settings['mean']):
@@ -188,9 +186,10 @@ def check_deployment(
             )
     found = [check_values(outputs, positions)]
     by_reference = compare_outputs(names, found, [reference], [in_float])
-    if deployed is None:
+    if DEPLOYED not in kinds:
         return by_reference
+    by_deployed = compare_outputs(names, found, [kinds[DEPLOYED]], [in_float])
     return [
         replace(own, reference_error=max(own.reference_error, other.reference_error))
-        for own, other in zip(compare_outputs(names, found, [deployed], [in_float]), by_reference, strict=True)
+        for own, other in zip(by_deployed, by_reference, strict=True)
     ]

@@ -75,11 +75,11 @@ class Probe:
         dot = gradients = moments = squares = 0.0
         for parameter in self._parameters(optimizer):
             moment = optimizer.state[parameter].get('exp_avg')
-            squares += float(optimizer.state[parameter].get('exp_avg_sq', torch.zeros(())).sum())
             if parameter.grad is not None and moment is not None:
                 dot += float(torch.sum(parameter.grad * moment))
                 gradients += float(parameter.grad.square().sum())
                 moments += float(moment.square().sum())
+                squares += float(optimizer.state[parameter]['exp_avg_sq'].sum())
         length = (gradients * moments) ** 0.5
         self.steps['agreement'].append(dot / length if length else float('nan'))
         self.steps['second'].append((squares / gradients) ** 0.5 if gradients and squares else float('nan'))
@@ -210,8 +210,9 @@ def main() -> None:
     require_config(args.config)
     path = args.out / 'steps.json'
     own = dict(config=args.config, epochs=args.epochs, weights=args.weights, options=args.cfg_options or {})
-    kept = json.loads(path.read_text()) if path.is_file() else dict(study=json.loads(json.dumps(own)), runs={})
-    if kept.get('study') != json.loads(json.dumps(own)):
+    own = json.loads(json.dumps(own))  # as it is read: lists, not tuples
+    kept = json.loads(path.read_text()) if path.is_file() else dict(study=own, runs={})
+    if kept.get('study') != own:
         raise UserError(f'{path} is of another study ({kept.get("study")}, now it is {own}): give another --out.')
     found = kept['runs']
     for warmup in args.warmups:
