@@ -69,6 +69,7 @@ WRONG = {
     'studies/benchmark_peak': [],
     'studies/benchmark_qat': [([ABSENT], SUGGESTION)],
     'studies/benchmark_rewrites': [(['--network', 'absent.onnx'], 'absent.onnx does not exist')],
+    'studies/bits_study': [([ABSENT, 'none.pth'], SUGGESTION), ([CONFIG, 'absent/none.pth'], CHECKPOINT)],
     'studies/measure_models': [([CONFIG, ABSENT], SUGGESTION)],
     'studies/fuzz': [],
     'studies/kill_test': [],

@@ -119,3 +119,17 @@ def evaluate(config: Path, checkpoint: Path, folder: Path, options: Sequence[str
         command = ['test.py', str(config), str(checkpoint), '--out', str(out), '--work-dir', str(folder / 'test')]
         run([*command, *options], folder / 'test.out')
     return json.loads(out.read_text())['metrics']
+
+
+def main_value(metrics: dict) -> float:
+    """The metric of a run, that of the integers where there are some.
+
+    Args:
+        metrics (dict): By arithmetic.
+
+    Returns:
+        float: mAP or mIoU, between 0 and 1.
+    """
+    own = metrics['converted'] if len(metrics) > 1 else metrics['float']
+    name = next(name for name in own if name.rpartition('/')[2] in ('bbox_mAP', 'mIoU'))
+    return own[name] / (100 if name.endswith('mIoU') else 1)

@@ -35,7 +35,7 @@ from _numerics_plan import (
     make_plan,
     write_config,
 )
-from _runs import alone, calibrate, evaluate, train
+from _runs import alone, calibrate, evaluate, main_value, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
@@ -136,13 +136,6 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
     compared = [] if own.variant == 'float' else ['--compare']
     metrics = evaluate(config, checkpoint, folder, [*compared, *options])
     return dict(float=metrics) if own.variant == 'float' else metrics
-
-
-def main_value(metrics: dict) -> float:
-    """The metric of a run, that of the integers where there are some."""
-    own = metrics['converted'] if len(metrics) > 1 else metrics['float']
-    name = next(name for name in own if name.rpartition('/')[2] in ('bbox_mAP', 'mIoU'))
-    return own[name] / (100 if name.endswith('mIoU') else 1)
 
 
 def paired(first: dict[int, float], second: dict[int, float]) -> tuple[float, float | None, int]:
