@@ -24,7 +24,7 @@ def test_the_plan_has_each_run_once(study):
     runs = [own for row in study.make_plan().rows.values() for own in row]
     assert len(set(runs)) == len(runs) == len({own.name for own in runs})
     trainings = [own for own in runs if own.variant != 'ptq']
-    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4 + 6
+    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4 + 6 + 70
     floats = {(own.model, own.seed) for own in runs if own.variant == 'float'}
     assert {(own.model, own.seed) for own in runs if own.variant == 'ptq'} <= floats
 
@@ -38,6 +38,7 @@ def test_the_plan_has_each_run_once(study):
         ('frostnet', 'tensorrt', 'distilled', 1, dict(warmup='1 epochs', numerics='tensorrt', teacher='self')),
         ('frostnet', 'a scale a channel', 'gradboost-relative', 1, dict(warmup='1 epochs')),
         ('mobilenetv2', 'a scale a tensor', 'qat-sgd', 0, dict(warmup='0 epochs', weights='tensor')),
+        ('vgg11-classifier', 'a scale a tensor', 'statassist', 1, dict(warmup='1 epochs', weights='tensor')),
         ('mobilenetv2', 'a scale a tensor', 'gradboost-sgd', 1, dict(warmup='1 epochs', weights='tensor')),
     ],
 )
@@ -50,7 +51,16 @@ def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, ex
     own = cfg.optim_wrapper.optimizer
     boosted = name in sys.modules['_numerics_plan'].BOOSTED
     assert own.type == (f'frostnet_mm.GradBoost{kind}' if boosted else kind) and own.lr > 0
+    lengths = {'espnetv2': (4, None), 'vgg11-classifier': (32, 20)}.get(model, (4, 10))
+    assert (cfg.train_dataloader.batch_size, cfg.train_cfg.get('max_epochs')) == lengths
     assert own.get('momentum') == (0.9 if kind == 'SGD' else None)
+
+
+@pytest.mark.parametrize('key, value', [('coco/bbox_mAP', 0.5), ('mIoU', 50.0), ('accuracy/top1', 50.0)])
+def test_the_metric_of_a_run(study, key, value):
+    other = {'loss': 7.0, key: value / 2}
+    assert study.main_value(dict(float=other, converted={'loss': 3.0, key: value})) == 0.5
+    assert study.main_value(dict(float=other)) == 0.25
 
 
 def made_up(own):

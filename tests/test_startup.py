@@ -77,7 +77,7 @@ WRONG = {
     'studies/draw_seam': [],
     'studies/licences': [],
     'studies/memory': [],
-    'studies/numerics_study': [([], '--detection-data and --segmentation-data: expected a folder')],
+    'studies/numerics_study': [([], '--detection-data, --segmentation-data, --classification-data: expected a folder')],
     'studies/profile_training': [([ABSENT], SUGGESTION)],
     'studies/qat_study': [([ABSENT], SUGGESTION)],
     'studies/search_ranking': [(['absent'], 'absent is no folder of tools/search.py')],

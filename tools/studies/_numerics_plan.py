@@ -15,6 +15,10 @@ MODELS = dict(
     espnetv2=EXAMPLES / 'espnetv2_frostnet_cityscapes_288.py',
 )
 SEGMENTERS = ('espnetv2',)
+NETWORKS = ('alexnet', 'vgg11', 'resnet18', 'shufflenetv2', 'mobilenetv2', 'mobilenetv3', 'frostnet')
+CLASSIFIERS = tuple(f'{name}-classifier' for name in NETWORKS)
+MODELS |= {name: ROOT / 'configs' / f'{own}_custom_cls.py' for name, own in zip(CLASSIFIERS, NETWORKS, strict=True)}
+SMALL = 'input_size, batch_size, max_epochs = 64, 32, 20'  # of classifiers: crops of detection data are small
 NUMERICS = {
     'a scale a tensor': dict(weights='tensor'),
     '4-bit weights': dict(weight_bits=4),
@@ -45,6 +49,12 @@ class Run:
     variant: str
     warmup: int
     seed: int
+
+    @property
+    def data(self) -> str:
+        """The kind of data that it is trained on."""
+        kinds = dict.fromkeys(SEGMENTERS, 'segmentation') | dict.fromkeys(CLASSIFIERS, 'classification')
+        return kinds.get(self.model, 'detection')
 
     @property
     def means(self) -> str:
@@ -95,6 +105,8 @@ def make_plan() -> Plan:
     plan.add('7', ['mobilenetv2'], [tensor], [('statassist', 2), ('statassist', 4)], 2)
     plan.add('8', ['mobilenetv2'], [tensor, four], [('distilled', 1)], 2)
     plan.add('9', ['mobilenetv2'], [tensor], [(f'{name}{SGD}', warm) for name, warm in (*both, ('gradboost', 1))], 2)
+    plan.add('10', CLASSIFIERS, [''], [('float', 0)], 2)
+    plan.add('10', CLASSIFIERS, ['a scale a channel', tensor], both, 2)
     return plan
 
 
@@ -124,6 +136,8 @@ def optimizer_of(own: Run) -> dict:
 def write_config(own: Run, folder: Path) -> Path:
     """The config of a run."""
     lines = [f'_base_ = {str(MODELS[own.model])!r}', f'randomness = dict(seed={own.seed}, deterministic=False)']
+    if own.model in CLASSIFIERS:
+        lines.append(SMALL)
     if own.variant != 'float':
         lines.append(f'default_hooks = dict(qat={hook_of(own)!r})')
     if optimizer_of(own):

@@ -128,8 +128,8 @@ def main_value(metrics: dict) -> float:
         metrics (dict): By arithmetic.
 
     Returns:
-        float: mAP or mIoU, between 0 and 1.
+        float: mAP, mIoU or top-1 accuracy, between 0 and 1.
     """
     own = metrics['converted'] if len(metrics) > 1 else metrics['float']
-    name = next(name for name in own if name.rpartition('/')[2] in ('bbox_mAP', 'mIoU'))
-    return own[name] / (100 if name.endswith('mIoU') else 1)
+    name = next(name for name in own if name.rpartition('/')[2] in ('bbox_mAP', 'mIoU', 'top1'))
+    return own[name] / (1 if name.endswith('mAP') else 100)

@@ -52,6 +52,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/numerics_study'), help='folder of runs and results')
     parser.add_argument('--detection-data', help='data in COCO format')
     parser.add_argument('--segmentation-data', help="data in Cityscapes' layout")
+    parser.add_argument('--classification-data', help='a folder a class, such as of tools/prepare_crops.py')
+    parser.add_argument('--engine', help='names between commas: quantized runs are evaluated there as well')
     parser.add_argument('--rows', nargs='+', choices=list(make_plan().rows), help='default all')
     parser.add_argument('--seeds', nargs='+', type=int, help='those of the plan that are run; default all')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
@@ -121,7 +123,7 @@ def commit() -> str:
 def one_run(own: Run, args: argparse.Namespace) -> dict:
     """Train or calibrate, and evaluate in all arithmetics."""
     folder = args.out / own.name
-    data = args.segmentation_data if own.model in SEGMENTERS else args.detection_data
+    data = vars(args)[f'{own.data}_data']
     options = ['--cfg-options', f'data_root={data}', *args.cfg_options]
     config = write_config(own, folder)
     if own.variant == 'ptq':
@@ -133,7 +135,8 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
         checkpoint = calibrate(config, trained, folder, PTQ_IMAGES, options)
     else:
         checkpoint = train(config, folder, options)
-    compared = [] if own.variant == 'float' else ['--compare']
+    engine = ['--engine', args.engine] if args.engine else []
+    compared = [] if own.variant == 'float' else ['--compare', *engine]
     metrics = evaluate(config, checkpoint, folder, [*compared, *options])
     return dict(float=metrics) if own.variant == 'float' else metrics
 
@@ -252,12 +255,9 @@ def main() -> None:
     if args.report:
         report(results, plan, args.out)
         return
-    lacking = [
-        option for option, needed in (('--detection-data', False), ('--segmentation-data', True))
-        if any((own.model in SEGMENTERS) == needed for own in todo) and not getattr(args, option[2:].replace('-', '_'))
-    ]  # fmt: skip
-    if lacking:
-        raise UserError(f'{" and ".join(lacking)}: expected a folder for these rows.')
+    wanted = [f'--{kind}-data' for kind in dict.fromkeys(own.data for own in todo) if not vars(args)[f'{kind}_data']]
+    if wanted:
+        raise UserError(f'{", ".join(wanted)}: expected a folder for these rows.')
     results.require(args.cfg_options)
     end = time.monotonic() + 60 * (float('inf') if args.minutes is None else args.minutes)
     failed: dict[str, str] = {}
