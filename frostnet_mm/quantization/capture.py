@@ -26,6 +26,7 @@ from .drop_path import DROPPING, traced_drop_path
 from .evaluation_tail import SeparateModesError, free_sizes, merge
 from .explain import explain_bound, explain_failure, first_constant, line_of
 from .graph_forms import normalize
+from .light_batch_norm import light_batch_norms
 from .psa_mask import gathered_psa_masks
 from .settings import EXAMPLE_SHAPE
 from .size_arithmetic import SizeArithmeticError, bounded_sizes
@@ -112,7 +113,7 @@ def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> Grap
     auto = torch.export.Dim.AUTO
     shapes = ({0: auto, 2: auto, 3: auto} if any_size else {0: auto},)
     try:  # three times as fast, and what it cannot do is left to the other
-        with bounded_sizes():
+        with bounded_sizes(), light_batch_norms():
             program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # many types; each is passed on with the place it came from
         try:
