@@ -205,24 +205,27 @@ def ensure_venv(folder: Path, system_site_packages: bool) -> Path:
 
 
 def install_beside_torch(environment: Environment, requirements: str) -> Environment:
-    """Install torch and, by a second pip, what is built without it: each unpacks on one core for half a minute.
+    """Install torch and, by a second pip, most of what is built without it: each unpacks on one core for half a minute.
 
-    What torch depends on comes behind them, so that the two do not write the same packages.
+    A quarter of the packages goes with torch, so that both take as long. What torch depends on comes behind them: the
+    two must not write the same packages.
     """
     pins = parse_pins(requirements)
     tools = [f'{name}=={pins[name]}' for name in BUILD_TOOLS]
     # the packages of mm import torch when they are built
-    lines = [line for line in requirements.splitlines() if not re.match(r'(torch|onedl-[a-z]+)==', line)]
-    file = environment.prefix / 'frostnet-beside-torch.txt'
-    file.write_text('\n'.join(lines) + '\n')
+    lines = [line for line in requirements.splitlines() if re.match(r'(?!torch==|onedl-)[\w.-]+==', line)]
+    shares = dict(torch=[f'torch=={pins["torch"]}', *lines[::4]], others=[x for i, x in enumerate(lines) if i % 4])
+    files = {name: environment.prefix / f'frostnet-{name}.txt' for name in shares}
+    for name, file in files.items():
+        file.write_text('\n'.join(shares[name]) + '\n')
     options = ['install', '--no-deps', '--no-build-isolation']
     with step(
         f'torch=={pins["torch"]} (0.2 GB for the CPU, several GB with CUDA), and beside it what is built without'
     ):
         pip(environment, [*options, *tools])
-        others, env = pip_command(environment, [*options, '-r', str(file)])
+        others, env = pip_command(environment, [*options, '-r', str(files['others'])])
         with beside(others, environment.prefix / f'beside-{LOG}', env):
-            pip(environment, [*options, f'torch=={pins["torch"]}'])
+            pip(environment, [*options, '-r', str(files['torch'])])
         pip(environment, ['install', f'torch=={pins["torch"]}'])  # what it depends on
     return probe(environment.python, environment.own)
 

@@ -187,7 +187,7 @@ def operator_bars(entries: Sequence[OperatorResult], allow_busy: bool = False) -
         axis.set_axisbelow(True)
         axis.margins(x=0.15)
     axes[0][0].set_yticks(range(len(cases)), [f'{case.name}  {case.shape}' for case in cases], fontsize=8)
-    axes[0][0].invert_yaxis()
+    axes[0][0].set_ylim(len(cases) - 0.4, -0.6)  # the first above
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLORS[name]) for name in ('float', 'int8')]
     figure.legend(handles, ('float', 'INT8'), loc='outside lower center', ncols=2, frameon=False, fontsize=9)
     return png_of(figure)
