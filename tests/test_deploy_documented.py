@@ -15,7 +15,7 @@ LESS = {
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=[pytest.mark.slow] if name == 'rtmdet' else []) for name in LESS]
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name in ('rtmdet', 'retinanet') else []) for name in LESS]
 )
 def test_upstream_models_deploy_with_verification(name, tmp_path):
     config, options = CONFIGS[name]

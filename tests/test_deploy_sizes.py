@@ -56,7 +56,9 @@ def expected(source, path):
         return plain_result(source.model.test_step(pseudo_collate([data, full]))[0], 'abc', 0)
 
 
-@pytest.mark.parametrize('name', CHECKED)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name == 'decode_agnostic' else []) for name in CHECKED]
+)
 def test_boxes_are_those_of_mm_on_images_of_any_size(name, tmp_path):
     source = load_for_deployment(CONFIG, None, 'float', OPTIONS | CHECKED[name], size=SIZE)
     images = [str(picture(tmp_path / f'{h}x{w}.png', h, w)) for h, w in SIZES]

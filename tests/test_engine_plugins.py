@@ -170,7 +170,7 @@ def test_a_broken_entry_point_leaves_the_others(entry_points):
 # -- saturation is spoken of once
 
 
-@pytest.mark.parametrize('refused', [False, True])
+@pytest.mark.parametrize('refused', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_saturation_is_said_once(tmp_path, monkeypatch, refused):
     """By the error where the verification refuses, else by one warning."""
     pytest.importorskip('openvino')

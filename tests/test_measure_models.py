@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from conftest import ROOT, run_tool
 
 from frostnet_mm.engine.config import load_config
 
 
+@pytest.mark.slow  # of a study
 def test_the_table_has_what_was_measured_and_what_failed(tmp_path, capsys):
     config = ROOT / 'configs/ssdlite_frostnet_coco.py'
     arguments = ['--engines', 'onnxruntime', '--shape', 64, 96, '--out', tmp_path]

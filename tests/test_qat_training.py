@@ -316,6 +316,7 @@ def test_two_processes_share_weights_and_ranges(mini_coco, tmp_path):
     assert (tmp_path / 'run/epoch_2.pth').is_file()
 
 
+@pytest.mark.slow  # tests/test_killed.py resumes one in five phases
 def test_a_segmenter_in_an_iteration_based_loop_resumes_in_every_phase(config, tmp_path):  # noqa: F811
     """Bitwise as without the stop; and the converted network segments as the simulated one does."""
     quantized = tmp_path / 'quantized.py'

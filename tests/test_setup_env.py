@@ -249,7 +249,7 @@ def test_one_of_two_that_fails_is_shown_and_an_error_ends_the_other(tmp_path):
             pass
     started = time.monotonic()
     with pytest.raises(checks.SetupError, match='disk full'):
-        with running.beside(['sleep', '50'], log, {}):
+        with running.beside([sys.executable, '-c', 'import time; time.sleep(50)'], log, {}):
             raise checks.SetupError('disk full')
     assert time.monotonic() - started < 20
 
