@@ -144,6 +144,10 @@ def test_broken_folders_are_refused(deployment, tmp_path):
         Predictor(deployment)
     assert read_deployment(deployment, verify=False)
     path.unlink()
+    path.symlink_to('/proc/self/mem')  # a file to all that ask, which cannot be read
+    with pytest.raises(DeploymentError, match=r'network\.onnx cannot be read: Input/output error'):
+        read_deployment(deployment)
+    path.unlink()
     with pytest.raises(DeploymentError, match=r'network\.onnx is missing'):
         read_deployment(deployment, verify=False)
     text = (deployment / 'deploy.json').read_text()

@@ -52,8 +52,15 @@ def load_coco_json(path: str, shown_as: str | None = None) -> tuple[dict, list[s
 
 
 def _load(path: str, shown_as: str) -> tuple[dict, list[str]]:
-    with open(path, 'rb') as file:
-        data = parse_coco(file.read(), shown_as)
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+    except OSError as error:  # no right to read it, a damaged disk
+        raise DatasetError(
+            f'The annotation file {shown_as!r} cannot be read: {error.strerror or error}. Expected a COCO json that '
+            'this user may read.'
+        ) from error
+    data = parse_coco(content, shown_as)
     _check_images_and_categories(data, shown_as)
     changes = drop_boxless(data, shown_as)
     columns = _columns(data['annotations'], REQUIRED_KEYS['annotations'], 'annotations', shown_as)

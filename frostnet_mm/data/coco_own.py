@@ -14,6 +14,7 @@ from .coco_json import load_coco_json
 from .coco_lookup import find_missing_images
 from .coco_reading import CocoReading
 from .coco_splits import OTHER_TASKS, Split
+from .errors import DatasetError
 from .own_folders import TEST, TRAIN, VAL, Undecided, image_folders, one_of, role_of, walk
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -63,7 +64,12 @@ def annotation_files(root: Path) -> list[Path]:
 
 
 def _is_coco(path: Path) -> bool:
-    content = path.read_bytes().replace(b'\0', b'')  # zeros: of UTF-16 and UTF-32
+    try:
+        content = path.read_bytes().replace(b'\0', b'')  # zeros: of UTF-16 and UTF-32
+    except OSError as error:
+        raise DatasetError(
+            f'{path} cannot be read: {error.strerror or error}. Give it rights, or move it away.'
+        ) from error
     return all(key in content for key in _KEYS)
 
 

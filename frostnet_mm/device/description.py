@@ -130,15 +130,23 @@ def _check_files(description: dict, folder: Path, verify: bool) -> None:
             raise DeploymentError(f'{path} is missing, {DESCRIPTION} names it. {AGAIN}')
         if not verify:
             continue
-        digest = hashlib.sha256()
+        found = _digest(path)
+        if found != expected:
+            raise DeploymentError(
+                f'{path} is not the file that was deployed: its sha256 is {found}, {DESCRIPTION} says {expected}. '
+                f'{AGAIN}'
+            )
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
         with path.open('rb') as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        if digest.hexdigest() != expected:
-            raise DeploymentError(
-                f'{path} is not the file that was deployed: its sha256 is {digest.hexdigest()}, {DESCRIPTION} says '
-                f'{expected}. {AGAIN}'
-            )
+    except OSError as error:  # no right to read it, a damaged disk, a link to a file that is none
+        raise DeploymentError(f'{path} cannot be read: {error.strerror or error}. {AGAIN}') from error
+    return digest.hexdigest()
 
 
 def _is_file(path: Path) -> bool:

@@ -13,6 +13,9 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {'os.rename': 2, 'os.link': 2, 'os.symlink': 2, 'shutil.copyfile': 2, 'shutil.move': 2}
 _CHANGES |= dict.fromkeys(('os.remove', 'os.rmdir', 'os.mkdir', 'os.truncate', 'os.chmod', 'shutil.rmtree'), 1)
 _STARTS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'subprocess.Popen', 'pty.spawn')
+_FONTS = ((['fc-list', '--help'],), (['fc-list', '--format=%{file}\\n'],))  # matplotlib looks for them
+# mmengine asks the machine for its log of a training or an evaluation
+_ASKED = (*_FONTS, (['/bin/sh', '-c', 'gcc --version'],), (['git', 'rev-parse', 'HEAD'],))
 _CALLS = ('socket.connect', 'socket.bind', 'socket.getaddrinfo', 'socket.sendto')
 _HARMLESS = ('/dev/null', '/dev/tty', '/dev/shm', '/proc/')
 
@@ -52,7 +55,7 @@ class Guard:
         elif event in _CHANGES:
             paths = arguments[_CHANGES[event] - 1 : _CHANGES[event]] if event != 'os.rename' else arguments[:2]
             self.seen += [f'WRITE {event} {path!r}' for path in paths if not self._may_write(path)]
-        elif event in _STARTS:
+        elif event in _STARTS and arguments[1:2] not in _ASKED:
             self.seen.append(f'EXECUTED {event} {arguments!r}'[:300])
         elif event in _CALLS:
             self.seen.append(f'CONNECTED {event} {arguments!r}'[:300])

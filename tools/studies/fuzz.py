@@ -146,7 +146,7 @@ def _of_a_tool(stop: SystemExit) -> Verdict:
     said = Path('/proc/self/fd/1').resolve().read_text(errors='replace') if os.path.isfile('/proc/self/fd/1') else ''
     if stop.code in (None, 0):
         return Verdict('result', said[-200:])
-    found = re.search(r'^(?:[\w./-]+: )?error: (.*)', said, re.MULTILINE | re.DOTALL)
+    found = re.search(r'^(?:[\w./ -]+: )?error: (.*)', said, re.MULTILINE | re.DOTALL)
     problems = re.search(r'^ *(?:PROBLEM: |failed: )(.*)', said, re.MULTILINE)
     if stop.code in (1, 2) and (found or problems):
         return _message((found or problems).group(1), None)
