@@ -23,7 +23,15 @@ from frostnet_mm.device.description import deployed_weight_bits
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.models import CheckpointError
 from frostnet_mm.models.dense import DenseNetwork, detached
-from frostnet_mm.quantization import Checkpoint, QATHook, QuantizationError, QuantizationSettings, Scheme, prepare_model
+from frostnet_mm.quantization import (
+    Checkpoint,
+    QATHook,
+    QuantizationError,
+    QuantizationSettings,
+    Scheme,
+    bit_allocation,
+    prepare_model,
+)
 from frostnet_mm.quantization.bit_allocation import compare, measure, weight_layers, with_bits
 from frostnet_mm.quantization.bit_allocation_program import Budget, allocate
 from frostnet_mm.quantization.report import weight_megabytes
@@ -329,6 +337,37 @@ def test_tool_writes_a_config_that_keeps_the_hook_and_calibrates(folder, mini_co
     assert run_tool('calibrate', out, folder / 'float.pth', '--out', int8, '--num-images', 2, *options) == 0
     assert Checkpoint.open(int8).scheme == scheme
     assert run_tool('test', out, int8, '--work-dir', folder / 'work', *options) == 0
+
+
+def test_what_was_measured_serves_another_budget(folder, mini_coco, capsys, monkeypatch):
+    first, anew, taken = (folder / f'{name}.py' for name in ('first', 'anew', 'taken'))
+    for out, budget in ((first, 'size=0.7'), (anew, 'size=0.8')):
+        assert allocate_tool(folder, 'qat.py', mini_coco, '--budget', budget, '--out', out) == 0
+    measured = '--measured', first.with_suffix('.json')
+    with monkeypatch.context() as patch:
+        patch.setattr(bit_allocation, 'measure', None)
+        assert allocate_tool(folder, 'qat.py', mini_coco, '--budget', 'size=0.8', '--out', taken, *measured) == 0
+    one, other = (json.loads(path.with_suffix('.json').read_text()) for path in (anew, taken))
+    assert one['layers'] == other['layers'] and one['chosen'] == other['chosen']
+    capsys.readouterr()
+    broken = folder / 'broken.json'
+    content = json.loads(first.with_suffix('.json').read_text())
+    renamed = [content['layers'][0] | dict(name='x'), *content['layers'][1:]]
+    for text, words in (
+        ('{', 'cannot be taken over: Expecting property name'),
+        ('[]', 'cannot be taken over'),
+        (json.dumps(content | dict(images=3)), 'images is 3, now 2'),
+        (json.dumps(content | dict(sha256='0')), 'sha256 is 0, now'),
+        (json.dumps(content | dict(choices=[8, 5])), 'choices is [8, 5], now [8, 4]'),
+        (json.dumps(content | dict(layers=renamed)), "it is of another network: there is ('x', "),
+        (json.dumps(content | dict(layers=None)), 'it holds no errors of layers'),
+    ):
+        broken.write_text(text)
+        more = '--out', folder / 'never.py', '--measured', broken
+        assert allocate_tool(folder, 'qat.py', mini_coco, '--budget', 'size=0.8', *more) == 2
+        printed = capsys.readouterr().err
+        assert printed.count('\nerror: ') == 1 and words in printed and 'leave it out' in printed
+    assert not (folder / 'never.py').exists()
 
 
 @pytest.mark.slow

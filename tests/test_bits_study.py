@@ -30,7 +30,7 @@ def calls(study, monkeypatch, tmp_path):
 
     def run(command, log):
         out, share = Path(command[command.index('--out') + 1]), float(command[4].removeprefix('size='))
-        asked.append(('allocate', share))
+        asked.append(('allocate', share, command[command.index('--measured') + 1] if '--measured' in command else None))
         out.write_text(f'_base_ = {str(CONFIG)!r}\n')
         points = [dict(bits=bits, megabytes=size, error=1 / bits) for bits, size in SIZES.items()]
         about = dict(chosen=dict(megabytes=2 * share, error=share), uniform=points)
@@ -65,7 +65,7 @@ def test_each_size_with_its_metrics(study, calls, tmp_path, capsys):
         '| 0.6 of the size | 1.200 | 6.00e-01 | 0.120 | 0.320 | 0.320 |',
         '| 4 bits | 1.000 | 2.50e-01 | 0.100 | 0.300 | 0.300 |',
     ]
-    assert calls.count(('allocate', 0.6)) == 1 and len(calls) == 1 + 3 * 3
+    assert calls.count(('allocate', 0.6, None)) == 1 and len(calls) == 1 + 3 * 3
     found = json.loads((tmp_path / 'out/results.json').read_text())
     assert len(found) == 9 and {row['seed'] for row in found} == {None, 0, 1}
     assert (tmp_path / 'out/bits.png').read_bytes().startswith(b'\x89PNG')
@@ -74,10 +74,11 @@ def test_each_size_with_its_metrics(study, calls, tmp_path, capsys):
 
 
 def test_a_folder_of_another_checkpoint_is_refused(study, calls, tmp_path):
-    sys.argv += ['--shares', '0.6', '--uniform', '8']
+    sys.argv += ['--shares', '0.6', '0.5', '--uniform', '8']
     study.main()
     study.main()  # again: nothing is allocated anew
-    assert calls.count(('allocate', 0.6)) == 1
+    measured = str(tmp_path / 'out/share_0.6/mixed.json')  # by the first, for all
+    assert [call for call in calls if call[0] == 'allocate'] == [('allocate', 0.6, None), ('allocate', 0.5, measured)]
     (tmp_path / 'epoch_2.pth').write_bytes(b'')
     sys.argv[2] = str(tmp_path / 'epoch_2.pth')
     with pytest.raises(study.UserError, match='checkpoint was .*epoch_1.pth, now it is .*epoch_2.pth'):

@@ -21,6 +21,7 @@ from frostnet_mm.quantization.scheme import GRANULARITIES, PRESETS, WEIGHT_BITS
 
 if TYPE_CHECKING:
     from frostnet_mm.quantization.bit_allocation import Sensitivities
+    from frostnet_mm.quantization.network import QuantizedNetwork
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +43,9 @@ def parse_args() -> argparse.Namespace:
         choices=WEIGHT_BITS,
         metavar='BITS',
         help='bits that a layer may get; default 8 to 2, or 7 to 2 if the config has weight_bits=7',
+    )
+    parser.add_argument(
+        '--measured', metavar='FILE.json', help='take over what an earlier --out has measured, for another budget'
     )
     parser.add_argument('--num-images', type=int, default=32, help='spread over the training set; default 32')
     parser.add_argument('--numerics', choices=list(PRESETS), help="family of engines; default the config's, or onnx")
@@ -80,6 +84,25 @@ def table(found: 'Sensitivities', bits: list[int]) -> str:
     return '\n'.join(lines)
 
 
+def measured_before(path: str, about: dict, network: 'QuantizedNetwork') -> 'Sensitivities':
+    """The errors that an earlier run has measured, with the same weights, arithmetic, choices and images."""
+    from frostnet_mm.quantization.bit_allocation import Sensitivities
+    from frostnet_mm.quantization.errors import QuantizationError
+
+    try:
+        content = json.loads(Path(path).read_text())
+        wanted = json.loads(json.dumps(about))
+        other = [name for name in ('sha256', 'scheme', 'choices', 'images') if content.get(name) != wanted[name]]
+        if other:
+            raise QuantizationError(f'{other[0]} is {content.get(other[0])}, now {wanted[other[0]]}')
+        return Sensitivities.from_dict(content, network)
+    except (OSError, ValueError, AttributeError, QuantizationError) as error:
+        raise ConfigError(
+            f'--measured {path} cannot be taken over: {error}. Expected the FILE.json beside an earlier --out of this '
+            'config and checkpoint, with the same --choices and --num-images; or leave it out.'
+        ) from error
+
+
 def main() -> None:
     args = parse_args()
     require_config(args.config)
@@ -108,14 +131,19 @@ def main() -> None:
     most = 7 if settings.scheme.weight_bits == 7 else 8
     choices = sorted(set(args.choices or [bits for bits in WEIGHT_BITS if bits <= most]), reverse=True)
     paths = spread_paths(cfg, args.num_images)  # never validation images
-    found = measure(network, choices, preprocessed(model, cfg, paths, 'layer by layer'))
+    about = dict(config=args.config, checkpoint=args.checkpoint, sha256=checkpoint.digest, choices=choices)
+    about |= dict(scheme=settings.scheme.to_dict(), images=len(paths))
+    if args.measured:
+        found = measured_before(args.measured, about, network)
+    else:
+        found = measure(network, choices, preprocessed(model, cfg, paths, 'layer by layer'))
     bits = found.within(budget)
     compared = compare(network, found, bits, choices, preprocessed(model, cfg, paths, 'allocations'))
     remarks = [f'{args.budget}: bits of tools/allocate_bits.py for {args.config} and {args.checkpoint}.']
     write_with_bits(
         args.config, cfg, with_bits(settings.scheme, found.layers, bits), given, out, remarks, args.cfg_options
     )
-    about = dict(config=args.config, checkpoint=args.checkpoint, budget=args.budget, choices=choices, images=len(paths))
+    about['budget'] = args.budget
     write_text(out.with_suffix('.json'), json.dumps(about | found.to_dict(bits) | compared, indent=1, allow_nan=False))
     names = [layer.name for layer in found.layers]
     points = compared['mixed'], compared['uniform'], compared['chosen']

@@ -9,6 +9,7 @@ of this kind; :func:`output_errors` of the whole allocation says how far that ho
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -83,6 +84,29 @@ class Sensitivities:
                 for layer, own, row in zip(self.layers, bits, self.errors, strict=True)
             ],
         )
+
+    @classmethod
+    def from_dict(cls, content: dict, network: QuantizedNetwork) -> 'Sensitivities':
+        """What :meth:`to_dict` has written, for the network that it was measured with.
+
+        Args:
+            content (dict): The plain data.
+            network (QuantizedNetwork): The network.
+
+        Raises:
+            QuantizationError: It is of another network, or damaged.
+        """
+        layers = weight_layers(network)
+        try:
+            found = [(row['name'], row['weights'], row['fixed']) for row in content['layers']]
+            errors = [{int(bits): float(error) for bits, error in row['errors'].items()} for row in content['layers']]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise QuantizationError(f'it holds no errors of layers ({type(error).__name__}: {error})') from error
+        own = [(layer.name, layer.count, layer.fixed is not None) for layer in layers]
+        if found != own:
+            other = next(pair for pair in zip_longest(found, own) if pair[0] != pair[1])
+            raise QuantizationError(f'it is of another network: there is {other[0]}, here {other[1]}')
+        return cls(layers, errors, parameter_bits(network)[1])
 
     def within(self, budget: Budget) -> list[int]:
         """The bits of each layer with the least sum of errors that a budget allows.

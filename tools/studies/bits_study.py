@@ -86,17 +86,21 @@ def settle(args: argparse.Namespace) -> None:
     write_text(path, json.dumps(about, indent=1))
 
 
-def allocated(args: argparse.Namespace, share: float, options: Sequence[str]) -> tuple[Point, list[dict]]:
-    """The bits of a size, and the size and error of each number of uniform bits."""
+def allocated(
+    args: argparse.Namespace, share: float, earlier: Path | None, options: Sequence[str]
+) -> tuple[Point, list[dict], Path]:
+    """The bits of a size; the size and error of each number of uniform bits; the file of what was measured for it."""
     config = args.out / f'share_{share:g}' / 'mixed.py'
     found = config.with_suffix('.json')
     if not found.is_file():
         config.parent.mkdir(parents=True, exist_ok=True)
         command = ['allocate_bits.py', str(Path(args.config).resolve()), args.checkpoint, '--budget', f'size={share}']
-        run([*command, '--out', str(config), '--overwrite', *options], config.with_suffix('.out'))
+        taken = ['--measured', str(earlier)] if earlier else []
+        run([*command, '--out', str(config), '--overwrite', *taken, *options], config.with_suffix('.out'))
     about = json.loads(found.read_text())
     own = about['chosen']
-    return Point(f'{share:g} of the size', config, own['megabytes'], own['error'], False), about['uniform']
+    point = Point(f'{share:g} of the size', config, own['megabytes'], own['error'], False)
+    return point, about['uniform'], found
 
 
 def uniform(args: argparse.Namespace, bits: int, sizes: list[dict]) -> Point:
@@ -163,8 +167,9 @@ def main() -> None:
     options = ['--cfg-options', f'data_root={args.data_root}'] if args.data_root else []
     with alone(args.out), ThreadPoolExecutor(args.jobs) as pool:
         settle(args)
-        found = list(pool.map(lambda share: allocated(args, share, options), args.shares))
-        points = [point for point, _ in found] + [uniform(args, bits, found[0][1]) for bits in args.uniform]
+        first, sizes, errors = allocated(args, args.shares[0], None, options)
+        others = pool.map(lambda share: allocated(args, share, errors, options)[0], args.shares[1:])
+        points = [first, *others, *(uniform(args, bits, sizes) for bits in args.uniform)]
         seeds = args.seeds if args.train else []
         todo = [(point, seed) for seed in (None, *seeds) for point in points]
 
