@@ -109,6 +109,13 @@ def test_not_coco_json(root, content, parts):
         read_coco_classes(str(path))
 
 
+def test_json_that_cannot_be_read(root):
+    path = root / 'annotations' / 'train.json'
+    path.unlink()
+    path.symlink_to('/proc/self/mem')  # a file to all that ask
+    assert_in(error_of(root), str(path), 'cannot be read: Input/output error', 'this user may read')
+
+
 @pytest.mark.parametrize(
     'section, position, change, parts',
     [
