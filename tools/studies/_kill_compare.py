@@ -12,8 +12,11 @@ from mmengine.logging import HistoryBuffer
 from frostnet_mm.apis.visualization.scalars import read_scalars
 from frostnet_mm.models import read_checkpoint
 
-# Of a run, not of what it computes: times, and the commit of the folder that it was started in.
-OWN = re.compile(r'(^|[./])(time|data_time|experiment_name|cfg|eta|memory|at_iter|iter_time|mmengine_version)$')
+# Of a run, not of what it computes: times, the commit of the folder that it was started in, and which old files were
+# still there to be removed (that none is left is seen by the files).
+OWN = re.compile(
+    r'(^|[./])(time|data_time|experiment_name|cfg|eta|memory|at_iter|iter_time|mmengine_version|removed_checkpoints)$'
+)
 
 
 def differences(one: Path, other: Path) -> list[str]:
