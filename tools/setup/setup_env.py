@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -207,24 +208,25 @@ def ensure_venv(folder: Path, system_site_packages: bool) -> Path:
 def install_beside_torch(environment: Environment, requirements: str) -> Environment:
     """Install torch and, by a second pip, most of what is built without it: each unpacks on one core for half a minute.
 
-    A quarter of the packages goes with torch, so that both take as long. What torch depends on comes behind them: the
-    two must not write the same packages.
+    A third of the packages goes with torch, so that both take as long; what others may be built with comes before them.
+    What torch depends on comes behind all: the two must not write the same packages.
     """
     pins = parse_pins(requirements)
-    tools = [f'{name}=={pins[name]}' for name in BUILD_TOOLS]
     # the packages of mm import torch when they are built
-    lines = [line for line in requirements.splitlines() if re.match(r'(?!torch==|onedl-)[\w.-]+==', line)]
-    shares = dict(torch=[f'torch=={pins["torch"]}', *lines[::4]], others=[x for i, x in enumerate(lines) if i % 4])
+    names = '|'.join(['torch', 'onedl-[a-z]+', *BUILD_TOOLS])
+    lines = [line for line in requirements.splitlines() if re.match(rf'(?!({names})==)[\w.-]+==', line)]
+    shares = dict(torch=[f'torch=={pins["torch"]}', *lines[::3]], others=[x for i, x in enumerate(lines) if i % 3])
     files = {name: environment.prefix / f'frostnet-{name}.txt' for name in shares}
     for name, file in files.items():
         file.write_text('\n'.join(shares[name]) + '\n')
     options = ['install', '--no-deps', '--no-build-isolation']
+    tools, env = pip_command(environment, [*options, *(f'{name}=={pins[name]}' for name in BUILD_TOOLS)])
+    others, _ = pip_command(environment, [*options, '-r', str(files['others'])])
     with step(
         f'torch=={pins["torch"]} (0.2 GB for the CPU, several GB with CUDA), and beside it what is built without'
     ):
-        pip(environment, [*options, *tools])
-        others, env = pip_command(environment, [*options, '-r', str(files['others'])])
-        with beside(others, environment.prefix / f'beside-{LOG}', env):
+        both = ['sh', '-c', f'{shlex.join(tools)} && {shlex.join(others)}']
+        with beside(both, environment.prefix / f'beside-{LOG}', env):
             pip(environment, [*options, '-r', str(files['torch'])])
         pip(environment, ['install', f'torch=={pins["torch"]}'])  # what it depends on
     return probe(environment.python, environment.own)
