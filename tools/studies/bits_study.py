@@ -154,9 +154,8 @@ def draw(points: list[Point], values: dict[tuple[str, int | None], float], seeds
             axis.plot(sizes, means, 's--', color=color, label=f'{label}, {TRAINED} ({len(seeds)} seeds)')
     axis.set_xlabel('parameters in MB, packed (quantized weights in their bits, others in 32)')
     axis.set_ylabel('metric of the integers')
-    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc='lower right')
     return png_of(figure)
 
 
