@@ -140,7 +140,10 @@ optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.05, momentum
             assert done.returncode == 0, done.stderr[-2000:]
         weights[processes] = read_checkpoint(folder / 'run/iter_4.pth')['state_dict']
     assert weights[1].keys() == weights[2].keys()
-    names = [name for name, value in weights[1].items() if value.is_floating_point() and 'quantization.' not in name]
+    every = [name for name, value in weights[1].items() if value.is_floating_point()]
+    ranges = [name for name in every if name.startswith('quantization.') and name.endswith(('min_val', 'max_val'))]
+    names = [name for name in every if not name.startswith('quantization.')]
+    assert _relative(weights, ranges) < 0.01
     changed = [name for name in names if name.endswith('.bias')]  # they begin at 0: all of them is what training did
     assert _relative(weights, changed) < 0.02  # sums in another order round another way in the next layer
     assert _relative(weights, names) < 1e-4

@@ -113,9 +113,8 @@ def compare_benchmarks(one: Path, other: Path) -> list[str]:
         )
         for folder in (one, other)
     ]
-    return (
-        [] if counts[0] == counts[1] else [f'other cells: {sorted((counts[0] - counts[1]) + (counts[1] - counts[0]))}']
-    )
+    other_cells = (counts[0] - counts[1]) + (counts[1] - counts[0])
+    return [f'other cells: {sorted(other_cells)}'] if other_cells else []
 
 
 COMMANDS = dict(
