@@ -43,17 +43,27 @@ def test_the_plan_has_each_run_once(study):
     ],
 )
 def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, expected):
-    cfg = load_config(study.write_config(study.Run(model, numerics, variant, warmup, 3), tmp_path), classes=('a', 'b'))
+    own, folder = study.Run(model, numerics, variant, warmup, 3), tmp_path / 'run'
+    path = study.write_config(own, folder)
+    cfg = load_config(path, classes=('a', 'b'))
     assert cfg.default_hooks.qat == dict(type='frostnet_mm.QATHook') | expected
     assert cfg.randomness.seed == 3
     name = variant.removesuffix('-sgd')
     kind = 'SGD' if variant.endswith('-sgd') else 'AdamW'
-    own = cfg.optim_wrapper.optimizer
+    optimizer = cfg.optim_wrapper.optimizer
     boosted = name in sys.modules['_numerics_plan'].BOOSTED
-    assert own.type == (f'frostnet_mm.GradBoost{kind}' if boosted else kind) and own.lr > 0
+    assert optimizer.type == (f'frostnet_mm.GradBoost{kind}' if boosted else kind) and optimizer.lr > 0
     lengths = {'espnetv2': (4, None), 'vgg11-classifier': (32, 20)}.get(model, (4, 10))
     assert (cfg.train_dataloader.batch_size, cfg.train_cfg.get('max_epochs')) == lengths
-    assert own.get('momentum') == (0.9 if kind == 'SGD' else None)
+    assert optimizer.get('momentum') == (0.9 if kind == 'SGD' else None)
+    folder.mkdir()
+    written, resolved = study.digest_of(folder), folder / path.name
+    cfg.dump(resolved)  # as a training does in its work dir
+    assert study.write_config(own, folder) == path  # it goes on
+    assert written and study.digest_of(folder) not in ('', written)
+    path.write_text('other')
+    with pytest.raises(UserError, match='run.py was written by another version of this study'):
+        study.write_config(own, folder)
 
 
 @pytest.mark.parametrize('key, value', [('coco/bbox_mAP', 0.5), ('mIoU', 50.0), ('accuracy/top1', 50.0)])

@@ -134,7 +134,18 @@ def optimizer_of(own: Run) -> dict:
 
 
 def write_config(own: Run, folder: Path) -> Path:
-    """The config of a run."""
+    """The config of a run, beside its folder: a training writes what it resolves to into the folder, by the same name.
+
+    Args:
+        own (Run): The run.
+        folder (Path): Where it is trained.
+
+    Returns:
+        Path: The config.
+
+    Raises:
+        UserError: There is another of this name.
+    """
     lines = [f'_base_ = {str(MODELS[own.model])!r}', f'randomness = dict(seed={own.seed}, deterministic=False)']
     if own.model in CLASSIFIERS:
         lines.append(SMALL)
@@ -142,8 +153,10 @@ def write_config(own: Run, folder: Path) -> Path:
         lines.append(f'default_hooks = dict(qat={hook_of(own)!r})')
     if optimizer_of(own):
         lines.append(f'optim_wrapper = dict(optimizer={optimizer_of(own)!r})')
-    path, text = folder / 'config.py', '\n'.join(lines) + '\n'
+    path, text = folder.with_name(f'{folder.name}.py'), '\n'.join(lines) + '\n'
     if path.is_file() and path.read_text() != text:
-        raise UserError(f'{path} was written by another version of this study: give another --out, or remove {folder}.')
+        raise UserError(
+            f'{path} was written by another version of this study: give another --out, or remove it and {folder}.'
+        )
     write_text(path, text)
     return path

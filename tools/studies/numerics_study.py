@@ -127,11 +127,12 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
     options = ['--cfg-options', f'data_root={data}', *args.cfg_options]
     config = write_config(own, folder)
     if own.variant == 'ptq':
-        source = args.out / Run(own.model, '', 'float', 0, own.seed).name
-        if not (source / 'config.py').is_file():
+        trained_float = Run(own.model, '', 'float', 0, own.seed)
+        source = args.out / trained_float.name
+        if not source.is_dir():
             raise UserError(f'{source} is not there: {own.name} calibrates it, run its row first.')
         with FLOAT_RUNS[source]:  # which several calibrations start from
-            trained = train(source / 'config.py', source, options)
+            trained = train(write_config(trained_float, source), source, options)
         checkpoint = calibrate(config, trained, folder, PTQ_IMAGES, options)
     else:
         checkpoint = train(config, folder, options)
@@ -271,7 +272,7 @@ def main() -> None:
             failed[own.name] = str(error)
             print(f'{own.name}: failed: {error}', flush=True)
             return
-        results.add(own, metrics, args.cfg_options, digest_of(args.out / own.name / 'config.py'))
+        results.add(own, metrics, args.cfg_options, digest_of(args.out / own.name))
         print(f'{own.name}: {main_value(metrics):.4f} ({len(results.known)} done)', flush=True)
 
     # float first of all: ptq starts from it, and two must not train it at once
@@ -284,9 +285,12 @@ def main() -> None:
         raise UserError('\n'.join([f'{len(failed)} runs failed:', *(f'{n}: {text}' for n, text in failed.items())]))
 
 
-def digest_of(config: Path) -> str:
-    """A short digest of a run's config file; empty where there is none."""
-    return hashlib.sha256(config.read_bytes()).hexdigest()[:16] if config.is_file() else ''
+def digest_of(folder: Path) -> str:
+    """A short digest of what a training's config resolved to, else of its config; empty where there is none."""
+    for config in (folder / f'{folder.name}.py', folder.with_name(f'{folder.name}.py')):
+        if config.is_file():
+            return hashlib.sha256(config.read_bytes()).hexdigest()[:16]
+    return ''
 
 
 if __name__ == '__main__':
