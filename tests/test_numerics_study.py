@@ -55,6 +55,7 @@ def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, ex
     assert optimizer.type == (f'frostnet_mm.GradBoost{kind}' if boosted else kind) and optimizer.lr > 0
     lengths = {'espnetv2': (4, None), 'vgg11-classifier': (32, 20)}.get(model, (4, 10))
     assert (cfg.train_dataloader.batch_size, cfg.train_cfg.get('max_epochs')) == lengths
+    assert cfg.train_cfg.val_interval == {'espnetv2': 1800, 'vgg11-classifier': 10}.get(model, 5)
     assert optimizer.get('momentum') == (0.9 if kind == 'SGD' else None)
     folder.mkdir()
     written, resolved = study.digest_of(folder), folder / path.name
@@ -120,6 +121,11 @@ def test_a_run_that_fails_does_not_end_the_others(study, tmp_path, monkeypatch, 
     monkeypatch.setattr(study, 'one_run', one_run)
     command = ['x', '--out', str(tmp_path), '--detection-data', 'd', '--rows', '2', '--jobs', '2']
     monkeypatch.setattr(sys, 'argv', command)
+    with monkeypatch.context() as some:
+        some.setattr(sys, 'argv', [*command, '--models', 'frostnet', '--seeds', '0', '2'])
+        study.main()
+    names = {json.loads(line)['run']['model'] for line in (tmp_path / 'results.jsonl').read_text().splitlines()}
+    assert names == {'frostnet'} and len(study.Results(tmp_path).known) == 4
     with pytest.raises(UserError, match='4 runs failed:\n.*seed1: no space'):
         study.main()
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 12

@@ -18,7 +18,8 @@ SEGMENTERS = ('espnetv2',)
 NETWORKS = ('alexnet', 'vgg11', 'resnet18', 'shufflenetv2', 'mobilenetv2', 'mobilenetv3', 'frostnet')
 CLASSIFIERS = tuple(f'{name}-classifier' for name in NETWORKS)
 MODELS |= {name: ROOT / 'configs' / f'{own}_custom_cls.py' for name, own in zip(CLASSIFIERS, NETWORKS, strict=True)}
-SMALL = 'input_size, batch_size, max_epochs = 64, 32, 20'  # of classifiers: crops of detection data are small
+# Of classifiers: crops of detection data are small, and an evaluation takes as long as an epoch.
+SMALL = 'input_size, batch_size, max_epochs = 64, 32, 20\ntrain_cfg = dict(val_interval=10)'
 NUMERICS = {
     'a scale a tensor': dict(weights='tensor'),
     '4-bit weights': dict(weight_bits=4),

@@ -28,6 +28,7 @@ from statistics import mean, stdev
 
 import _tools  # noqa: F401
 from _numerics_plan import (
+    MODELS,
     SEGMENTERS,
     Plan,
     Run,
@@ -56,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--engine', help='names between commas: quantized runs are evaluated there as well')
     parser.add_argument('--rows', nargs='+', choices=list(make_plan().rows), help='default all')
     parser.add_argument('--seeds', nargs='+', type=int, help='those of the plan that are run; default all')
+    parser.add_argument('--models', nargs='+', choices=list(MODELS), metavar='MODEL', help='those run; default all')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
     parser.add_argument('--minutes', type=float, help='begin no run after so long')
     parser.add_argument('--list', action='store_true', help='say what there is to do')
@@ -246,7 +248,8 @@ def main() -> None:
     args = parse_args()
     plan, results = make_plan(), Results(args.out)
     runs = [own for row in args.rows or plan.rows for own in plan.rows[row]]
-    todo = [own for own in runs if own not in results.known and (args.seeds is None or own.seed in args.seeds)]
+    chosen = [own for own in runs if own.model in (args.models or MODELS) and own.seed in (args.seeds or [own.seed])]
+    todo = [own for own in chosen if own not in results.known]
     if args.list:
         for row, own in plan.rows.items():
             print(f'{row}: {len(own)} runs, {sum(one in results.known for one in own)} done')
