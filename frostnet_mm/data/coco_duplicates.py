@@ -32,6 +32,24 @@ def shared_by_name(train: Iterable[str], val: Sequence[str]) -> list[str]:
     return [path for path in val if path in shared]
 
 
+def of_two_classes(images: Iterable[tuple[str, int]]) -> list[list[str]]:
+    """Images that are there with several classes, under the same base name, byte by byte.
+
+    It costs a look at each name, and reads only files of equal name and size.
+
+    Args:
+        images (Iterable[tuple[str, int]]): Paths and classes.
+
+    Returns:
+        list[list[str]]: Paths of equal images that have two classes or more.
+    """
+    labels = dict(images)
+    same_name = _grouped(labels, osp.basename)
+    suspect = [group for group in same_name if len({labels[path] for path in group}) > 1]
+    groups = [alike for group in suspect for alike in same_content(group)]
+    return [group for group in groups if len({labels[path] for path in group}) > 1]
+
+
 def _are_equal(one: str, other: str) -> bool:
     try:
         return osp.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
@@ -67,14 +85,16 @@ def _digest(path: str, length: int | None) -> bytes:
         return hashlib.sha256(file.read(length)).digest()
 
 
-def leak_message(shared: Sequence[str], total: int) -> str:
+def leak_message(shared: Sequence[str], total: int, coco: bool = True) -> str:
     """What to say of validation images that are training images as well.
 
     Args:
         shared (Sequence[str]): Their paths.
         total (int): Number of validation images.
+        coco (bool): Whether they are of data in COCO's format.
     """
+    advice = 'training file; tools/prepare_coco.py --out does.' if coco else 'training images.'
     return (
         f"{len(shared)} of {total} validation images are training images as well, such as '{shared[0]}': the metric is "
-        'better than it would be on new images. Take them out of the training file; tools/prepare_coco.py --out does.'
+        f'better than it would be on new images. Take them out of the {advice}'
     )

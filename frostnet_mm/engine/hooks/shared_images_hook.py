@@ -1,7 +1,8 @@
-"""Validation images that are trained on, in the log of a training."""
+"""Validation images that are trained on, and images of two classes, in the log of a training."""
 
 import logging
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 from mmengine.dist import master_only
@@ -9,36 +10,55 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ...data.coco_duplicates import leak_message, shared_by_name
+from ...data.coco_duplicates import leak_message, of_two_classes, shared_by_name
 from ...registry import HOOKS
+
+COCO = 'CheckedCocoDataset'  # by name: mmdet, which it is made of, is not imported for segmentation
 
 
 @HOOKS.register_module()
 class SharedImagesHook(Hook):
-    """Warn of validation images that training holds as well, under the same base name and byte by byte."""
+    """Warn of validation images that training holds as well, and of images that lie in the folders of two classes.
+
+    Images are the same that have the same base name and are equal byte by byte.
+    """
 
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Compare the data sets of the loops that are built."""
+        train = list(images_of(runner.train_dataloader.dataset))
         loader = getattr(runner._val_loop, 'dataloader', None)
-        if loader is None:
-            return
-        val = list(image_paths(loader.dataset))
-        shared = shared_by_name(image_paths(runner.train_dataloader.dataset), val) if val else []
+        val = [] if loader is None else [path for path, _ in images_of(loader.dataset)]
+        shared = shared_by_name((path for path, _ in train), val) if val else []
         if shared:
-            print_log(leak_message(shared, len(val)), logger='current', level=logging.WARNING)
+            coco = type(loader.dataset).__name__ == COCO
+            print_log(leak_message(shared, len(val), coco), logger='current', level=logging.WARNING)
+        double = of_two_classes((path, label) for path, label in train if label is not None)
+        if double:
+            print_log(
+                f'{len(double)} training images lie in the folders of several classes, such as '
+                f'{" and ".join(map(repr, double[0]))}: each teaches against the other. Take out those that are wrong.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
-def image_paths(dataset: Any) -> Iterable[str]:
-    """The files of the images of a COCO data set of ours, or of those in a wrapper (``dataset`` or ``datasets``).
+def images_of(dataset: Any) -> Iterable[tuple[str, int | None]]:
+    """The files of the images of one of mm's data sets, or of those in a wrapper (``dataset`` or ``datasets``).
 
     Args:
-        dataset: One of mm's data sets, or a wrapper. Others have none.
+        dataset: The data set. One that lists no files has none.
+
+    Yields:
+        tuple[str, int | None]: The path of an image, and its class where it has one as a whole.
     """
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     if inner[0] is not None:
         for part in inner:
-            yield from image_paths(part)
-    elif type(dataset).__name__ == 'CheckedCocoDataset':  # without importing mmdet, which segmentation lacks
+            yield from images_of(part)
+    elif hasattr(dataset, 'get_data_info'):
         for index in range(len(dataset)):
-            yield dataset.get_data_info(index)['img_path']
+            info = dataset.get_data_info(index)
+            label = info.get('gt_label')
+            if isinstance(info.get('img_path'), str):
+                yield info['img_path'], label if isinstance(label, Integral) else None
