@@ -39,6 +39,7 @@ train_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
     persistent_workers=True,
+    drop_last=True,  # batch norm cannot train on a last batch of one small image
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='frostnet_mm.ImageFolder',

@@ -204,6 +204,20 @@ def test_ctrl_c_saves_nothing_that_is_not_finite(poison, tmp_path, capsys):
     assert saved(tmp_path) == ['epoch_1.pth']
 
 
+def test_a_variance_of_one_value_is_explained(poison, tmp_path, capsys):
+    """As a batch norm has it that sees one value per channel: a last batch of one image, at one position."""
+
+    def one_value(model, batch):
+        variance = dict(model.named_buffers())['backbone.stem.bn.running_var']
+        variance.copy_(torch.randn(variance.numel(), 1).var(dim=1))
+
+    poison(5, one_value)
+    assert train(tmp_path, *FLOAT) == 2
+    text = message_of(capsys)
+    assert 'backbone.stem.bn.running_var. They are not saved' in text and 'drop_last=True' in text
+    assert 'learning rate' not in text
+
+
 EMA = "custom_hooks = [dict(type='EMAHook', momentum=0.5)]\n"
 
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
-from torch import nn
+from torch import nn, zeros
 
 from frostnet_mm.apis.evaluation import comparison_table
 from frostnet_mm.cli import ConfigOptions, command
@@ -331,8 +331,20 @@ def test_a_batch_norm_that_sees_one_value(mini_coco, tmp_path, capsys):
     assert 'it sees one value per channel (torch.Size([1, ' in error and '(train_dataloader.batch_size, now 1)' in error
 
 
+@pytest.mark.parametrize(
+    'layer', [nn.MaxPool2d(3), nn.Conv2d(3, 3, 3), nn.ReflectionPad2d(2), nn.Upsample(scale_factor=0.1)]
+)
+def test_a_map_that_is_too_small_for_a_layer(layer):
+    model = nn.Sequential(nn.Identity(), layer)
+    with pytest.raises(
+        ConfigError, match='The images are too small for the network: 1 cannot work on its map .*input_'
+    ):
+        with step_errors(SimpleNamespace(model=model)):
+            model(zeros(1, 3, 2, 2))
+
+
 def test_other_errors_of_a_step_are_passed_on():
-    for error in (ValueError('Expected something else'), KeyError('classes')):
+    for error in (ValueError('Expected something else'), KeyError('classes'), RuntimeError('sizes do not match')):
         with pytest.raises(type(error)), step_errors(None):
             raise error
 

@@ -18,11 +18,16 @@ from .errors import ConfigError
 
 LOST = re.compile(r'gloo/transport|onnection (closed|reset) by peer|Timed out waiting|NCCL|Broken pipe')
 ONE_VALUE = 'Expected more than 1 value per channel when training'
+TOO_SMALL = re.compile(
+    r"Output size is too small|Kernel size can't be greater than actual input size|"
+    'Padding size should be less than the corresponding input|Input and output sizes should be greater than 0'
+)
 
 
 @contextmanager
 def step_errors(runner: Runner) -> Iterator[None]:
-    """Explain a batch norm that sees one value, a best score that no metric has, and a process that is lost.
+    """Explain a batch norm that sees one value, a map that is too small for a layer, a best score that no metric has,
+    and a process that is lost.
 
     All else is passed on.
 
@@ -30,7 +35,7 @@ def step_errors(runner: Runner) -> Iterator[None]:
         runner (Runner): What runs within.
 
     Raises:
-        ConfigError, ProcessLostError: In place of the three.
+        ConfigError, ProcessLostError: In place of the four.
     """
     try:
         yield
@@ -50,6 +55,8 @@ def step_errors(runner: Runner) -> Iterator[None]:
             + ' The epochs so far are saved: go on with --resume.'
         ) from error
     except RuntimeError as error:
+        if TOO_SMALL.search(str(error)):
+            raise ConfigError(_too_small(runner, _frames(error), str(error))) from error
         if not _is_loss_of_a_process(error):
             raise
         raise ProcessLostError(
@@ -68,16 +75,29 @@ def _frames(error: Exception) -> list[FrameType]:
     return [frame for frame, _ in walk_tb(error.__traceback__)]
 
 
-def _one_value(runner: Runner, frames: list[FrameType], said: str) -> str:
+def _layer(runner: Runner, frames: list[FrameType]) -> str:
+    """The name of the innermost module that was at work; 'a layer' if none is known, as in a captured graph."""
     modules = [frame.f_locals.get('self') for frame in frames]
     modules = [module for module in modules if isinstance(module, nn.Module)]
     names = {id(module): name for name, module in unwrap(runner.model).named_modules()}
-    name = next((names[id(module)] for module in reversed(modules) if id(module) in names), '')
-    shape = said.rpartition('size ')[2]
+    inner = next((module for module in reversed(modules) if id(module) in names), None)
+    return names[id(inner)] if inner is not None and next(inner.children(), None) is None else 'a layer'
+
+
+def _too_small(runner: Runner, frames: list[FrameType], said: str) -> str:
+    return (
+        f'The images are too small for the network: {_layer(runner, frames)} cannot work on its map '
+        f'({said.splitlines()[0].rstrip(".")}). Train with a larger input: input_size or the scale of Resize, where '
+        'the config has it.'
+    )
+
+
+def _one_value(runner: Runner, frames: list[FrameType], said: str) -> str:
+    name, shape = _layer(runner, frames), said.rpartition('size ')[2]
     size = runner.cfg.get('train_dataloader', {}).get('batch_size')
     return (
-        f'The batch norm {name or "of a layer"} cannot be trained: it sees one value per channel ({shape}), as the '
-        f'batch has one image and its feature map one position. Train with batches of two images or more '
-        f'(train_dataloader.batch_size, now {size}) and train_dataloader.drop_last=True, without which the last batch '
-        'of an epoch may have one; or with a larger input.'
+        f'The batch norm {"of " * (name == "a layer")}{name} cannot be trained: it sees one value per channel '
+        f'({shape}), as the batch has one image and its feature map one position. Train with batches of two images or '
+        f'more (train_dataloader.batch_size, now {size}) and train_dataloader.drop_last=True, without which the last '
+        'batch of an epoch may have one; or with a larger input.'
     )

@@ -1,6 +1,6 @@
 """No checkpoint is written whose weights are NaN or infinite."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
@@ -82,7 +82,19 @@ class FiniteCheckpointHook(Hook):
             raise NonFiniteError(
                 f'After iteration {iteration or runner.iter}, {len(found)} of {len(state)} entries of the weights are '
                 f'NaN or infinite: {", ".join(found[:3])}{more}. They are not saved, and training stopped; the '
-                f'checkpoints written so far are kept in {runner.work_dir}. The loss was finite: it was a gradient, or '
-                'the values in a layer for statistics and ranges. Lower the learning rate or clip the gradients '
-                '(optim_wrapper.clip_grad.max_norm=10), and go on from the last checkpoint with --resume.'
+                f'checkpoints written so far are kept in {runner.work_dir}. {_advice(found)}'
             )
+
+
+def _advice(found: Sequence[str]) -> str:
+    if all(name.endswith('.running_var') for name in found):
+        return (
+            'They are variances of batch norms, and one value has none: a batch had one image where a feature map has '
+            'one position. Train with train_dataloader.drop_last=True, without which the last batch of an epoch may '
+            'have one image, and with train_dataloader.batch_size of two or more; or with a larger input.'
+        )
+    return (
+        'The loss was finite: it was a gradient, or the values in a layer for statistics and ranges. Lower the '
+        'learning rate or clip the gradients (optim_wrapper.clip_grad.max_norm=10), and go on from the last checkpoint '
+        'with --resume.'
+    )
