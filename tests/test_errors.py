@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 from conftest import ROOT
+from torch import nn, zeros
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import TrainingInterrupted, UserError
@@ -77,6 +78,15 @@ def test_what_the_system_says_of_a_missing_file_gets_the_way_out(tmp_path, capsy
     with pytest.raises(SystemExit):
         run_tool(lambda: (tmp_path / 'absent').read_text())
     assert f'error: {tmp_path}/absent does not exist. If it belongs to a data set' in capsys.readouterr().err
+
+
+def test_an_image_too_small_for_a_layer_is_no_traceback(capsys):
+    with pytest.raises(SystemExit):
+        run_tool(lambda: nn.MaxPool2d(3)(zeros(1, 1, 1, 1)))
+    said = capsys.readouterr().err
+    assert said.startswith(
+        '\nerror: The images are too small for the network: a layer cannot work on its map (Given in'
+    )
 
 
 @pytest.mark.parametrize('error', [ValueError('ours'), RuntimeError('ours'), KeyError('ours')])

@@ -56,7 +56,7 @@ def step_errors(runner: Runner) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         if TOO_SMALL.search(str(error)):
-            raise ConfigError(_too_small(runner, _frames(error), str(error))) from error
+            raise ConfigError(too_small_message(error, _layer(runner, _frames(error)))) from error
         if not _is_loss_of_a_process(error):
             raise
         raise ProcessLostError(
@@ -64,6 +64,22 @@ def step_errors(runner: Runner) -> Iterator[None]:
             f'or does not answer ({str(error).splitlines()[0]}). What that one printed says why; the checkpoints '
             f'written so far are kept in {runner.work_dir}. Go on with --resume.'
         ) from error
+
+
+def too_small_message(error: Exception, layer: str = 'a layer') -> str | None:
+    """What to say of a map that is too small for a layer; None for another error.
+
+    Args:
+        error (Exception): What torch has raised.
+        layer (str): Name of the layer.
+    """
+    if not isinstance(error, RuntimeError) or not TOO_SMALL.search(str(error)):
+        return None
+    return (
+        f'The images are too small for the network: {layer} cannot work on its map '
+        f'({str(error).splitlines()[0].rstrip(".")}). Give it a larger input: input_size or the scale of Resize, where '
+        'the config has it.'
+    )
 
 
 def _is_loss_of_a_process(error: RuntimeError) -> bool:
@@ -82,14 +98,6 @@ def _layer(runner: Runner, frames: list[FrameType]) -> str:
     names = {id(module): name for name, module in unwrap(runner.model).named_modules()}
     inner = next((module for module in reversed(modules) if id(module) in names), None)
     return names[id(inner)] if inner is not None and next(inner.children(), None) is None else 'a layer'
-
-
-def _too_small(runner: Runner, frames: list[FrameType], said: str) -> str:
-    return (
-        f'The images are too small for the network: {_layer(runner, frames)} cannot work on its map '
-        f'({said.splitlines()[0].rstrip(".")}). Train with a larger input: input_size or the scale of Resize, where '
-        'the config has it.'
-    )
 
 
 def _one_value(runner: Runner, frames: list[FrameType], said: str) -> str:
