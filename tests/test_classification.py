@@ -102,6 +102,13 @@ def test_folders_that_cannot_be_used(tmp_path, files, options, error, message):
         folder(tmp_path, **options)
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    """As in COCO and CIFAR-100."""
+    for name in ('train/train/1.png', 'train/test/1.png', 'train/val/1.png'):
+        write(tmp_path / name)
+    assert folder(tmp_path).metainfo['classes'] == ('test', 'train', 'val')
+
+
 def test_single_bad_images(tmp_path):
     for index in range(4):
         write(tmp_path / f'train/a/{index}.png')

@@ -223,14 +223,20 @@ def test_a_path_goes_before_a_shipped_config(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+@pytest.mark.parametrize('task', ['detection', 'segmentation', 'classification'])
 def test_own_data_in_five_commands(run, site, tmp_path, task, mini_coco):
     """Each command is the one that the one before has printed."""
-    root, seg = mini_coco, tmp_path / 'seg'
+    root, own = mini_coco, tmp_path / 'own'
     if task == 'segmentation':
         for part, count in (('train', 6), ('val', 2)):
-            seg_files.write(seg, count, part, size=(96, 96), labels=lambda i: seg_files.labels_of(i, size=(96, 96)))
-    given = ['--data', root if task == 'detection' else seg, '--task', task, '--size', '96', '--epochs', '1']
+            seg_files.write(own, count, part, size=(96, 96), labels=lambda i: seg_files.labels_of(i, size=(96, 96)))
+    elif task == 'classification':
+        for name, images in (('first', '0123'), ('second', '4567')):
+            (own / name).mkdir(parents=True)
+            for image in images:
+                shutil.copy(sorted((root / 'train2017').iterdir())[int(image)], own / name)
+    given = ['--data', root if task == 'detection' else own, '--task', task, '--size', '96', '--epochs', '1']
+    given += ['--val-share', '0.25'] if task == 'classification' else []
     done = run(site / 'frostnet', 'new', 'my.py', *given)
     quick = ['--cfg-options', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
     quick += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
@@ -244,7 +250,8 @@ def test_own_data_in_five_commands(run, site, tmp_path, task, mini_coco):
         done = run(site / 'frostnet', *words)
         ran.append(words[0])
     assert ran == ['train', 'calibrate', 'test', 'deploy']
-    picture = next((root / 'val2017' if task == 'detection' else seg / 'images/val').iterdir())
+    pictures = dict(detection=root / 'val2017', segmentation=own / 'images/val', classification=own / 'first')
+    picture = next(pictures[task].iterdir())
     done = run(*[str(picture) if word == 'IMAGE' else word for word in line.split()[1:]])
     assert done.returncode == 0 and (tmp_path / 'found.png').is_file(), done.stderr
 

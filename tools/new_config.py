@@ -2,9 +2,11 @@
 
 python tools/new_config.py my.py --data path/to/data --task detection --backbone small --size 320 --qat
 python tools/new_config.py my_seg.py --data path/to/data --task segmentation
+python tools/new_config.py my_cls.py --data path/to/data --task classification
 
 Detection: a folder with annotations in COCO's format (COCO, Roboflow, CVAT, Label Studio) and images, wherever they lie
-in it. Segmentation: images and labels in folders of their own, in Cityscapes' layout or another.
+in it. Segmentation: images and labels in folders of their own, in Cityscapes' layout or another. Classification: a
+folder a class.
 """
 
 import argparse
@@ -16,7 +18,8 @@ import _path  # noqa: F401
 from frostnet_mm.cli import run_tool, tool_command
 from frostnet_mm.files import write_text
 
-TASKS = ('detection', 'segmentation')
+TASKS = ('detection', 'segmentation', 'classification')
+LEAST = dict(detection=96, segmentation=96, classification=32)  # sides of the input
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data', type=Path, required=True, help='folder of the data')
     parser.add_argument('--task', choices=TASKS, required=True)
     parser.add_argument('--backbone', default='small', help='FrostNet small, base, large, engine-s, -m or -l')
-    parser.add_argument('--size', type=int, help='sides of the input; default 320, of segmentation by the images')
+    parser.add_argument('--size', type=int, help='sides of the input; default 320, of others by the images')
     parser.add_argument('--qat', action='store_true', help='train in simulated INT8')
     parser.add_argument('--epochs', type=int, help='default by the number of images')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='default: those of the annotations')
@@ -42,12 +45,15 @@ def parse_args() -> argparse.Namespace:
     if args.epochs is not None and args.epochs < 1:
         parser.error(f'--epochs {args.epochs}: expected at least 1')
     if args.val_share is not None and args.task == 'segmentation':
-        parser.error('--val-share is for detection; of segmentation, --val-images and --val-labels name the folders')
+        parser.error('--val-share is for the others; of segmentation, --val-images and --val-labels name the folders')
+    if args.task == 'classification' and (args.train_labels or args.val_labels):
+        parser.error('classification has no labels beside its folders; --train-images and --val-images name those')
     return args
 
 
 def main() -> None:
     args = parse_args()
+    from frostnet_mm.apis.own_data.classification import classification_config
     from frostnet_mm.apis.own_data.detection import detection_config
     from frostnet_mm.apis.own_data.segmentation import segmentation_config
     from frostnet_mm.apis.own_data.wishes import Wishes
@@ -65,8 +71,9 @@ def main() -> None:
         args.val_share,
         tool_command('new_config', *sys.argv[1:]),
     )
-    wishes.check()
-    text, notes = (detection_config if args.task == 'detection' else segmentation_config)(wishes)
+    wishes.check(LEAST[args.task])
+    writers = dict(detection=detection_config, segmentation=segmentation_config, classification=classification_config)
+    text, notes = writers[args.task](wishes)
     write_text(args.config, text)
     print(text)
     for note in notes:

@@ -1,7 +1,9 @@
 """Classification data set: a folder a class."""
 
 import logging
+import os
 import os.path as osp
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,12 +40,58 @@ def class_folders(folder: str) -> tuple[str, ...]:
             f"'{folder}' has no folder in it; {list_folder(folder)}. Expected a folder a class, such as "
             f"'{osp.join(folder, 'cat')}', with the images of that class. {WHERE}."
         )
-    if splits := [name for name in names if name.lower() in SPLITS]:
+    if splits := [name for name in names if name.lower() in SPLITS and _holds_folders_alone(Path(folder, name))]:
         raise DatasetError(
             f"'{folder}' holds the folders {sample(names)}: {splits[0]!r} is a split, no class. Expected the folder of "
             f'one split: data_prefix=dict(img_path={splits[0]!r}).'
         )
     return names
+
+
+def _holds_folders_alone(folder: Path) -> bool:
+    """Whether a folder is of a split: one of a class called train holds images, or is empty."""
+    return not images_in(folder) and any(path.is_dir() for path in folder.iterdir())
+
+
+def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[str, list[str]]:
+    """The images of a list, by class.
+
+    Args:
+        list_file (str): A text file with a path below ``folder`` a line.
+        folder (str): The folder of the classes' folders.
+        classes (Sequence[str]): Names of those.
+
+    Returns:
+        dict[str, list[str]]: Paths of each class, in the order of the list.
+
+    Raises:
+        DatasetNotFoundError: The list does not exist.
+        DatasetError: It lists nothing, or what cannot be used.
+    """
+    try:
+        lines = Path(list_file).read_text(encoding='utf-8-sig').split('\n')
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise DatasetNotFoundError(
+            f"The list of images '{list_file}' does not exist, or is no file; {list_nearest(list_file)}. {WHERE}."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"The list of images '{list_file}' cannot be read as text (UTF-8): {error}.") from error
+    names = [line.removesuffix('\r') for line in lines if line.strip()]
+    example = f"Expected a path below '{folder}' a line, such as {classes[0]}/1.jpg"
+    if not names:
+        raise DatasetError(f"'{list_file}' lists no image. {example}.")
+    twice = [name for name, count in Counter(map(osp.normpath, names)).items() if count > 1]
+    other = [name for name in names if osp.normpath(name).split(os.sep)[0] not in classes]
+    absent = [name for name in names if not osp.isfile(osp.join(folder, name))] if not other else []
+    for wrong, what in ((other, 'lie in no folder of a class'), (absent, 'do not exist'), (twice, 'are there twice')):
+        if wrong:
+            raise DatasetError(
+                f"{len(wrong)} of the {len(names)} images of '{list_file}' {what}: {sample(wrong)}. {example}."
+            )
+    images: dict[str, list[str]] = {name: [] for name in classes}
+    for name in names:
+        images[osp.normpath(name).split(os.sep)[0]].append(osp.join(folder, name))
+    return images
 
 
 @DATASETS.register_module()
@@ -53,6 +101,8 @@ class ImageFolder(CountingDataset, BaseDataset):
     The classes are the sub-folders in alphabetical order, unless ``metainfo=dict(classes=...)`` names them: a
     validation set takes those of the training set, in their order, and may lack some. Images are found in the folders
     of a class and below, with the suffixes that ``tools/infer.py`` knows; what is no image is said and left out.
+
+    ``ann_file`` makes it some of the images: a text file with a path below ``img_path`` a line, such as ``cat/1.jpg``.
 
     In training, an image that cannot be read is logged once, counted and replaced by another random one, until more
     than ``max_bad_fraction`` of the data set is unreadable. In test mode it stays in the metric, as a uniform grey
@@ -64,12 +114,13 @@ class ImageFolder(CountingDataset, BaseDataset):
         metainfo (dict, optional): ``classes``, names of folders in the order of their indices.
         max_bad_fraction (float): Fraction of the images, 0 to 1, that may be unreadable before training stops.
             Defaults to 0.1.
-        **kwargs: Arguments of mmengine's ``BaseDataset``.
+        **kwargs: Arguments of mmengine's ``BaseDataset``, such as ``ann_file``, a path or one below ``data_root``.
 
     Raises:
         DatasetNotFoundError: There is no such folder, or no image in it.
-        DatasetError: Images lie beside the folders; a folder is of no class that is named; or in training a class has
-            no image, or there is one class alone.
+        DatasetError: Images lie beside the folders; a folder is of no class that is named; ``ann_file`` lists what is
+            not there, twice, or in no folder of a class; or in training a class has no image, or there is one class
+            alone.
     """
 
     @classmethod
@@ -105,11 +156,12 @@ class ImageFolder(CountingDataset, BaseDataset):
                 f"'{self._place}': {len(beside)} images lie beside the folders of the classes, such as "
                 f"'{beside[0].name}', and have no class. Put them into one of {sample(found)}, or elsewhere."
             )
-        entries, counts = [], {}
-        for name in found:
-            images = self._images(osp.join(self._place, name))
-            counts[name] = len(images)
-            entries += [dict(img_path=path, gt_label=classes.index(name)) for path in images]
+        if self.ann_file:
+            images = listed_images(self.ann_file, self._place, found)
+        else:
+            images = {name: self._images(osp.join(self._place, name)) for name in found}
+        counts = {name: len(paths) for name, paths in images.items()}
+        entries = [dict(img_path=path, gt_label=classes.index(name)) for name in found for path in images[name]]
         self._check_counts(counts, classes)
         self._metainfo['classes'] = classes
         self._metainfo.setdefault('palette', palette_for(len(classes)))

@@ -8,7 +8,7 @@ import numpy as np
 from ...data.coco_own import Part, below, classes_of, find_parts, read_part, set_apart
 from ...data.own_folders import Undecided
 from ...models.frostnet_arch import FrostNetArch
-from .wishes import Text, Wishes, multiple
+from .wishes import Text, Wishes, multiple, say_schedule
 
 SIZE = 320
 BASE, QAT_BASE = 'ssdlite_frostnet_custom.py', 'ssdlite_frostnet_qat_custom.py'
@@ -19,7 +19,6 @@ FIRST_ANCHOR = {4: 10, 8: 20, 16: 48}
 FITS = 0.7
 MANY_SMALL, FEW_SMALL = 0.05, 0.01  # shares of boxes: from here on a finer map pays; up to here a coarser one does
 COARSE, LAST = 100, 0.95  # the smallest anchor at stride 32 (three times the stride), and of the last map by the input
-STEPS, EPOCHS = 3000, (24, 150)  # of training from scratch (docs/training.md), within these numbers of epochs
 BATCH = 8
 TOO_SMALL = 32  # images with a shorter side are left out by the base's filter_cfg
 
@@ -77,7 +76,7 @@ def _text(wishes: Wishes, classes: Sequence[str], train: Part, val: Part) -> Tex
     sides = np.sqrt(train.sizes.prod(axis=1)) * size
     text.say(_why_size(wishes, sides, size), input_size=(size, size))
     _levels(text, wishes.backbone, size, sides)
-    _schedule(text, wishes, train)
+    say_schedule(text, wishes.epochs, train.images, BATCH, 'mAP')
     _data(text, root, train, val)
     return text
 
@@ -169,23 +168,6 @@ def _why_levels(first: int, sides: np.ndarray, size: int) -> str:
     return (
         f'{(sides < least).mean():.0%} of the boxes are smaller than {least:.0f} pixels in the input, too small for '
         'the anchors of stride 8: a map of stride 4 is added, which costs time.'
-    )
-
-
-def _schedule(text: Text, wishes: Wishes, train: Part) -> None:
-    batch = max(1, min(BATCH, train.images // 4))
-    steps = max(1, train.images // batch)
-    epochs = wishes.epochs or min(max(round(STEPS / steps), EPOCHS[0]), EPOCHS[1])
-    interval = max(1, round(epochs / 10))
-    epochs = wishes.epochs or -(-epochs // interval) * interval
-    interval = interval if epochs % interval == 0 else 1
-    why = 'asked for' if wishes.epochs else f'about {STEPS} steps, but {EPOCHS[0]} to {EPOCHS[1]} epochs'
-    text.say(
-        f'{steps} steps an epoch; {why}. If mAP still rises at the end, train longer. ImageNet weights '
-        '(docs/training.md) reach the same in fewer.',
-        batch_size=batch,
-        max_epochs=epochs,
-        train_cfg=dict(val_interval=interval),
     )
 
 

@@ -10,6 +10,7 @@ from ...models.frostnet_arch import ARCHS
 from ..swap.config_text import format_value
 
 STRIDE = 32  # of the backbone: sides of the input are multiples
+STEPS, EPOCHS = 3000, (24, 150)  # of training from scratch (docs/training.md), within these numbers of epochs
 _WIDTH = 120
 PLACES = ('--train-labels', '--val-labels', '--train-images', '--val-images')
 
@@ -43,8 +44,11 @@ class Wishes(NamedTuple):
     val_share: float | None = None
     command: str = 'frostnet new'
 
-    def check(self) -> None:
+    def check(self, least: int = 3 * STRIDE) -> None:
         """Check what needs no look at the data.
+
+        Args:
+            least (int): The smallest size.
 
         Raises:
             Undecided: It cannot be; the message names the option that mends it.
@@ -53,10 +57,10 @@ class Wishes(NamedTuple):
             raise Undecided(f"Where are the data? '{self.root}' is no folder. Say it: --data FOLDER.")
         if self.backbone not in ARCHS:
             raise Undecided(f'Which backbone? There is no FrostNet {self.backbone!r}: --backbone {", ".join(ARCHS)}.')
-        if self.size is not None and (self.size % STRIDE or self.size < 3 * STRIDE):
-            near = max(3, round(self.size / STRIDE)) * STRIDE
+        if self.size is not None and (self.size % STRIDE or self.size < least):
+            near = max(least, round(self.size / STRIDE) * STRIDE)
             raise Undecided(
-                f'Which size? --size {self.size} is no multiple of {STRIDE}, or below {3 * STRIDE}: --size {near}.'
+                f'Which size? --size {self.size} is no multiple of {STRIDE}, or below {least}: --size {near}.'
             )
         if self.val_share is not None and not 0 < self.val_share < 1:
             raise Undecided(f'Which share for validation? --val-share {self.val_share} is not between 0 and 1: 0.2.')
@@ -95,6 +99,32 @@ class Text:
 
     def __str__(self) -> str:
         return '\n'.join(self.lines) + '\n'
+
+
+def say_schedule(text: Text, asked: int | None, images: int, batch: int, metric: str) -> None:
+    """Add the batch size, the number of epochs, and after how many of them there is a validation.
+
+    Args:
+        text (Text): The config.
+        asked (int, optional): Epochs that are asked for.
+        images (int): Number of training images.
+        batch (int): Images a step, if there are enough of them.
+        metric (str): What rises while training goes on.
+    """
+    batch = max(1, min(batch, images // 4))
+    steps = max(1, images // batch)
+    epochs = asked or min(max(round(STEPS / steps), EPOCHS[0]), EPOCHS[1])
+    interval = max(1, round(epochs / 10))
+    epochs = asked or -(-epochs // interval) * interval
+    interval = interval if epochs % interval == 0 else 1
+    why = 'asked for' if asked else f'about {STEPS} steps, but {EPOCHS[0]} to {EPOCHS[1]} epochs'
+    text.say(
+        f'{steps} steps an epoch; {why}. If {metric} still rises at the end, train longer. ImageNet weights '
+        '(docs/training.md) reach the same in fewer.',
+        batch_size=batch,
+        max_epochs=epochs,
+        train_cfg=dict(val_interval=interval),
+    )
 
 
 def _packed(value: Any) -> str | None:
