@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import coco_files
@@ -12,7 +13,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from frostnet_mm.nas.errors import SearchError
-from frostnet_mm.nas.split import chosen, split_training_data
+from frostnet_mm.nas.split import chosen, chosen_of_each, split_training_data
 
 PIPELINE = [dict(type='frostnet_mm.LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
 TEST = [*PIPELINE, dict(type='PackDetInputs')]
@@ -102,6 +103,34 @@ def test_coco_data_are_split_by_image(coco, tmp_path):
         assert len(dataset.pipeline.transforms) == 3 and cfg[f'{loader}_dataloader'].batch_size == batch
         assert cfg[f'{loader}_evaluator'].ann_file == str(tmp_path / 'split/held_out.json')
     assert cfg.val_cfg.type == 'ValLoop' and cfg.test_cfg.type == 'TestLoop'
+
+
+def test_classes_are_split_each(tmp_path):
+    for name, count in (('cat', 10), ('dog', 5), ('train', 1)):
+        seg_files.write(tmp_path / 'made', count, name)
+    root = tmp_path / 'made/images'
+    load, pack = (dict(type=f'frostnet_mm.{name}') for name in ('LoadImageFromFile', 'PackClsInputs'))
+    train = dict(type='frostnet_mm.ImageFolder', data_prefix=dict(img_path=str(root)), pipeline=[load])
+    none = dict(train, data_prefix=dict(img_path='no'), pipeline=[load, pack])
+    cfg = Config(
+        dict(
+            default_scope='mmengine',
+            train_dataloader=dict(batch_size=2, dataset=train),
+            val_dataloader=dict(batch_size=3, dataset=none),
+            val_evaluator=dict(type='frostnet_mm.Accuracy'),
+        )
+    )
+    split_training_data(cfg, 0.4, 0, tmp_path / 'split')
+    parts = [(tmp_path / f'split/{part}.txt').read_text().splitlines() for part in ('train', 'held_out')]
+    assert [Counter(name.split('/')[0] for name in part) for part in parts] == [
+        dict(cat=6, dog=3, train=1),
+        dict(cat=4, dog=2),
+    ]
+    assert not set(parts[0]) & set(parts[1]) and len(parts[0]) + len(parts[1]) == 16
+    assert [len(images_of(cfg, loader)[0]) for loader in ('train', 'val', 'test')] == [10, 6, 6]
+    assert images_of(cfg, 'val')[1].test_mode and len(images_of(cfg, 'val')[1].pipeline.transforms) == 2
+    with pytest.raises(SearchError, match='val_fraction=0.1 of 16 training images holds 2 back and leaves 14'):
+        chosen_of_each([f'{name}/{index}' for name in 'ab' for index in range(8)], 0.1, 0)
 
 
 def test_the_split_is_kept_once_it_is_made(coco, tmp_path):

@@ -136,7 +136,8 @@ class ImageFolder(CountingDataset, BaseDataset):
         return self._count('bad_images')
 
     @property
-    def _place(self) -> str:
+    def folder(self) -> str:
+        """The folder of the classes' folders."""
         return self.data_prefix.get('img_path') or self.data_root or '.'
 
     def load_data_list(self) -> list[dict]:
@@ -148,18 +149,18 @@ class ImageFolder(CountingDataset, BaseDataset):
         Raises:
             DatasetError: See the class.
         """
-        found = class_folders(self._place)
+        found = class_folders(self.folder)
         classes = self._classes(found)
-        beside = images_in(self._place)
+        beside = images_in(self.folder)
         if beside:
             raise DatasetError(
-                f"'{self._place}': {len(beside)} images lie beside the folders of the classes, such as "
+                f"'{self.folder}': {len(beside)} images lie beside the folders of the classes, such as "
                 f"'{beside[0].name}', and have no class. Put them into one of {sample(found)}, or elsewhere."
             )
         if self.ann_file:
-            images = listed_images(self.ann_file, self._place, found)
+            images = listed_images(self.ann_file, self.folder, found)
         else:
-            images = {name: self._images(osp.join(self._place, name)) for name in found}
+            images = {name: self._images(osp.join(self.folder, name)) for name in found}
         counts = {name: len(paths) for name, paths in images.items()}
         entries = [dict(img_path=path, gt_label=classes.index(name)) for name in found for path in images[name]]
         self._check_counts(counts, classes)
@@ -167,7 +168,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         self._metainfo.setdefault('palette', palette_for(len(classes)))
         few, many = min(counts, key=counts.get), max(counts, key=counts.get)
         self._warn(
-            f"'{self._place}': {len(entries)} images of {len(counts)} classes, {counts[few]} ({few}) to {counts[many]} "
+            f"'{self.folder}': {len(entries)} images of {len(counts)} classes, {counts[few]} ({few}) to {counts[many]} "
             f'({many}) a class.',
             logging.INFO,
         )
@@ -180,7 +181,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         unknown = [name for name in found if name not in named]
         if unknown:
             raise DatasetError(
-                f"'{self._place}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
+                f"'{self.folder}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
                 f'({sample(list(named))}): the classes are those of the training data. Rename the folders, or take '
                 'them out.'
             )
@@ -197,17 +198,17 @@ class ImageFolder(CountingDataset, BaseDataset):
 
     def _check_counts(self, counts: dict[str, int], classes: Sequence[str]) -> None:
         if not any(counts.values()):
-            raise DatasetNotFoundError(f"'{self._place}': the folders {sample(list(counts))} hold no image. {WHERE}.")
+            raise DatasetNotFoundError(f"'{self.folder}': the folders {sample(list(counts))} hold no image. {WHERE}.")
         lacking = [name for name in classes if not counts.get(name)]
         if lacking and not self.test_mode:
             raise DatasetError(
-                f"'{self._place}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}. Give "
+                f"'{self.folder}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}. Give "
                 'images of them, or take out the empty folders.'
             )
         if lacking:
-            self._warn(f"'{self._place}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}.")
+            self._warn(f"'{self.folder}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}.")
         if len(classes) < 2 and not self.test_mode:
-            raise DatasetError(f"'{self._place}' has one class, {classes[0]}: expected at least two to tell apart.")
+            raise DatasetError(f"'{self.folder}' has one class, {classes[0]}: expected at least two to tell apart.")
 
     # -- while running
 
@@ -228,7 +229,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         try:
             return self.pipeline(info)
         except BadImageError as error:
-            self._count_bad(info['sample_idx'], error, f"'{self._place}' cannot be used")
+            self._count_bad(info['sample_idx'], error, f"'{self.folder}' cannot be used")
             if not self.test_mode:
                 return None
             return self.pipeline(self.get_data_info(idx) | dict(img_placeholder=GREY))

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..data.coco_json import load_coco_json
+from ..data.image_folder import ImageFolder
 from ..engine.config_datasets import LOADERS, dataset_for_testing, leaf_datasets, require_parts
 from ..files import write_text
 from ..registry import type_name
@@ -28,8 +29,9 @@ def split_training_data(cfg: Config, fraction: float, seed: int, folder: Path) -
     """Have a config train on a part of its training images, and validate and test on the others, in place.
 
     The parts are lists of images in ``folder``: annotation files for data in COCO's format, lists of names for
-    segmentation. Those that are there already are kept, for weights may have been trained on them. What the config
-    names for validation and testing is dropped; of it remain the pipeline and the metric.
+    segmentation and classification, where each class has its part. Those that are there already are kept, for weights
+    may have been trained on them. What the config names for validation and testing is dropped; of it remain the
+    pipeline and the metric.
 
     Args:
         cfg (Config): The config. Its training data set may be wrapped, but is one.
@@ -48,7 +50,7 @@ def split_training_data(cfg: Config, fraction: float, seed: int, folder: Path) -
     suffix = '.json' if _is_coco(dataset) else '.txt'
     files = {part: folder / f'{part}{suffix}' for part in PARTS}
     if not all(file.is_file() for file in files.values()):
-        write = _split_coco if suffix == '.json' else _split_names
+        write = _split_coco if suffix == '.json' else _split_names if _is_segmentation(dataset) else _split_classes
         write(dataset, fraction, seed, files)
     train = leaf | dict(ann_file=str(files['train'].resolve()))
     train.pop('indices', None)
@@ -81,13 +83,18 @@ def _built(leaf: ConfigDict) -> Any:
     if own.get('indices') is None:
         own.pop('filter_cfg', None)
     dataset = DATASETS.build(own)
-    if not _is_coco(dataset) and not hasattr(dataset, 'seg_map_suffix'):
+    if not _is_coco(dataset) and not _is_segmentation(dataset) and not isinstance(dataset, ImageFolder):
         raise SearchError(
             f'The training data set is a {type(dataset).__name__}; the search can hold a part back of data in '
-            "COCO's format (frostnet_mm.CheckedCocoDataset, mmdet's CocoDataset) and of segmentation data "
-            "(frostnet_mm.CheckedSegDataset, mmseg's BaseSegDataset)."
+            "COCO's format (frostnet_mm.CheckedCocoDataset, mmdet's CocoDataset), of segmentation data "
+            "(frostnet_mm.CheckedSegDataset, mmseg's BaseSegDataset) and of images in a folder a class "
+            '(frostnet_mm.ImageFolder).'
         )
     return dataset
+
+
+def _is_segmentation(dataset: Any) -> bool:
+    return hasattr(dataset, 'seg_map_suffix')
 
 
 def _is_coco(dataset: Any) -> bool:
@@ -107,13 +114,38 @@ def chosen(names: Sequence, fraction: float, seed: int) -> set:
     """
     ordered = sorted(set(names), key=str)
     count = round(len(ordered) * fraction)
-    if min(count, len(ordered) - count) < LEAST_HELD_OUT:
+    _check_enough(count, len(ordered), fraction)
+    return set(random.Random(seed).sample(ordered, count))
+
+
+def chosen_of_each(names: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """A random part of the names of each class, and never all of them.
+
+    Args:
+        names (Sequence[str]): A path each, whose first folder is the class.
+        fraction (float): How large a part.
+        seed (int): Of the choice.
+
+    Raises:
+        SearchError: It, or the rest, has too few.
+    """
+    classes: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        classes.setdefault(name.split(osp.sep)[0], []).append(name)
+    generator, held_out = random.Random(seed), set()
+    for own in classes.values():
+        held_out.update(generator.sample(own, min(round(len(own) * fraction), len(own) - 1)))
+    _check_enough(len(held_out), len(set(names)), fraction)
+    return held_out
+
+
+def _check_enough(count: int, total: int, fraction: float) -> None:
+    if min(count, total - count) < LEAST_HELD_OUT:
         raise SearchError(
-            f'val_fraction={fraction:g} of {len(ordered)} training images holds {count} back and leaves '
-            f'{len(ordered) - count} to train on; expected at least {LEAST_HELD_OUT} of each. Give another '
+            f'val_fraction={fraction:g} of {total} training images holds {count} back and leaves '
+            f'{total - count} to train on; expected at least {LEAST_HELD_OUT} of each. Give another '
             'val_fraction, or more training images.'
         )
-    return set(random.Random(seed).sample(ordered, count))
 
 
 def _split_coco(dataset: Any, fraction: float, seed: int, files: dict[str, Path]) -> None:
@@ -143,7 +175,17 @@ def _split_names(dataset: Any, fraction: float, seed: int, files: dict[str, Path
     folder, suffix = dataset.data_prefix.get('img_path') or '', dataset.img_suffix
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
     names = [(osp.relpath(path, folder) if folder else path).removesuffix(suffix) for path in paths]
-    held_out = chosen(names, fraction, seed)
+    _write_names(names, chosen(names, fraction, seed), files)
+
+
+def _split_classes(dataset: ImageFolder, fraction: float, seed: int, files: dict[str, Path]) -> None:
+    """Two lists of images, as ``ImageFolder`` reads them: below the folder of the classes."""
+    paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
+    names = [osp.relpath(path, dataset.folder) for path in paths]
+    _write_names(names, chosen_of_each(names, fraction, seed), files)
+
+
+def _write_names(names: Sequence[str], held_out: set[str], files: dict[str, Path]) -> None:
     for part, own in (('train', set(names) - held_out), ('held_out', held_out)):
         write_text(files[part], ''.join(f'{name}\n' for name in sorted(own)))
     _tell(len(names) - len(held_out), len(held_out))

@@ -12,7 +12,7 @@ from typing import Any
 from ..cells import TORCH, Cell, Result
 from ..store import BUSY, FAILED, BenchmarkError
 
-METRICS = ('bbox_mAP', 'mIoU', 'segm_mAP', 'mAP')  # in order of preference
+METRICS = ('bbox_mAP', 'mIoU', 'segm_mAP', 'mAP', 'top1')  # in order of preference
 TIMES = ('latency_ms', 'throughput', 'preprocess_ms', 'network_ms', 'decode_ms', 'end_to_end_ms', 'spread', 'drift')
 NONE = '–'
 SEVEN_BITS = ' w7'  # behind what was evaluated, in read_metrics
