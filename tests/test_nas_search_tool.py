@@ -336,6 +336,13 @@ def test_mobilenet_in_the_place_of_the_backbone_is_the_baseline_of_the_configs()
     )
 
 
+def test_mobilenet_is_the_baseline_of_classifiers():
+    cfg, lines = load_config(ROOT / 'configs/frostnet_custom_cls.py', classes=('a', 'b')), []
+    own = baselines.baselines(cfg, lines.append)['MobileNetV2']
+    assert not lines and own.backbone.to_dict() == dict(type='mmdet.MobileNetV2', out_indices=(7,))
+    assert (own.head.in_channels, own.head.hidden_channels) == (1280, 1280)
+
+
 def test_maps_that_mobilenet_does_not_have():
     assert baselines.mobilenet([4, 8, 16, 32], 'mmseg') == dict(type='mmseg.MobileNetV2', out_indices=(1, 2, 4, 6))
     assert baselines.mobilenet([4, 16], 'mmseg') == dict(

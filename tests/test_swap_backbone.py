@@ -296,6 +296,19 @@ def test_stages_by_hand(tmp_path):
     assert 'map 1 had stride 4, its replacement has stride 8' in printed
 
 
+def test_a_classifier(tmp_path):
+    (tmp_path / 'base.py').write_text(
+        f"_base_ = {str(ROOT / 'configs/resnet18_custom_cls.py')!r}\nclasses = ('cat', 'dog', 'hen')\n"
+    )
+    status, printed, errors = swap(tmp_path / 'base.py', tmp_path / 'new.py')
+    assert status == 0, errors
+    assert (
+        'model.head.in_channels: 512 -> 320' in printed and '11,178,051' in printed
+    )  # ResNet-18's 11,176,512 + 3 * 513
+    new = load_config(tmp_path / 'new.py').model
+    assert new.backbone.type == 'frostnet_mm.FrostNet' and new.head.in_channels == 320 and new.head.num_classes == 3
+
+
 def test_a_config_of_ones_own_as_base(tmp_path):
     status, _, errors = swap(ROOT / 'configs/ssdlite_frostnet_coco.py', tmp_path / 'a.py', '--arch', 'large', *HALF)
     assert status == 0, errors

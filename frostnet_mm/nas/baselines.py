@@ -45,11 +45,12 @@ def mobilenet(strides: Sequence[int], scope: str | None) -> dict:
 
     Args:
         strides (Sequence[int]): Of the maps that neck and head read.
-        scope (str, optional): 'mmdet' or 'mmseg'.
+        scope (str, optional): 'mmdet', 'mmseg', or 'mmengine' for classifiers, which take mmdet's.
 
     Raises:
         ConfigError: It has no such maps.
     """
+    scope = 'mmdet' if scope == 'mmengine' else scope
     last = 7 if scope == 'mmdet' else 6  # mmdet's has the convolution to 1280 channels
     coarsest = max(strides)
     options = {} if scope == 'mmdet' or coarsest == 32 else DILATED.get(coarsest)

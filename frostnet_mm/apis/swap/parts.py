@@ -173,7 +173,7 @@ def rewrite_heads(model: ConfigDict, maps: Maps) -> None:
     old, new = maps.channels
     if old == new:
         return
-    for key in [key for key in model if key.endswith('_head') and model[key]]:
+    for key in [key for key in model if (key == 'head' or key.endswith('_head')) and model[key]]:
         if 'shared_head' in model[key]:
             raise ConfigError(
                 f'model.{key}.shared_head ({_kind(model[key].shared_head)}) continues the base backbone and has no '
