@@ -24,7 +24,7 @@ def test_the_plan_has_each_run_once(study):
     runs = [own for row in study.make_plan().rows.values() for own in row]
     assert len(set(runs)) == len(runs) == len({own.name for own in runs})
     trainings = [own for own in runs if own.variant != 'ptq']
-    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4 + 6 + 70
+    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4 + 6 + 2 + 70
     floats = {(own.model, own.seed) for own in runs if own.variant == 'float'}
     assert {(own.model, own.seed) for own in runs if own.variant == 'ptq'} <= floats
 
@@ -37,6 +37,7 @@ def test_the_plan_has_each_run_once(study):
         ('espnetv2', 'a scale a tensor', 'statassist', 1, dict(warmup='10 %', weights='tensor')),
         ('frostnet', 'tensorrt', 'distilled', 1, dict(warmup='1 epochs', numerics='tensorrt', teacher='self')),
         ('frostnet', 'a scale a channel', 'gradboost-relative', 1, dict(warmup='1 epochs')),
+        ('frostnet', 'a scale a channel', 'statassist-unfrozen', 1, dict(warmup='1 epochs', freeze_bn_at=None)),
         ('mobilenetv2', 'a scale a tensor', 'qat-sgd', 0, dict(warmup='0 epochs', weights='tensor')),
         ('vgg11-classifier', 'a scale a tensor', 'statassist', 1, dict(warmup='1 epochs', weights='tensor')),
         ('mobilenetv2', 'a scale a tensor', 'gradboost-sgd', 1, dict(warmup='1 epochs', weights='tensor')),

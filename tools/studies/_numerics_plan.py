@@ -28,6 +28,7 @@ NUMERICS = {
 }
 BOOSTED = {'gradboost': 'paper', 'gradboost-reference': 'reference', 'gradboost-relative': 'relative'}
 REFERENCE, OURS = ('qat', 0), ('statassist', 1)  # from the first step; what further means are added to
+UNFROZEN = 'statassist-unfrozen'  # batch norm statistics are gathered to the end, as in float training
 SGD = '-sgd'  # behind a variant: trained by the paper's kind of optimizer instead of AdamW
 SGD_OPTIONS = dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=5e-4)
 
@@ -39,8 +40,8 @@ class Run:
     Args:
         model (str): Of ``MODELS``.
         numerics (str): Of ``NUMERICS``; '' for float.
-        variant (str): 'float', 'ptq', 'qat' (from the first step), 'statassist', one of ``BOOSTED``, or 'distilled';
-            'qat', 'statassist' and 'gradboost' with ``SGD`` behind for that optimizer.
+        variant (str): 'float', 'ptq', 'qat' (from the first step), 'statassist', one of ``BOOSTED``, 'distilled', or
+            ``UNFROZEN``; 'qat', 'statassist' and 'gradboost' with ``SGD`` behind for that optimizer.
         warmup (int): Float epochs (tenths of the iterations of a segmenter) before QAT.
         seed (int): Of the training.
     """
@@ -106,6 +107,7 @@ def make_plan() -> Plan:
     plan.add('7', ['mobilenetv2'], [tensor], [('statassist', 2), ('statassist', 4)], 2)
     plan.add('8', ['mobilenetv2'], [tensor, four], [('distilled', 1)], 2)
     plan.add('9', ['mobilenetv2'], [tensor], [(f'{name}{SGD}', warm) for name, warm in (*both, ('gradboost', 1))], 2)
+    plan.add('11', ['mobilenetv2'], [tensor], [(UNFROZEN, 1)], 2)
     plan.add('10', CLASSIFIERS, [''], [('float', 0)], 2)
     plan.add('10', CLASSIFIERS, ['a scale a channel', tensor], both, 2)
     return plan
@@ -122,7 +124,8 @@ def hook_of(own: Run) -> dict:
     unit = '%' if own.model in SEGMENTERS else 'epochs'
     length = 10 * own.warmup if own.model in SEGMENTERS else own.warmup
     hook = dict(type='frostnet_mm.QATHook', warmup=f'{length} {unit}', **NUMERICS[own.numerics])
-    return hook | (dict(teacher='self') if own.variant == 'distilled' else {})
+    further = {'distilled': dict(teacher='self'), UNFROZEN: dict(freeze_bn_at=None)}
+    return hook | further.get(own.variant, {})
 
 
 def optimizer_of(own: Run) -> dict:
