@@ -69,14 +69,11 @@ def _parts(wishes: Wishes) -> tuple[ClassFolders, ClassFolders]:
 
 def _text(wishes: Wishes, classes: tuple[str, ...], train: ClassFolders, val: ClassFolders) -> Text:
     width, height = np.median(sizes_of(train), axis=0).astype(int)
-    head = (
-        f'Written by: {wishes.command}',
-        f'Data: {len(train.paths)} images for training, half of them of up to {width}x{height}, {len(val.paths)} for '
-        f'validation; {len(classes)} classes. Change what you like: all else follows.',
+    data = (
+        f'{len(train.paths)} images for training, half of them of up to {width}x{height}, {len(val.paths)} for '
+        f'validation; {len(classes)} classes'
     )
-    text = Text(head, QAT_BASE if wishes.qat else BASE)
-    root = wishes.root.resolve()
-    text.say('', data_root=str(root))
+    text, root = wishes.start(data, BASE, QAT_BASE), wishes.root.resolve()
     text.say(
         'Folders below data_root that hold a folder a class.',
         train_images=below(train.folder, root),

@@ -60,15 +60,12 @@ def detection_config(wishes: Wishes) -> tuple[str, list[str]]:
 def _text(wishes: Wishes, classes: Sequence[str], train: Part, val: Part) -> Text:
     size = wishes.size or SIZE
     width, height = np.median(train.image_sizes, axis=0).astype(int)
-    head = (
-        f'Written by: {wishes.command}',
-        f'Data: {train.images} images for training, half of them of up to {width}x{height}, with '
+    data = (
+        f'{train.images} images for training, half of them of up to {width}x{height}, with '
         f'{sum(train.boxes.values())} boxes of {len(classes)} classes; {val.images} images and '
-        f'{sum(val.boxes.values())} boxes for validation. Change what you like: all else follows.',
+        f'{sum(val.boxes.values())} boxes for validation'
     )
-    text = Text(head, QAT_BASE if wishes.qat else BASE)
-    root = wishes.root.resolve()
-    text.say('', data_root=str(root))
+    text, root = wishes.start(data, BASE, QAT_BASE), wishes.root.resolve()
     absent = [name for name in classes if not train.boxes[name]]
     counts = ', '.join(f'{name} {train.boxes[name]}' for name in classes)
     lacking = f' Without a box in training, so not learned: {", ".join(absent)}.' if absent else ''

@@ -40,14 +40,11 @@ def segmentation_config(wishes: Wishes) -> tuple[str, list[str]]:
 
 def _text(wishes: Wishes, train: Pairing, val: Pairing, labelled: Labelled) -> Text:
     width, height = np.median(image_sizes(train), axis=0).astype(int)
-    head = (
-        f'Written by: {wishes.command}',
-        f'Data: {len(train.names)} images for training, half of them of up to {width}x{height}, {len(val.names)} for '
-        f'validation; {len(labelled.classes)} classes. Change what you like: all else follows.',
+    data = (
+        f'{len(train.names)} images for training, half of them of up to {width}x{height}, {len(val.names)} for '
+        f'validation; {len(labelled.classes)} classes'
     )
-    text = Text(head, QAT_BASE if wishes.qat else BASE)
-    root = wishes.root.resolve()
-    text.say('', data_root=str(root))
+    text, root = wishes.start(data, BASE, QAT_BASE), wishes.root.resolve()
     text.say(
         'Folders below data_root, and how the names of images and of labels end.',
         train_images=below(train.images, root),

@@ -69,6 +69,18 @@ class Wishes(NamedTuple):
             if path is not None and not path.exists():
                 raise Undecided(f"Where is it? {option} '{path}' does not exist, seen from the working directory.")
 
+    def start(self, data: str, base: str, qat_base: str) -> 'Text':
+        """Begin the config.
+
+        Args:
+            data (str): What the data are.
+            base, qat_base (str): Config to inherit, and the one that trains in simulated INT8.
+        """
+        head = f'Written by: {self.command}', f'Data: {data}. Change what you like: all else follows.'
+        text = Text(head, qat_base if self.qat else base)
+        text.say('', data_root=str(self.root.resolve()))
+        return text
+
 
 class Text:
     """A config that grows line by line, with a reason above each setting.
