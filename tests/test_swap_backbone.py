@@ -302,9 +302,8 @@ def test_a_classifier(tmp_path):
     )
     status, printed, errors = swap(tmp_path / 'base.py', tmp_path / 'new.py')
     assert status == 0, errors
-    assert (
-        'model.head.in_channels: 512 -> 320' in printed and '11,178,051' in printed
-    )  # ResNet-18's 11,176,512 + 3 * 513
+    # ResNet-18's 11,176,512, and 3 * 513 of the head
+    assert 'model.head.in_channels: 512 -> 320' in printed and '11,178,051' in printed
     new = load_config(tmp_path / 'new.py').model
     assert new.backbone.type == 'frostnet_mm.FrostNet' and new.head.in_channels == 320 and new.head.num_classes == 3
 

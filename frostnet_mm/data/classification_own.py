@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,12 +140,8 @@ def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) 
     """
     alike = {path: group[0] for group in same_content(map(str, whole.paths)) for path in group}
     parts: dict[Path, dict[str, list[Path]]] = {train: {}, val: {}}
-    held_out: set[str] = set()
-    for paths in whole.images.values():
-        keys = sorted({alike.get(str(path), str(path)) for path in paths})
-        random.Random(_SEED).shuffle(keys)
-        count = min(max(1, round(share * len(keys))), len(keys) - 1)
-        held_out.update(keys[:count])
+    keys = ({alike.get(str(path), str(path)) for path in paths} for paths in whole.images.values())
+    held_out = part_of_each(keys, share, _SEED)
     for name, paths in whole.images.items():
         parts[train][name] = [path for path in paths if alike.get(str(path), str(path)) not in held_out]
         parts[val][name] = [path for path in paths if alike.get(str(path), str(path)) in held_out]
@@ -157,6 +153,22 @@ def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) 
         names = [image.relative_to(whole.folder).as_posix() for name in images for image in images[name]]
         write_text(path, ''.join(f'{name}\n' for name in names))
     return ClassFolders(whole.folder, parts[train], train), ClassFolders(whole.folder, parts[val], val)
+
+
+def part_of_each(classes: Iterable[Collection[str]], share: float, seed: int) -> set[str]:
+    """A random part of the names of each class, whatever their order: at least one, and never all of them.
+
+    Args:
+        classes (Iterable[Collection[str]]): Names of each class.
+        share (float): How large a part.
+        seed (int): Of the choice.
+    """
+    generator, chosen = random.Random(seed), set()
+    for names in classes:
+        ordered = sorted(set(names))
+        count = min(max(1, round(share * len(ordered))), max(0, len(ordered) - 1))
+        chosen.update(generator.sample(ordered, count))
+    return chosen
 
 
 def check_classes(train: ClassFolders, val: ClassFolders, classes: Sequence[str] | None) -> tuple[str, ...]:

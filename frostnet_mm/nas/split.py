@@ -13,6 +13,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 
+from ..data.classification_own import part_of_each
 from ..data.coco_json import load_coco_json
 from ..data.image_folder import ImageFolder
 from ..engine.config_datasets import LOADERS, dataset_for_testing, leaf_datasets, require_parts
@@ -132,9 +133,7 @@ def chosen_of_each(names: Sequence[str], fraction: float, seed: int) -> set[str]
     classes: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         classes.setdefault(name.split(osp.sep)[0], []).append(name)
-    generator, held_out = random.Random(seed), set()
-    for own in classes.values():
-        held_out.update(generator.sample(own, min(round(len(own) * fraction), len(own) - 1)))
+    held_out = part_of_each(classes.values(), fraction, seed)
     _check_enough(len(held_out), len(set(names)), fraction)
     return held_out
 

@@ -83,7 +83,7 @@ def _text(wishes: Wishes, classes: tuple[str, ...], train: ClassFolders, val: Cl
     shown = (
         ', '.join(f'{name} {count}' for name, count in counts.items())
         if len(classes) <= LISTED
-        else (f'{min(counts.values())} to {max(counts.values())} a class')
+        else f'{min(counts.values())} to {max(counts.values())} a class'
     )
     text.say(f'Images in training: {shown}.', classes=classes)
     if train.list_file and val.list_file:

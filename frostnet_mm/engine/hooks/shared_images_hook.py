@@ -26,10 +26,13 @@ class SharedImagesHook(Hook):
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Compare the data sets of the loops that are built."""
-        train = list(images_of(runner.train_dataloader.dataset))
         loader = getattr(runner._val_loop, 'dataloader', None)
         val = [] if loader is None else [path for path, _ in images_of(loader.dataset)]
-        shared = shared_by_name((path for path, _ in train), val) if val else []
+        first = next(iter(images_of(runner.train_dataloader.dataset)), None)
+        if first is None or (not val and first[1] is None):  # nothing to compare with: the data set is not read through
+            return
+        train = list(images_of(runner.train_dataloader.dataset))
+        shared = shared_by_name((path for path, _ in train), val)
         if shared:
             coco = type(loader.dataset).__name__ == COCO
             print_log(leak_message(shared, len(val), coco), logger='current', level=logging.WARNING)
