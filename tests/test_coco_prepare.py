@@ -12,7 +12,7 @@ pytest.importorskip('mmdet')
 from coco_files import assert_in, log_to  # noqa: E402
 
 from frostnet_mm.data import CheckedCocoDataset, read_coco_classes  # noqa: E402
-from frostnet_mm.data.coco_duplicates import same_content, shared_by_name  # noqa: E402
+from frostnet_mm.data.coco_duplicates import same_content, shared_images  # noqa: E402
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_training_images_in_validation(coco, tmp_path, capsys):
     assert set(load(coco, 'train', file=tmp_path / 'out' / 'instances_train2017.json')[0]) == rest
     train = [str(coco / 'train2017' / name) for name in ['copy.jpg', *own[1:3], *names]]
     val = [str(coco / 'val2017' / name) for name in own]
-    assert shared_by_name(train, val) == val[1:3]
+    assert shared_images(train, val) == val[:3]
     assert sorted(map(sorted, same_content([train[0], *val]))) == [sorted([train[0], val[0]])]
 
 

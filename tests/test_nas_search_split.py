@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
+from frostnet_mm.data.classification_own import part_of_each
 from frostnet_mm.nas.errors import SearchError
 from frostnet_mm.nas.split import chosen, chosen_of_each, split_training_data
 
@@ -109,6 +111,8 @@ def test_classes_are_split_each(tmp_path):
     for name, count in (('cat', 10), ('dog', 5), ('train', 1)):
         seg_files.write(tmp_path / 'made', count, name)
     root = tmp_path / 'made/images'
+    for path in root.rglob('*.jpg'):  # those of one number are equal
+        path.write_bytes(path.read_bytes() + path.parent.name.encode())
     load, pack = (dict(type=f'frostnet_mm.{name}') for name in ('LoadImageFromFile', 'PackClsInputs'))
     train = dict(type='frostnet_mm.ImageFolder', data_prefix=dict(img_path=str(root)), pipeline=[load])
     none = dict(train, data_prefix=dict(img_path='no'), pipeline=[load, pack])
@@ -129,8 +133,33 @@ def test_classes_are_split_each(tmp_path):
     assert not set(parts[0]) & set(parts[1]) and len(parts[0]) + len(parts[1]) == 16
     assert [len(images_of(cfg, loader)[0]) for loader in ('train', 'val', 'test')] == [10, 6, 6]
     assert images_of(cfg, 'val')[1].test_mode and len(images_of(cfg, 'val')[1].pipeline.transforms) == 2
-    with pytest.raises(SearchError, match='val_fraction=0.1 of 16 training images holds 2 back and leaves 14'):
-        chosen_of_each([f'{name}/{index}' for name in 'ab' for index in range(8)], 0.1, 0)
+    with pytest.raises(
+        SearchError, match='val_fraction=0.1 of 16 different training images holds 2 back and leaves 14'
+    ):
+        chosen_of_each([[f'{name}/{index}' for index in range(8)] for name in 'ab'], 0.1, 0)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_equal_images_are_on_one_side(coco, tmp_path, seed):
+    """Of two images each has a copy under another name: of none is one trained on and the other held back."""
+    folder = Path(coco_config(coco).train_dataloader.dataset.data_root)
+    names = images_of(coco_config(coco), 'train')[0]
+    files = {path.name: path for path in folder.rglob('*.jpg')}
+    pairs = list(zip(names[:2], names[2:4], strict=True))
+    for one, copy in pairs:
+        shutil.copy(files[one], files[copy])
+    cfg = coco_config(coco)
+    split_training_data(cfg, 0.5, seed, tmp_path / 'split')
+    held_out = set(images_of(cfg, 'val')[0])
+    assert len(held_out) == 4 + sum(one in held_out for one, _ in pairs)
+    assert all((one in held_out) == (copy in held_out) for one, copy in pairs)
+    assert held_out.isdisjoint(images_of(cfg, 'train')[0])
+
+
+def test_equal_images_of_two_classes_are_trained_on():
+    """What they show is not decided; and a class keeps an image."""
+    for seed in range(9):
+        assert part_of_each([['a', 'b', 'both'], ['both', 'c', 'd', 'e'], ['both']], 0.9, seed) == set('abcde')
 
 
 def test_the_split_is_kept_once_it_is_made(coco, tmp_path):
@@ -182,7 +211,7 @@ def test_bad_labels_and_other_extensions_of_segmentation_data(tmp_path):
         (
             None,
             0.1,
-            'val_fraction=0.1 of 10 training images holds 1 back and leaves 9 to train on; expected at least 4',
+            'val_fraction=0.1 of 10 different training images holds 1 back and leaves 9 to train on; expected at least',
         ),
         (None, 0.9, 'holds 9 back and leaves 1 to train on; expected at least 4 of each'),
         (

@@ -13,6 +13,7 @@ from coco_files import log_to  # noqa: E402
 from mmengine.dataset import ConcatDataset, RepeatDataset  # noqa: E402
 from seg_files import build, write  # noqa: E402
 
+from frostnet_mm.data import coco_duplicates  # noqa: E402
 from frostnet_mm.data.image_folder import ImageFolder  # noqa: E402
 from frostnet_mm.engine.hooks import SharedImagesHook  # noqa: E402
 
@@ -55,6 +56,32 @@ def test_classification(classes, tmp_path, wrap):
     assert '1 training images lie in the folders of several classes' in double
     assert f"'{classes}/train/cat/3.png' and '{classes}/train/dog/3.png'" in double
     assert said(wrap(folder(classes, 'train')), None, tmp_path / 'without val') == [double]
+
+
+def test_images_under_other_names(classes, tmp_path, monkeypatch):
+    shutil.copy(classes / 'val/cat/0.png', classes / 'train/dog/other.png')
+    shutil.copy(classes / 'train/cat/2.png', classes / 'train/dog/another.png')
+    (classes / 'train/dog/gone.png').symlink_to(classes / 'no such file.png')
+    parts = [folder(classes, split) for split in ('train', 'val')]
+    leak, double = said(*parts, tmp_path / 'few')
+    assert f"1 of 4 validation images are training images as well, such as '{classes}/val/cat/0.png'" in leak
+    assert f"'{classes}/train/cat/2.png' and '{classes}/train/dog/another.png'" in double
+    monkeypatch.setattr(coco_duplicates, 'ANY_NAME', 13)  # there are 14, and of more only equal names are compared
+    assert said(*parts, tmp_path / 'many') == [double]  # 10 of training
+    monkeypatch.setattr(coco_duplicates, 'ANY_NAME', 9)
+    assert said(*parts, tmp_path / 'more') == []
+
+
+def test_files_of_one_size(tmp_path):
+    """Equal in the middle and different at the end, or different in the middle alone, are different images."""
+    generator = np.random.default_rng(0)
+    content = generator.integers(0, 255, 20_000, dtype=np.uint8).tobytes()
+    files = dict(one=content, same=content, end=content[:-1] + b'x', middle=content[:9_999] + b'xx' + content[10_001:])
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    paths = {name: str(tmp_path / name) for name in files}
+    assert coco_duplicates.same_content(paths.values()) == [[paths['one'], paths['same']]]
+    assert coco_duplicates.shared_images([paths['same']], list(paths.values())) == [paths['one'], paths['same']]
 
 
 def test_segmentation(tmp_path):

@@ -1,7 +1,7 @@
 """The images of a folder of classes, however its training and validation parts are called, and a part set apart."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..files import write_text
-from .coco_duplicates import same_content
+from .coco_duplicates import first_of_equals
 from .coco_paths import list_folder, sample
 from .errors import DatasetError
 from .own_folders import TEST, TRAIN, VAL, Undecided, image_folders, one_of, role_of
@@ -128,7 +128,8 @@ def read_class_folders(folder: Path) -> ClassFolders:
 def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) -> tuple[ClassFolders, ClassFolders]:
     """Write two lists of images, for training and validation; they are drawn from each class, with a fixed seed.
 
-    Images that are equal byte by byte are in one part. A class has at least one image for training.
+    Images that are equal byte by byte are in one part, those in the folders of several classes in training. A class
+    has at least one image for training.
 
     Args:
         whole (ClassFolders): What there is.
@@ -138,7 +139,7 @@ def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) 
     Raises:
         Undecided: No class has a second image.
     """
-    alike = {path: group[0] for group in same_content(map(str, whole.paths)) for path in group}
+    alike = first_of_equals(map(str, whole.paths))
     parts: dict[Path, dict[str, list[Path]]] = {train: {}, val: {}}
     keys = ({alike.get(str(path), str(path)) for path in paths} for paths in whole.images.values())
     held_out = part_of_each(keys, share, _SEED)
@@ -158,16 +159,20 @@ def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) 
 def part_of_each(classes: Iterable[Collection[str]], share: float, seed: int) -> set[str]:
     """A random part of the names of each class, whatever their order: at least one, and never all of them.
 
+    A name of several classes is not taken: what it shows is not decided.
+
     Args:
         classes (Iterable[Collection[str]]): Names of each class.
         share (float): How large a part.
         seed (int): Of the choice.
     """
+    classes = [set(names) for names in classes]
+    times = Counter(name for names in classes for name in names)
     generator, chosen = random.Random(seed), set()
     for names in classes:
-        ordered = sorted(set(names))
-        count = min(max(1, round(share * len(ordered))), max(0, len(ordered) - 1))
-        chosen.update(generator.sample(ordered, count))
+        alone = sorted(name for name in names if times[name] == 1)
+        count = min(max(1, round(share * len(names))), max(0, len(names) - 1), len(alone))
+        chosen.update(generator.sample(alone, count))
     return chosen
 
 

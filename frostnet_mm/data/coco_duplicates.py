@@ -1,20 +1,19 @@
 """Images that two parts of a data set share: a metric measured on training images says nothing."""
 
-import filecmp
 import hashlib
 import os.path as osp
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-#: Bytes of a file that tell most images of equal size apart.
-PREFIX = 4096
+#: Bytes from the middle of a file that tell most images of equal size apart.
+PART = 4096
+#: Up to so many images are compared whatever their names.
+ANY_NAME = 20_000
 
 
-def shared_by_name(train: Iterable[str], val: Sequence[str]) -> list[str]:
-    """Validation images that training has under the same base name, byte by byte.
-
-    It costs a look at each name, and reads only files of equal name and size.
+def shared_images(train: Iterable[str], val: Sequence[str]) -> list[str]:
+    """Validation images that training has as well, byte by byte; see :func:`same_images`.
 
     Args:
         train (Iterable[str]): Paths of the training images.
@@ -23,19 +22,16 @@ def shared_by_name(train: Iterable[str], val: Sequence[str]) -> list[str]:
     Returns:
         list[str]: Paths of validation images.
     """
-    named = defaultdict(list)
-    for path in val:
-        named[osp.basename(path)].append(path)
-    shared = set()
-    for path in train:
-        shared.update(other for other in named.get(osp.basename(path), ()) if _are_equal(path, other))
+    trained = set(train)
+    shared = trained & set(val)
+    for group in same_images([*trained, *val]):
+        if not trained.isdisjoint(group):
+            shared.update(group)
     return [path for path in val if path in shared]
 
 
 def of_two_classes(images: Iterable[tuple[str, int]]) -> list[list[str]]:
-    """Images that are there with several classes, under the same base name, byte by byte.
-
-    It costs a look at each name, and reads only files of equal name and size.
+    """Images that are there with several classes, byte by byte; see :func:`same_images`.
 
     Args:
         images (Iterable[tuple[str, int]]): Paths and classes.
@@ -44,21 +40,38 @@ def of_two_classes(images: Iterable[tuple[str, int]]) -> list[list[str]]:
         list[list[str]]: Paths of equal images that have two classes or more.
     """
     labels = dict(images)
-    same_name = _grouped(labels, osp.basename)
-    suspect = [group for group in same_name if len({labels[path] for path in group}) > 1]
-    groups = [alike for group in suspect for alike in same_content(group)]
-    return [group for group in groups if len({labels[path] for path in group}) > 1]
+    return [group for group in same_images(labels) if len({labels[path] for path in group}) > 1]
 
 
-def _are_equal(one: str, other: str) -> bool:
-    try:
-        return osp.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
-    except OSError:  # an image that cannot be read is reported when it is loaded
-        return False
+def same_images(paths: Iterable[str]) -> list[list[str]]:
+    """Group equal images: up to ``ANY_NAME`` whatever their names, of more only those of one base name.
+
+    It costs a look at the size of each file; only files of equal size are read.
+
+    Args:
+        paths (Iterable[str]): Files.
+
+    Returns:
+        list[list[str]]: Groups of two or more.
+    """
+    paths = list(dict.fromkeys(paths))
+    candidates = [paths] if len(paths) <= ANY_NAME else _grouped(paths, osp.basename)
+    return [alike for group in candidates for alike in same_content(group)]
+
+
+def first_of_equals(paths: Iterable[str]) -> dict[str, str]:
+    """For each image that others equal byte by byte, the first of them.
+
+    Args:
+        paths (Iterable[str]): Files.
+    """
+    return {path: group[0] for group in same_content(paths) for path in group}
 
 
 def same_content(paths: Iterable[str]) -> list[list[str]]:
-    """Group files of equal content; only those of equal size and beginning are read to the end.
+    """Group files of equal content; only those of equal size and middle are read to the end.
+
+    A file that cannot be read equals no other: it is reported when it is loaded.
 
     Args:
         paths (Iterable[str]): Files.
@@ -68,8 +81,8 @@ def same_content(paths: Iterable[str]) -> list[list[str]]:
     """
     files = [path for path in dict.fromkeys(paths) if osp.isfile(path) and osp.getsize(path)]
     groups = _grouped(files, osp.getsize)
-    for length in (PREFIX, None):
-        groups = [alike for group in groups for alike in _grouped(group, lambda path, n=length: _digest(path, n))]
+    for digest in (_digest_of_middle, _digest):
+        groups = [alike for group in groups for alike in _grouped(group, digest)]
     return groups
 
 
@@ -80,9 +93,17 @@ def _grouped(paths: Iterable[str], key: Callable[[str], Any]) -> list[list[str]]
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _digest(path: str, length: int | None) -> bytes:
-    with open(path, 'rb') as file:
-        return hashlib.sha256(file.read(length)).digest()
+def _digest_of_middle(path: str) -> bytes | str:
+    return _digest(path, max(0, osp.getsize(path) - PART) // 2, PART)
+
+
+def _digest(path: str, start: int = 0, length: int = -1) -> bytes | str:
+    try:
+        with open(path, 'rb') as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(length)).digest()
+    except OSError:
+        return path
 
 
 def leak_message(shared: Sequence[str], total: int, coco: bool = True) -> str:

@@ -4,7 +4,8 @@ import copy
 import json
 import os.path as osp
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..data.classification_own import part_of_each
+from ..data.coco_duplicates import first_of_equals
 from ..data.coco_json import load_coco_json
 from ..data.image_folder import ImageFolder
 from ..engine.config_datasets import LOADERS, dataset_for_testing, leaf_datasets, require_parts
@@ -30,9 +32,9 @@ def split_training_data(cfg: Config, fraction: float, seed: int, folder: Path) -
     """Have a config train on a part of its training images, and validate and test on the others, in place.
 
     The parts are lists of images in ``folder``: annotation files for data in COCO's format, lists of names for
-    segmentation and classification, where each class has its part. Those that are there already are kept, for weights
-    may have been trained on them. What the config names for validation and testing is dropped; of it remain the
-    pipeline and the metric.
+    segmentation and classification, where each class has its part. Images that are equal byte by byte are in one part.
+    Lists that are there already are kept, for weights may have been trained on them. What the config names for
+    validation and testing is dropped; of it remain the pipeline and the metric.
 
     Args:
         cfg (Config): The config. Its training data set may be wrapped, but is one.
@@ -102,11 +104,11 @@ def _is_coco(dataset: Any) -> bool:
     return hasattr(dataset, 'COCOAPI')  # of mmdet's CocoDataset, which detectors' data in other formats lack
 
 
-def chosen(names: Sequence, fraction: float, seed: int) -> set:
+def chosen(names: Iterable, fraction: float, seed: int) -> set:
     """A random part of some names, the same whatever their order.
 
     Args:
-        names (Sequence): All of one type.
+        names (Iterable): All of one type.
         fraction (float): How large a part.
         seed (int): Of the choice.
 
@@ -119,43 +121,57 @@ def chosen(names: Sequence, fraction: float, seed: int) -> set:
     return set(random.Random(seed).sample(ordered, count))
 
 
-def chosen_of_each(names: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """A random part of the names of each class, and never all of them.
+def chosen_of_each(classes: Sequence[Collection[str]], fraction: float, seed: int) -> set[str]:
+    """A random part of the names of each class, and never all of them; see :func:`part_of_each`.
 
     Args:
-        names (Sequence[str]): A path each, whose first folder is the class.
+        classes (Sequence[Collection[str]]): Names of each class.
         fraction (float): How large a part.
         seed (int): Of the choice.
 
     Raises:
         SearchError: It, or the rest, has too few.
     """
-    classes: dict[str, list[str]] = {}
-    for name in sorted(set(names)):
-        classes.setdefault(name.split(osp.sep)[0], []).append(name)
-    held_out = part_of_each(classes.values(), fraction, seed)
-    _check_enough(len(held_out), len(set(names)), fraction)
+    held_out = part_of_each(classes, fraction, seed)
+    _check_enough(len(held_out), len(set().union(*classes)), fraction)
     return held_out
 
 
 def _check_enough(count: int, total: int, fraction: float) -> None:
     if min(count, total - count) < LEAST_HELD_OUT:
         raise SearchError(
-            f'val_fraction={fraction:g} of {total} training images holds {count} back and leaves '
+            f'val_fraction={fraction:g} of {total} different training images holds {count} back and leaves '
             f'{total - count} to train on; expected at least {LEAST_HELD_OUT} of each. Give another '
             'val_fraction, or more training images.'
         )
 
 
+def _first_of_equals(images: Mapping[Any, str]) -> dict:
+    """For the name of each image, the first name of those that are equal byte by byte: all are in one part.
+
+    Args:
+        images (Mapping[Any, str]): Path of each name.
+    """
+    equal, names = first_of_equals(images.values()), {}
+    for name, path in images.items():
+        names.setdefault(path, name)
+    return {name: names[equal.get(path, path)] for name, path in images.items()}
+
+
+def _drawn(first: Mapping[Any, Any], held_out: Container) -> set:
+    return {name for name in first if first[name] in held_out}
+
+
 def _split_coco(dataset: Any, fraction: float, seed: int, files: dict[str, Path]) -> None:
     """Two annotation files of the images that the data set finds; it tells of the others."""
-    usable = [dataset.get_data_info(index)['img_id'] for index in range(len(dataset))]
-    held_out = chosen(usable, fraction, seed)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    usable = _first_of_equals({info['img_id']: info['img_path'] for info in infos})
+    held_out = _drawn(usable, chosen(usable.values(), fraction, seed))
     with get_local_path(dataset.ann_file, backend_args=getattr(dataset, 'backend_args', None)) as path:
         content, changes = load_coco_json(path, dataset.ann_file)
     for change in changes:
         print_log(change, logger='current')
-    for part, ids in (('train', set(usable) - held_out), ('held_out', held_out)):
+    for part, ids in (('train', usable.keys() - held_out), ('held_out', held_out)):
         own = content | dict(
             images=[image for image in content['images'] if image['id'] in ids],
             annotations=[entry for entry in content['annotations'] if entry['image_id'] in ids],
@@ -173,18 +189,22 @@ def _split_names(dataset: Any, fraction: float, seed: int, files: dict[str, Path
     """Two lists of names, as a segmentation data set reads them: below the image folder, without its suffix."""
     folder, suffix = dataset.data_prefix.get('img_path') or '', dataset.img_suffix
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
-    names = [(osp.relpath(path, folder) if folder else path).removesuffix(suffix) for path in paths]
-    _write_names(names, chosen(names, fraction, seed), files)
+    names = {(osp.relpath(path, folder) if folder else path).removesuffix(suffix): path for path in paths}
+    first = _first_of_equals(names)
+    _write_names(names, _drawn(first, chosen(first.values(), fraction, seed)), files)
 
 
 def _split_classes(dataset: ImageFolder, fraction: float, seed: int, files: dict[str, Path]) -> None:
     """Two lists of images, as ``ImageFolder`` reads them: below the folder of the classes."""
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
-    names = [osp.relpath(path, dataset.folder) for path in paths]
-    _write_names(names, chosen_of_each(names, fraction, seed), files)
+    first = _first_of_equals({osp.relpath(path, dataset.folder): path for path in paths})
+    classes = defaultdict(set)
+    for name in sorted(first):
+        classes[name.split(osp.sep)[0]].add(first[name])
+    _write_names(first, _drawn(first, chosen_of_each(list(classes.values()), fraction, seed)), files)
 
 
-def _write_names(names: Sequence[str], held_out: set[str], files: dict[str, Path]) -> None:
+def _write_names(names: Collection[str], held_out: set[str], files: dict[str, Path]) -> None:
     for part, own in (('train', set(names) - held_out), ('held_out', held_out)):
         write_text(files[part], ''.join(f'{name}\n' for name in sorted(own)))
     _tell(len(names) - len(held_out), len(held_out))

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ...data.coco_duplicates import leak_message, of_two_classes, shared_by_name
+from ...data.coco_duplicates import leak_message, of_two_classes, shared_images
 from ...registry import HOOKS
 
 COCO = 'CheckedCocoDataset'  # by name: mmdet, which it is made of, is not imported for segmentation
@@ -20,7 +20,8 @@ COCO = 'CheckedCocoDataset'  # by name: mmdet, which it is made of, is not impor
 class SharedImagesHook(Hook):
     """Warn of validation images that training holds as well, and of images that lie in the folders of two classes.
 
-    Images are the same that have the same base name and are equal byte by byte.
+    Images are the same that are equal byte by byte, whatever their names; of more than 20,000, only those of one base
+    name are compared.
     """
 
     @master_only
@@ -32,7 +33,7 @@ class SharedImagesHook(Hook):
         if first is None or (not val and first[1] is None):  # nothing to compare with: the data set is not read through
             return
         train = list(images_of(runner.train_dataloader.dataset))
-        shared = shared_by_name((path for path, _ in train), val)
+        shared = shared_images((path for path, _ in train), val)
         if shared:
             coco = type(loader.dataset).__name__ == COCO
             print_log(leak_message(shared, len(val), coco), logger='current', level=logging.WARNING)
