@@ -16,7 +16,7 @@ def study(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'tools/studies'))
     module = importlib.import_module('numerics_study')
     yield module
-    for name in ('numerics_study', '_numerics_plan', '_runs', '_tools'):
+    for name in ('numerics_study', '_numerics_plan', '_numerics_report', '_runs', '_tools'):
         sys.modules.pop(name, None)
 
 
@@ -142,7 +142,7 @@ def test_what_is_not_complete_is_marked(study, tmp_path):
     later = study.Run('mobilenetv2', 'a scale a tensor', 'gradboost', 1, 0)
     for own in (later, study.Run('mobilenetv2', 'a scale a tensor', 'statassist', 1, 0)):
         results.add(own, made_up(own), [])
-    lines = list(study.table(study.Results(tmp_path), study.make_plan()))[2:]
+    lines = list(study.table(study.Results(tmp_path).known, study.make_plan()))[2:]
     assert any('0.520, 0.540 (2 of 4)' in line for line in lines)
     (line,) = [line for line in lines if '| gradboost, 1 epoch |' in line and 'mobilenetv2' in line]
     assert line.endswith('| – | – | -0.020 (1) | – |')  # 0.51 less StatAssist's 0.53
@@ -155,3 +155,39 @@ def test_what_is_not_complete_is_marked(study, tmp_path):
     with pytest.raises(Exception, match='results.jsonl cannot be read'):
         study.Results(tmp_path)
     assert json.loads((tmp_path / 'results.jsonl').read_text().splitlines()[0])['run']['seed'] == 0
+
+
+def test_finished_runs_are_evaluated_on_engines_later(study, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def evaluate(config, checkpoint, folder, options, of):
+        asked.append((config.name, checkpoint.name, options[:2], of))
+        value = 0.541 if 'seed1' in config.name else 0.515
+        return {'openvino': {'coco/bbox_mAP': value, 'rms steps': 0.6}}
+
+    results, runs = study.Results(tmp_path), [study.Run('frostnet', '4-bit weights', 'qat', 0, seed) for seed in (0, 1)]
+    for own in (*runs, study.Run('frostnet', '', 'float', 0, 0)):
+        results.add(own, made_up(own), [])
+    folder = tmp_path / runs[0].name
+    folder.mkdir()
+    for name in (f'{folder.name}.py', 'epoch_10.pth'):
+        (folder / name).write_text('')
+    (folder / 'trained').write_text(str(folder / 'epoch_10.pth'))
+    monkeypatch.setattr(study, 'evaluate', evaluate)
+    command = ['x', '--out', str(tmp_path), '--detection-data', 'd', '--rows', '2', '5', '--models', 'frostnet']
+    monkeypatch.setattr(study, 'one_run', lambda own, args: pytest.fail('nothing is trained'))
+    monkeypatch.setattr(
+        study, 'make_plan', lambda: study.Plan({'2': runs, '5': [study.Run('frostnet', '', 'float', 0, 0)]})
+    )
+    monkeypatch.setattr(sys, 'argv', [*command, '--engine', 'openvino'])
+    with pytest.raises(UserError, match='1 runs failed:\n.*seed1 has no config or no checkpoint any more'):
+        study.main()
+    assert asked == [(f'{folder.name}.py', 'epoch_10.pth', ['--engine', 'openvino'], 'openvino')]
+    assert study.Results(tmp_path).known[runs[0]]['openvino']['coco/bbox_mAP'] == 0.515
+    (tmp_path / runs[1].name).mkdir()
+    (tmp_path / f'{runs[1].name}.py').write_text('')
+    (tmp_path / runs[1].name / 'calibrated.pth').write_text('')
+    study.main()
+    assert len(asked) == 2  # the first one not again
+    # integers 0.52 and 0.53, the engine 0.515 and 0.541
+    assert '| frostnet | 4-bit weights | qat | openvino | 2 | 0.525 | 0.528 | +0.011 |' in capsys.readouterr().out

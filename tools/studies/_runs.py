@@ -102,19 +102,20 @@ def calibrate(config: Path, checkpoint: Path, folder: Path, images: int, options
     return out
 
 
-def evaluate(config: Path, checkpoint: Path, folder: Path, options: Sequence[str] = ()) -> dict:
+def evaluate(config: Path, checkpoint: Path, folder: Path, options: Sequence[str] = (), of: str = '') -> dict:
     """What test.py finds of a checkpoint.
 
     Args:
         config (Path): The config.
         checkpoint (Path): The weights.
-        folder (Path): Where ``metrics.json`` is kept.
+        folder (Path): Where ``metrics.json`` is kept, or ``metrics_OF.json``.
         options (Sequence[str]): Further arguments of test.py.
+        of (str): What tells this evaluation of the folder from others. Defaults to ''.
 
     Returns:
         dict: Its metrics, with ``--compare`` by arithmetic.
     """
-    out = folder / 'metrics.json'
+    out = folder / (f'metrics_{of}.json' if of else 'metrics.json')
     if not out.is_file():
         command = ['test.py', str(config), str(checkpoint), '--out', str(out), '--work-dir', str(folder / 'test')]
         run([*command, *options], folder / 'test.out')

@@ -20,27 +20,19 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, stdev
 
 import _tools  # noqa: F401
-from _numerics_plan import (
-    MODELS,
-    SEGMENTERS,
-    Plan,
-    Run,
-    bases,
-    make_plan,
-    write_config,
-)
+from _numerics_plan import MODELS, Plan, Run, make_plan, write_config
+from _numerics_report import draw, engine_table, table
 from _runs import alone, calibrate, evaluate, main_value, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
-from frostnet_mm.files import png_of, write_bytes, write_text
+from frostnet_mm.files import write_bytes, write_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, TABLE, PICTURE = 'results.jsonl', 'table.md', 'paired.png'
@@ -54,7 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--detection-data', help='data in COCO format')
     parser.add_argument('--segmentation-data', help="data in Cityscapes' layout")
     parser.add_argument('--classification-data', help='a folder a class, such as of tools/prepare_crops.py')
-    parser.add_argument('--engine', help='names between commas: quantized runs are evaluated there as well')
+    parser.add_argument(
+        '--engine', help='names between commas: quantized runs are evaluated there as well, those that are done too'
+    )
     parser.add_argument('--rows', nargs='+', choices=list(make_plan().rows), help='default all')
     parser.add_argument('--seeds', nargs='+', type=int, help='those of the plan that are run; default all')
     parser.add_argument('--models', nargs='+', choices=list(MODELS), metavar='MODEL', help='those run; default all')
@@ -112,7 +106,21 @@ class Results:
             self.rows.append(dict(run=asdict(own), metrics=metrics) | about)
             self.options.add(tuple(options))
             self.commits = sorted({*self.commits, about['commit']})
-            write_text(self.path, ''.join(json.dumps(row) + '\n' for row in self.rows))
+            self._write()
+
+    def extend(self, own: Run, metrics: dict) -> None:
+        """Keep further metrics of a run that is there: of engines."""
+        with self.lock:
+            self.known[own].update(metrics)
+            self._write()
+
+    def lacking(self, own: Run, engines: Sequence[str]) -> list[str]:
+        """The engines on which a run that is there has not been evaluated; none for a float one."""
+        metrics = self.known.get(own, {})
+        return [name for name in engines if len(metrics) > 1 and name not in metrics]
+
+    def _write(self) -> None:
+        write_text(self.path, ''.join(json.dumps(row) + '\n' for row in self.rows))
 
 
 @functools.cache
@@ -144,102 +152,26 @@ def one_run(own: Run, args: argparse.Namespace) -> dict:
     return dict(float=metrics) if own.variant == 'float' else metrics
 
 
-def paired(first: dict[int, float], second: dict[int, float]) -> tuple[float, float | None, int]:
-    """The mean difference of the seeds that both have, its standard error, and how many there are."""
-    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
-    if not differences:
-        return float('nan'), None, 0
-    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None
-    return mean(differences), error, len(differences)
-
-
-def groups(results: Results) -> dict[tuple[str, str, str, int], dict[int, float]]:
-    """Metrics by seed of each model, numerics, variant and warm-up."""
-    found: dict = {}
-    for own, metrics in results.known.items():
-        place = (own.model, own.numerics, own.variant, own.warmup)
-        found.setdefault(place, {})[own.seed] = main_value(metrics)
-    return found
-
-
-def table(results: Results, plan: Plan) -> Iterator[str]:
-    """All that there is, as a markdown table; differences are to QAT from the first step, and to float."""
-    found, wanted = groups(results), {}
-    for own in (own for runs in plan.rows.values() for own in runs):
-        wanted.setdefault((own.model, own.numerics, own.variant, own.warmup), set()).add(own.seed)
-    yield (
-        '| model | numerics | variant | seeds | mean | spread | against QAT from the first step | against StatAssist | '
-        'against float |'
-    )
-    yield '|---|---|---|---|---|---|---|---|---|'
-    for place in wanted:
-        model, numerics, variant, warmup = place
-        values = found.get(place)
-        if values is None:
-            none = ' | '.join('–' * 5)
-            yield f'| {model} | {numerics or "float"} | {named(*place)} | 0 of {len(wanted[place])} | {none} |'
-            continue
-        seeds = ', '.join(f'{values[seed]:.3f}' for seed in sorted(values))
-        seeds += f' ({len(values)} of {len(wanted[place])})' * (len(values) < len(wanted[place]))
-        spread = f'{stdev(values.values()):.3f}' if len(values) > 1 else '–'
-        reference, ours = bases(variant)
-        without = ('float', 'ptq')
-        others = (
-            {} if variant in without else found.get((model, numerics, *reference), {}),
-            {} if variant in (*without, reference[0]) else found.get((model, numerics, *ours), {}),
-            found.get((model, '', 'float', 0), {}),
-        )
-        cells = ['–' if other is values else _difference(*paired(values, other)) for other in others]
-        mean_ = f'{mean(values.values()):.3f}'
-        name = named(*place)
-        yield f'| {model} | {numerics or "float"} | {name} | {seeds} | {mean_} | {spread} | {" | ".join(cells)} |'
-
-
-def named(model: str, numerics: str, variant: str, warmup: int) -> str:
-    """A variant in words."""
-    unit = 'epoch' if warmup == 1 else 'epochs'
-    return variant + (f', {warmup} {unit}' if warmup and model not in SEGMENTERS else '')
-
-
-def _difference(value: float, error: float | None, pairs: int) -> str:
-    if not pairs:
-        return '–'
-    return f'{value:+.3f}' + (f' ± {error:.3f}' if error is not None else '') + f' ({pairs})'
-
-
-def draw(results: Results) -> bytes:
-    """Each variant's difference to QAT from the first step, or to StatAssist that it is added to, seed by seed."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    found = groups(results)
-    places = sorted(place for place in found if place[2] not in ('float', 'ptq', bases(place[2])[0][0]))
-    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.35 * max(1, len(places))), dpi=130, layout='constrained')
-    for row, (model, numerics, variant, warmup) in enumerate(places):
-        reference, ours = bases(variant)
-        base = reference if (variant, warmup) == ours or model in SEGMENTERS else ours
-        own, other = found[model, numerics, variant, warmup], found.get((model, numerics, *base), {})
-        differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
-        if differences:
-            axis.plot(differences, [row] * len(differences), 'o', color='tab:blue', alpha=0.6)
-            axis.plot(mean(differences), row, '|', color='black', markersize=14)
-    axis.axvline(0, color='grey', linewidth=0.8)
-    labels = [f'{place[0]}, {place[1]}: {named(*place)}' for place in places]
-    axis.set_yticks(range(len(places)), labels)
-    axis.set_xlabel(
-        'INT8 metric, same seed: StatAssist less QAT from the first step, the others less StatAssist; bar: mean'
-    )
-    axis.grid(axis='x', alpha=0.25)
-    return png_of(figure)
+def on_engines(own: Run, args: argparse.Namespace, engines: Sequence[str]) -> dict:
+    """Evaluate a finished run on engines, by its checkpoint and what its config resolved to."""
+    folder = args.out / own.name
+    configs = [folder / f'{own.name}.py', folder / 'config.py', folder.with_name(f'{own.name}.py')]
+    config = next((path for path in configs if path.is_file()), None)
+    checkpoints = [folder / 'calibrated.pth']
+    if (folder / 'trained').is_file():
+        checkpoints.append(Path((folder / 'trained').read_text()))
+    checkpoint = next((path for path in checkpoints if path.is_file()), None)
+    if config is None or checkpoint is None:
+        raise UserError(f'{folder} has no config or no checkpoint any more: it cannot be evaluated on an engine.')
+    data = ['--cfg-options', f'data_root={vars(args)[f"{own.data}_data"]}', *args.cfg_options]
+    return evaluate(config, checkpoint, folder, ['--engine', ','.join(engines), *data], '_'.join(engines))
 
 
 def report(results: Results, plan: Plan, out: Path) -> None:
-    """Write the table and the picture, and print the table."""
-    lines = list(table(results, plan))
+    """Write the tables and the picture, and print the tables."""
+    lines = [*table(results.known, plan), '', *engine_table(results.known, plan)]
     write_text(out / TABLE, '\n'.join(lines) + '\n')
-    write_bytes(out / PICTURE, draw(results))
+    write_bytes(out / PICTURE, draw(results.known))
     print('\n'.join(lines))
     print(f'Commits: {", ".join(results.commits) or "none"}')
 
@@ -259,30 +191,42 @@ def main() -> None:
     if args.report:
         report(results, plan, args.out)
         return
-    wanted = [f'--{kind}-data' for kind in dict.fromkeys(own.data for own in todo) if not vars(args)[f'{kind}_data']]
+    engines = args.engine.split(',') if args.engine else []
+    late = [own for own in chosen if results.lacking(own, engines)]
+    kinds = dict.fromkeys(own.data for own in [*todo, *late])
+    wanted = [f'--{kind}-data' for kind in kinds if not vars(args)[f'{kind}_data']]
     if wanted:
         raise UserError(f'{", ".join(wanted)}: expected a folder for these rows.')
     results.require(args.cfg_options)
     end = time.monotonic() + 60 * (float('inf') if args.minutes is None else args.minutes)
     failed: dict[str, str] = {}
 
-    def do(own: Run) -> None:
+    def each(what: Callable[[Run], None], own: Run) -> None:
         if time.monotonic() >= end:
             return
         try:
-            metrics = one_run(own, args)
+            what(own)
         except UserError as error:  # the others go on
             failed[own.name] = str(error)
             print(f'{own.name}: failed: {error}', flush=True)
-            return
+
+    def do(own: Run) -> None:
+        metrics = one_run(own, args)
         results.add(own, metrics, args.cfg_options, digest_of(args.out / own.name))
         print(f'{own.name}: {main_value(metrics):.4f} ({len(results.known)} done)', flush=True)
 
+    def evaluate_late(own: Run) -> None:
+        metrics = on_engines(own, args, results.lacking(own, engines))
+        results.extend(own, metrics)
+        values = ', '.join(f'{name} {main_value(dict(float=metrics[name])):.4f}' for name in metrics)
+        print(f'{own.name}: {main_value(results.known[own]):.4f}, {values}', flush=True)
+
     # float first of all: ptq starts from it, and two must not train it at once
+    float_first = [own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']
     with alone(args.out):
-        for group in ([own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']):
+        for what, group in ((do, float_first[0]), (do, float_first[1]), (evaluate_late, late)):
             with ThreadPoolExecutor(args.jobs) as pool:
-                list(pool.map(do, group))
+                list(pool.map(functools.partial(each, what), group))
         report(results, plan, args.out)
     if failed:
         raise UserError('\n'.join([f'{len(failed)} runs failed:', *(f'{n}: {text}' for n, text in failed.items())]))
