@@ -21,12 +21,16 @@ from nas_search_parts import DETECTION, SEGMENTATION, make_up_times
 from frostnet_mm.benchmark.measure import Timing
 from frostnet_mm.device import predictor
 from frostnet_mm.engine.config import load_config
+from frostnet_mm.errors import UserError
 from frostnet_mm.models.dense import DenseNetwork
 from frostnet_mm.nas import baselines, measured, search, supernet
 from frostnet_mm.nas.candidates import Evaluator
 from frostnet_mm.nas.elastic import ElasticFrostNet
+from frostnet_mm.nas.errors import SearchError
 from frostnet_mm.nas.networks import extract_model
+from frostnet_mm.nas.search import Search, SearchOptions
 from frostnet_mm.nas.settings import SearchSettings
+from frostnet_mm.nas.supernet import write_supernet
 from frostnet_mm.quantization import QuantizationSettings
 from frostnet_mm.quantization.checkpoint import CALIBRATED, Checkpoint
 from frostnet_mm.quantization.prepare import quantized_network
@@ -147,6 +151,36 @@ def test_what_does_not_fit_is_one_message(detection, capsys, args, message):
     assert run(folder, *args) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count('error: ') == 1 and 'Traceback' not in printed
+
+
+def test_a_first_start_that_failed_is_forgotten(detection, monkeypatch, tmp_path):
+    """Its data, options and lists are not kept: nothing was measured or trained with them."""
+    folder, out = detection[0], tmp_path / 'new'
+    data = {'data_root': f'{folder}/data'}
+    first = Search(folder / 'net.py', out, dict(epochs=7), data | {'train_dataloader.dataset.data_prefix.img': 'no'})
+    with pytest.raises(UserError, match='exist'):
+        first.run(('supernet',))
+    Search(folder / 'net.py', out, dict(epochs=7), data | {'train_cfg.max_epochs': None})
+    (out / 'split').mkdir()
+    (out / "split/of one's own.json").write_text('{}')
+    with pytest.raises(SearchError, match='expected max_epochs or max_iters'):
+        write_supernet(load_config(out / 'config.py'), SearchSettings(epochs=7), out)
+    assert [path.name for path in (out / 'split').iterdir()] == ["of one's own.json"]
+    lines = []
+    mended = Search(folder / 'net.py', out, {}, data, SearchOptions(say=lines.append))
+    assert json.loads((out / 'search.json').read_text())['epochs'] == mended.settings.epochs != 7
+    assert mended.cfg.train_dataloader.dataset.data_root == f'{folder}/data' and not lines
+
+
+def test_other_values_than_a_search_was_begun_with_are_said(detection):
+    """Those that its weights do not depend on by themselves, such as a learning rate."""
+    folder, lines = detection[0], []
+    options, given = SearchOptions(say=lines.append), {'data_root': f'{folder}/data'}
+    Search(folder / 'net.py', folder / 'out', {}, given, options)
+    assert not lines
+    Search(folder / 'net.py', folder / 'out', {}, given | {'optim_wrapper.optimizer.lr': 7.0}, options)
+    (line,) = lines
+    assert 'was begun with other values of optim_wrapper; they stay, as' in line and 'config.py has them' in line
 
 
 def test_stages_in_the_wrong_order(detection, capsys, tmp_path):

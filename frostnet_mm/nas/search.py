@@ -31,6 +31,7 @@ from .report import Outcome, write_report
 from .settings import SearchSettings
 from .space import SearchSpace
 from .study import Found, NetworkStudy, require_optuna
+from .supernet import CONFIG as SUPERNET
 from .supernet import train_supernet, write_supernet
 from .timing import Setting, choose_networks, digest_of, fit_latency, latency_store, read_latency, time_networks
 
@@ -91,8 +92,6 @@ class Search:
         self.space: SearchSpace = space_of(cfg.model.backbone, settings.space)
         self.settings = settings if settings.shape else settings.with_shape(_shape_of(cfg))
         self._claim(cfg)
-        if not self.resolved.is_file():
-            write_text(self.resolved, cfg.pretty_text)
 
     @property
     def resolved(self) -> Path:
@@ -105,7 +104,10 @@ class Search:
         return load_config(self.resolved)
 
     def _claim(self, cfg: Config) -> None:
-        """Note what the weights of the folder depend on, or refuse to mix them with others."""
+        """Note the config and what the weights of the folder depend on, or refuse to mix them with others.
+
+        Nothing depends on it yet where no weights and no times are: a first start that failed is forgotten.
+        """
         settings = self.settings.to_dict()
         fixed = (*FIXED, *(['weights'] if self.settings.quantize else []))
         own = {name: settings[name] for name in fixed} | dict(
@@ -114,8 +116,9 @@ class Search:
         )
         own = json.loads(json.dumps(own))
         path = self.folder / IDENTITY
-        if not path.is_file():
+        if not path.is_file() or not self._begun:
             write_text(path, json.dumps(own | dict(config=str(self.config)), indent=1))
+            write_text(self.resolved, cfg.pretty_text)
             return
         try:
             before = json.loads(path.read_text())
@@ -129,6 +132,20 @@ class Search:
                 f'{self.folder} holds a search with another {said}, and its weights and results belong to that: give '
                 'another --out, or the options of before.'
             )
+        if not self.resolved.is_file():
+            write_text(self.resolved, cfg.pretty_text)
+        now, noted = (_parts(own) for own in (cfg, self.cfg))
+        other = [name for name in sorted({*now, *noted}) if now.get(name) != noted.get(name)]
+        if other:
+            self.say(
+                f'{self.folder} was begun with other values of {", ".join(other)}; they stay, as {self.resolved} has '
+                'them: give another --out for those of now.'
+            )
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there are times, or a training of all networks."""
+        return (self.folder / SUPERNET).is_file() or any(self.folder.glob('latency-*.json'))
 
     @property
     def setting(self) -> Setting:
@@ -292,6 +309,12 @@ def _shape_of(cfg: Config) -> tuple[int, int]:
         return input_shape(cfg)
     except ValueError as error:
         raise SearchError(f'{error} In a config: search=dict(shape=(HEIGHT, WIDTH)).') from error
+
+
+def _parts(cfg: Config) -> dict[str, str]:
+    """A digest of each entry that trainings depend on."""
+    entries = json.loads(json.dumps(cfg.to_dict(), default=str))
+    return {name: digest_of(value) for name, value in entries.items() if name not in ('search', 'work_dir')}
 
 
 def _without_pipeline(node: Any) -> Any:

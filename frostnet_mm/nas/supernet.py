@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,27 @@ def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
         return path
     require_parts(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     _refuse_hook(cfg)
-    split_training_data(cfg, settings.val_fraction, settings.seed, folder / FOLDER)
+    with _lists_of_what_works(folder / FOLDER):
+        split_training_data(cfg, settings.val_fraction, settings.seed, folder / FOLDER)
+        text = _supernet_of(cfg, settings, folder)
+    write_text(path, text)
+    return path
+
+
+@contextmanager
+def _lists_of_what_works(folder: Path) -> Iterator[None]:
+    """Take the lists back that were written in the context, if it fails: the next start may have other data."""
+    before = {*folder.glob('*')}
+    try:
+        yield
+    except BaseException:
+        for path in {*folder.glob('*')} - before:
+            path.unlink()
+        raise
+
+
+def _supernet_of(cfg: Config, settings: SearchSettings, folder: Path) -> str:
+    """The text of the supernet's config, of one whose images are split. The config is changed."""
     cfg.model.backbone = ConfigDict(elastic_backbone(cfg.model.backbone, settings.space))
     if settings.batch_size is not None:
         cfg.train_dataloader.batch_size = settings.batch_size
@@ -75,8 +96,7 @@ def write_supernet(cfg: Config, settings: SearchSettings, folder: Path) -> Path:
     cfg.load_from, cfg.resume = None, True
     cfg.work_dir = str((folder / WORK_DIR).resolve())
     cfg.pop('search', None)
-    write_text(path, cfg.pretty_text)
-    return path
+    return cfg.pretty_text
 
 
 def _refuse_hook(cfg: Config) -> None:
