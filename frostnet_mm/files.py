@@ -3,7 +3,10 @@
 import difflib
 import io
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,13 +110,39 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a folder in one piece: it takes its name when it is complete, and is removed if the context fails.
+
+    Args:
+        path (str | PathLike): The folder; there is none, or an empty one.
+
+    Yields:
+        Path: Where to write meanwhile, a hidden folder beside it.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+    try:
+        yield folder
+        os.chmod(folder, 0o777 & ~_umask())  # mkdtemp makes folders that only their owner may read
+        os.replace(folder, path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_text(path: str | os.PathLike, content: str) -> None:

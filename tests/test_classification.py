@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,9 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from frostnet_mm.apis.accuracy import Accuracy
+from frostnet_mm.data import crops
 from frostnet_mm.data.classification_transforms import PackClsInputs, RandomResizedCrop
-from frostnet_mm.data.crops import cut, folder_names
+from frostnet_mm.data.crops import CropOptions, cut, folder_names, write_crops
 from frostnet_mm.data.errors import DatasetError, DatasetNotFoundError
 from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.data.image_folder import ImageFolder
@@ -147,6 +149,45 @@ def test_objects_become_crops(tmp_path):
     crop = cv2.imread(str(out / 'train' / names[own[0]['category_id']] / f'{Path(first["file_name"]).stem}_0.png'))
     assert np.array_equal(crop, image[round(y) : round(y + h), round(x) : round(x + w)])
     assert run_tool('prepare_crops', tmp_path / 'coco', '--out', out) == 2  # there already
+
+
+def test_crops_of_images_with_one_name(tmp_path, capsys):
+    """Images of one stem in several folders, as frames of videos have, keep all crops; the counts are of files."""
+    generate_mini_coco(tmp_path / 'coco', 12, 2, progress=False)
+    path = tmp_path / 'coco/annotations/instances_train2017.json'
+    content, images = json.loads(path.read_text()), tmp_path / 'coco/train2017'
+    for index, entry in enumerate(content['images']):
+        name = f'{"abc"[index % 3]}/{index // 3}.jpg'
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / entry['file_name']).rename(images / name)
+        entry['file_name'] = name
+    path.write_text(json.dumps(content))
+    out = tmp_path / 'crops'
+    assert run_tool('prepare_crops', tmp_path / 'coco', '--out', out, '--min-size', 1) == 0
+    made = len(list(out.glob('train/*/*.png')))
+    assert made == sum(not own['iscrowd'] for own in content['annotations'])
+    assert f'/train: {made} crops' in capsys.readouterr().out
+
+
+def test_crops_are_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Ctrl-C at the sixth crop; the next start begins anew."""
+    generate_mini_coco(tmp_path / 'coco', 6, 2, progress=False)
+    written, write = [], crops.write_bytes
+
+    def stop(path, data):
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    with monkeypatch.context() as some, pytest.raises(KeyboardInterrupt):
+        some.setattr(crops, 'write_bytes', stop)
+        write_crops(tmp_path / 'coco', tmp_path / 'out', CropOptions(min_size=1))
+    assert len(written) == 5 and [path.name for path in tmp_path.iterdir()] == ['coco']
+    write_crops(tmp_path / 'coco', tmp_path / 'out', CropOptions(min_size=1))
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / 'out').stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 @pytest.mark.parametrize('margin, shape', [(0.0, (10, 20)), (0.5, (20, 40)), (9.0, (60, 80))])

@@ -4,13 +4,14 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from ..files import write_bytes
+from ..files import new_folder, write_bytes
 from .coco import CheckedCocoDataset
 from .coco_json import read_coco_classes
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
@@ -85,37 +86,55 @@ def write_crops(
             'instances_val2017.json, train2017 and val2017 (docs/data.md).'
         )
     classes = tuple(read_coco_classes(annotations))
-    names, counts = folder_names(classes), {}
-    for split in SPLITS:
-        dataset = CheckedCocoDataset(
-            data_root=root,
-            ann_file=f'annotations/instances_{split}2017.json',
-            data_prefix=dict(img=f'{split}2017/'),
-            metainfo=dict(classes=classes),
-            pipeline=[],
-        )
-        chosen = _choose(dataset, options)
-        counts[split] = Counter({name: 0 for name in classes})
-        images = sorted({own.image for own in chosen})
-        for index in progress(iter(images), len(images)) if progress else images:
-            info = dataset.get_data_info(index)
-            try:
-                image = LoadImage()(dict(img_path=info['img_path']))['img']
-            except BadImageError as error:
-                dataset._warn(f'{error}. It gives no crops.')
-                continue
-            for own in (own for own in chosen if own.image == index):
-                crop = cut(image, own.box, options.margin)
-                name = classes[own.label]
-                file = place / split / names[name] / f'{Path(info["img_path"]).stem}_{own.number}.png'
-                write_bytes(file, cv2.imencode('.png', crop)[1].tobytes())
-                counts[split][name] += 1
-        if lacking := [name for name in classes if split == 'train' and not counts[split][name]]:
-            raise DatasetError(
-                f'No crop of {", ".join(lacking)} in the training data: lower --min-size, or take these classes out of '
-                'the annotations.'
+    folders, counts = folder_names(classes), {}
+    with new_folder(place) as partial:  # a part of the crops would be trained on like all
+        for split in SPLITS:
+            dataset = CheckedCocoDataset(
+                data_root=root,
+                ann_file=f'annotations/instances_{split}2017.json',
+                data_prefix=dict(img=f'{split}2017/'),
+                metainfo=dict(classes=classes),
+                pipeline=[],
             )
+            counts[split] = Counter({name: 0 for name in classes})
+            images = [list(objects) for _, objects in groupby(_choose(dataset, options), lambda own: own.image)]
+            stems = _distinct_stems([dataset.get_data_info(objects[0].image)['img_path'] for objects in images])
+            shown = progress(iter(images), len(images)) if progress else images
+            for objects, stem in zip(shown, stems, strict=True):
+                for own, crop in _crops_of(dataset, objects, options.margin):
+                    name = classes[own.label]
+                    file = partial / split / folders[name] / f'{stem}_{own.number}.png'
+                    write_bytes(file, cv2.imencode('.png', crop)[1].tobytes())
+                    counts[split][name] += 1
+            if lacking := [name for name in classes if split == 'train' and not counts[split][name]]:
+                raise DatasetError(
+                    f'No crop of {", ".join(lacking)} in the training data: lower --min-size, or take these classes '
+                    'out of the annotations.'
+                )
     return counts
+
+
+def _crops_of(dataset: CheckedCocoDataset, objects: list[_Object], margin: float) -> Iterator[tuple]:
+    """The objects of one image with what is cut out; none of an image that cannot be read, which is said."""
+    try:
+        image = LoadImage()(dict(img_path=dataset.get_data_info(objects[0].image)['img_path']))['img']
+    except BadImageError as error:
+        dataset._warn(f'{error}. It gives no crops.')
+        return
+    for own in objects:
+        yield own, cut(image, own.box, margin)
+
+
+def _distinct_stems(paths: list[str]) -> list[str]:
+    """Names of files without folder and suffix; those of other folders or suffixes get ``_`` behind."""
+    stems, taken = [], set()
+    for path in paths:
+        stem = Path(path).stem
+        while stem.lower() in taken:
+            stem += '_'
+        taken.add(stem.lower())
+        stems.append(stem)
+    return stems
 
 
 def _choose(dataset: CheckedCocoDataset, options: CropOptions) -> list[_Object]:
