@@ -1,6 +1,7 @@
 # FrostNet small for images of 32x32, such as CIFAR's as folders (data/cifar10/{train,val}/airplane/...): the first two
 # strides are 1.
 #
+#   python tools/prepare_cifar.py cifar-10-python.tar.gz --out path/to/cifar10
 #   python tools/train.py configs/frostnet_cifar.py --cfg-options data_root=path/to/cifar10
 _base_ = './frostnet_custom_cls.py'
 

@@ -34,6 +34,7 @@ COMMANDS = {
     'prepare coco': Command('prepare_coco', "check data in COCO's format, mend the annotations"),
     'prepare cityscapes': Command('prepare_cityscapes', 'check Cityscapes, make its train ids'),
     'prepare imagenet': Command('prepare_imagenet', 'check ImageNet, link its validation images by class'),
+    'prepare cifar': Command('prepare_cifar', 'write the images of CIFAR-10 or CIFAR-100, a folder a class'),
     'prepare crops': Command('prepare_crops', 'make a classification data set of the objects of a detection data set'),
     'train': Command('train', 'train a detector, a segmenter or a classifier'),
     'test': Command('test', 'evaluate a checkpoint: float, INT8, engines'),

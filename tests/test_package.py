@@ -147,7 +147,7 @@ def test_a_command_is_its_tool(run, site):
         (['xyzzy'], "frostnet has no command 'xyzzy'. `frostnet --help` lists them."),
         (
             ['prepare', 'x'],
-            'frostnet prepare needs a kind: coco, cityscapes, imagenet, crops, such as `frostnet prepare coco`.',
+            'frostnet prepare needs a kind: coco, cityscapes, imagenet, cifar, crops, such as `frostnet prepare coco`.',
         ),
     ],
 )

@@ -49,6 +49,7 @@ WRONG = {
         (['absent.py', '--data', 'absent', '--task', 'detection'], "Where are the data? 'absent' is no folder.")
     ],
     'plot_curves': [(['absent'], 'absent holds no */vis_data/scalars.json')],
+    'prepare_cifar': [(['absent', '--out', 'absent'], "'absent' does not exist: expected cifar-10-python.tar.gz")],
     'prepare_cityscapes': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_coco': [(['absent'], "The folder 'absent' does not exist.")],
     'prepare_crops': [(['absent', '--out', 'absent'], "The folder 'absent' does not exist.")],
