@@ -35,11 +35,12 @@ from .heads.describe import describe_model, resize_and_pad
 from .loaded_model import LoadedModel, load_for_deployment
 from .onnx.export import read_onnx
 from .verification.deployment import append_decoding, verify_network, verify_surroundings
-from .verification.images import input_size, verification_images
+from .verification.images import VerificationImage, input_size, verification_images
 from .verification.verify import write_check
 
 DEVICE = Path(device.__file__).parent
 DEVICE_FOLDER = 'frostnet_device'  # in a deployment; predictor.py knows the name
+MORE_IMAGES = 32  # for an output of few values that deviates on fewer
 _PACKAGES = ('torch', 'torchao', 'onnx', 'numpy')  # and those of the engines
 NOISE = (
     'WARNING: verification on random noise, not on images, which says little of the ranges that photographs fill: no '
@@ -169,7 +170,13 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
         description |= _measure(source, engine, folder, [image.raw for image in images])
         if options.check:
             kind = 'images' if source.has_data or options.images else 'noise'
-            description['verification'], compared = verify_network(source, engine, folder, images, baked, kind)
+
+            def more() -> list[VerificationImage]:
+                further = paths and source.test_paths(max(MORE_IMAGES, options.num_images))
+                return verification_images(source, further, description, example, dynamic, MORE_IMAGES)
+
+            given = (source, engine, folder, images, baked, kind)
+            description['verification'], compared = verify_network(*given, None if options.images else more)
             size = None if dynamic else input_size(example)
             description['verification'] |= verify_surroundings(source, description, images, size)
             if not options.decode:

@@ -16,7 +16,7 @@ from ..flat_network import Normalization, pixels_last
 from ..loaded_model import LoadedModel
 
 INPUT_BOUND = 0.02  # of a grey level, in an engine's or torch's float32
-_NOISE_IMAGES = 4  # where there are no files: one alone says little of an output of few elements
+NOISE_IMAGES = 4  # where there are no files: one alone says little of an output of few elements
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,12 @@ class VerificationImage:
 
 
 def verification_images(
-    source: LoadedModel, paths: Sequence[str], description: dict, example: Tensor, dynamic: bool
+    source: LoadedModel,
+    paths: Sequence[str],
+    description: dict,
+    example: Tensor,
+    dynamic: bool,
+    noise: int = NOISE_IMAGES,
 ) -> list[VerificationImage]:
     """What a deployment is verified with.
 
@@ -48,6 +53,7 @@ def verification_images(
         description (dict): Of the deployment.
         example (Tensor): Images of the shape that the network is written for.
         dynamic (bool): Whether the shape is open.
+        noise (int): How many images of noise. Default: 4.
 
     Raises:
         DeploymentError: None of the images fits the network.
@@ -66,7 +72,7 @@ def verification_images(
         generator, channels = np.random.default_rng(0), len(description['preprocessing']['mean'])
         images = [
             _noise(source, generator.integers(0, 256, (*size, channels), dtype=np.uint8), description)
-            for _ in range(_NOISE_IMAGES)
+            for _ in range(noise)
         ]
     if dynamic:
         return images

@@ -106,6 +106,7 @@ def require_agreement(
     layers: Sequence[LayerDifference],
     engine: Engine,
     weight_bits: int | None = None,
+    preset: str | None = None,
 ) -> None:
     """Raise an error if an engine does not compute what was trained.
 
@@ -114,6 +115,7 @@ def require_agreement(
         layers (Sequence[LayerDifference]): Of :func:`check_layers`.
         engine (Engine): The engine.
         weight_bits (int, optional): Of its INT8 weights.
+        preset (str, optional): Which it was quantized with.
 
     Raises:
         DeploymentError: An output deviates beyond the bounds, or a layer; the message names the first.
@@ -140,6 +142,11 @@ def require_agreement(
         parts.append('Each layer by itself agrees: the engine fuses layers in another way when it runs them together.')
     if weight_bits == 8 and cpu_saturates():
         parts.append(SATURATION)
+    elif preset not in (None, engine.preset):
+        parts.append(
+            f'It was quantized with numerics={preset!r}; {engine.name} is best with numerics={engine.preset!r}, which '
+            'tools/calibrate.py --numerics and default_hooks.qat.numerics take.'
+        )
     raise DeploymentError(f'{engine.name} does not compute what was trained. {" ".join(parts)}')
 
 

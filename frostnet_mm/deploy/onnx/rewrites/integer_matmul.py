@@ -33,8 +33,9 @@ def integer_matmul(model: Any) -> list[str]:
         if maps is None or weights is None or not _pointwise(conv) or _stays_integer(graph, conv):
             continue
         weight = graph.value(weights.input[0])
-        if weight is None or weight.shape[2:] != (1, 1) or len(maps.input) < 3:
-            continue
+        zero_point = graph.value(maps.input[2]) if len(maps.input) > 2 else None
+        if weight is None or weight.shape[2:] != (1, 1) or zero_point is None or zero_point.dtype != np.uint8:
+            continue  # of signed maps onnxruntime has no product with unsigned weights, which it may make of these
         bias, one_scale = _bias(graph, conv, len(weight)), graph.value(maps.input[1])
         zeros = graph.value(weights.input[2]) if len(weights.input) > 2 else np.zeros(())
         if bias is None or zeros is None or zeros.any() or one_scale is None or one_scale.size != 1:
