@@ -127,7 +127,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     Yields:
         Path: Where to write meanwhile, a hidden folder beside it.
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
     try:

@@ -107,7 +107,8 @@ def _files(source: Path) -> dict[str, Callable[[], bytes]]:
         raise DatasetNotFoundError(f"'{source}' does not exist; {list_folder(str(source.parent))}. {_WANTED}.")
     try:
         with tarfile.open(source) as archive:
-            members = [own for own in archive.getmembers() if own.isfile()]
+            known = {name for own in RELEASES for name in (own.meta, *sum(own.splits.values(), ()))}
+            members = [own for own in archive.getmembers() if own.isfile() and Path(own.name).name in known]
             content = {Path(own.name).name: archive.extractfile(own).read() for own in members}
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(f"'{source}' cannot be read as an archive ({error}). {_WANTED}.") from error

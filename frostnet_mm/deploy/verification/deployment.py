@@ -87,7 +87,7 @@ def verify_network(
 
 def _positions(by_image: Sequence[Sequence[np.ndarray]], index: int) -> int:
     """Places of an output (N, C, ...) in all images."""
-    return sum(image[index].size // max(1, image[index].shape[1]) for image in by_image)
+    return sum(image[index].size // max((1, *image[index].shape[1:2])) for image in by_image)
 
 
 def verify_surroundings(
