@@ -191,3 +191,19 @@ def test_finished_runs_are_evaluated_on_engines_later(study, tmp_path, monkeypat
     assert len(asked) == 2  # the first one not again
     # integers 0.52 and 0.53, the engine 0.515 and 0.541
     assert '| frostnet | 4-bit weights | qat | openvino | 2 | 0.525 | 0.528 | +0.011 |' in capsys.readouterr().out
+
+
+def test_classifiers_have_a_table_of_ways(study):
+    """Top-1 on the engine where there is one; what is not there is a dash, a network that is not there no line."""
+    known = {}
+    for variant, value, engine in (('float', 30.0, None), ('qat', 28.0, 27.5), ('statassist', 29.0, 29.26)):
+        own = study.Run('alexnet-classifier', 'a scale a tensor' if engine else '', variant, variant == 'statassist', 0)
+        metrics = {'accuracy/top1': value, 'accuracy/top5': 60.0}
+        known[own] = dict(float=metrics) | (dict(converted=metrics) if engine else {})
+        if engine:
+            known[own]['openvino'] = {'accuracy/top1': engine, 'rms steps': 0.5}
+    lines = list(study.classifier_table(known, study.make_plan()))
+    channel = 'a scale a channel, qat | a scale a channel, statassist, 1 epoch'
+    assert lines[0] == f'| network | float | {channel} | {channel.replace("channel", "tensor")} |'
+    assert lines[2:] == ['| alexnet | 0.300 | – | – | 0.275 | 0.293 |']
+    assert list(study.classifier_table({}, study.make_plan())) == []

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from statistics import mean, stdev
 
-from _numerics_plan import SEGMENTERS, Plan, Run, bases
+from _numerics_plan import CLASSIFIERS, SEGMENTERS, Plan, Run, bases
 from _runs import main_value
 
 from frostnet_mm.files import png_of
@@ -82,6 +82,31 @@ def engine_table(known: Known, plan: Plan) -> Iterator[str]:
         most = max((second - first for first, second in pairs), key=abs)
         cells = (place[0], place[1], named(*place), engine, len(pairs), f'{integers:.3f}', f'{own:.3f}', f'{most:+.3f}')
         yield f'| {" | ".join(map(str, cells))} |'
+
+
+def classifier_table(known: Known, plan: Plan) -> Iterator[str]:
+    """The classifiers: a line a network, a column a way to train it; top-1 of each seed on an engine, else as it is."""
+    runs = [own for row in plan.rows.values() for own in row if own.model in CLASSIFIERS]
+    ways = list(dict.fromkeys((own.numerics, own.variant, own.warmup) for own in runs))
+    models = [name for name in dict.fromkeys(own.model for own in runs) if any(own.model == name for own in known)]
+    if not models:
+        return
+    heads = [', '.join(part for part in (numerics, named('', numerics, *way)) if part) for numerics, *way in ways]
+    yield f'| network | {" | ".join(heads)} |'
+    yield '|---|' + '---|' * len(ways)
+    for model in models:
+        cells = []
+        for way in ways:
+            own_runs = [own for own in runs if (own.model, own.numerics, own.variant, own.warmup) == (model, *way)]
+            found = {own.seed: known[own] for own in own_runs if own in known}
+            cells.append(', '.join(f'{_deployed(found[seed]):.3f}' for seed in sorted(found)) or '–')
+        yield f'| {model.removesuffix("-classifier")} | {" | ".join(cells)} |'
+
+
+def _deployed(metrics: dict) -> float:
+    """The metric on the first engine, if there is one."""
+    engine = next((own for name, own in metrics.items() if name not in ARITHMETICS), None)
+    return main_value(metrics) if engine is None else main_value(dict(float=engine))
 
 
 def named(model: str, numerics: str, variant: str, warmup: int) -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import _tools  # noqa: F401
 from _numerics_plan import MODELS, Plan, Run, make_plan, write_config
-from _numerics_report import draw, engine_table, table
+from _numerics_report import classifier_table, draw, engine_table, table
 from _runs import alone, calibrate, evaluate, main_value, train
 
 from frostnet_mm.cli import run_tool
@@ -169,9 +169,10 @@ def on_engines(own: Run, args: argparse.Namespace, engines: Sequence[str]) -> di
 
 def report(results: Results, plan: Plan, out: Path) -> None:
     """Write the tables and the picture, and print the tables."""
-    lines = [*table(results.known, plan), '', *engine_table(results.known, plan)]
+    known = results.known
+    lines = [*table(known, plan), '', *engine_table(known, plan), '', *classifier_table(known, plan)]
     write_text(out / TABLE, '\n'.join(lines) + '\n')
-    write_bytes(out / PICTURE, draw(results.known))
+    write_bytes(out / PICTURE, draw(known))
     print('\n'.join(lines))
     print(f'Commits: {", ".join(results.commits) or "none"}')
 
