@@ -6,7 +6,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from frostnet_mm.deploy.engines import engine_of
-from frostnet_mm.deploy.onnx.rewrites.separation import separate_constants, separate_grids, separate_reductions
+from frostnet_mm.deploy.onnx.rewrites.separation import (
+    separate_concats,
+    separate_constants,
+    separate_grids,
+    separate_reductions,
+)
 from frostnet_mm.device.engines.openvino import compile_model
 
 
@@ -27,9 +32,9 @@ class Network:
         self.nodes.append(helper.make_node(kind, names, [name], name=name, **attributes))
         return name
 
-    def rounded(self, name, scale, zero):
+    def rounded(self, name, scale, zero, kind=np.uint8):
         """Names of the integers that a tensor is rounded to, and of their values."""
-        grid = np.float32(scale), np.array(zero, np.uint8)
+        grid = np.float32(scale), np.array(zero, kind)
         integers = self.add('QuantizeLinear', name, *grid)
         return integers, self.add('DequantizeLinear', integers, *grid)
 
@@ -41,13 +46,13 @@ class Network:
         result = self.add('Conv', name, weight, kernel_shape=[3, 3], pads=[1] * 4)
         return self.add('Relu', result) if rectified else result
 
-    def model(self, *outputs):
+    def model(self, *outputs, kind=TensorProto.UINT8):
         """The network as a file that puts out tensors of integers."""
         graph = helper.make_graph(
             self.nodes,
             'network',
             [helper.make_tensor_value_info('images', TensorProto.FLOAT, self.shape)],
-            [helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in outputs],
+            [helper.make_tensor_value_info(name, kind, None) for name in outputs],
             [numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items()],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 21)], ir_version=10)
@@ -55,7 +60,8 @@ class Network:
 
 def steps_off(integers, real):
     """Between integers and what should be rounded to them, but where that lies between two."""
-    off = np.abs(integers.astype(np.float64) - np.clip(np.rint(real), 0, 255))
+    ends = np.iinfo(integers.dtype)
+    off = np.abs(integers.astype(np.float64) - np.clip(np.rint(real), ends.min, ends.max))
     off[np.abs(real % 1 - 0.5) < 1e-3] = 0
     return off
 
@@ -104,6 +110,35 @@ def test_integers_are_rounded_to_a_grid_that_is_nearly_theirs(ratio, changes):
         found.append((steps_off(result, np.concatenate(given, 1) / np.float32(scales[2])) > 0).mean())
         assert separate_grids(model) == [parts[1][1]] * (changes and len(found) == 1)
     assert found[1] == 0 and (found[0] > 0.01) == changes
+
+
+@pytest.mark.parametrize(('kind', 'changes'), [(np.int8, True), (np.uint8, False)])
+def test_convolutions_behind_concats_of_signed_integers(kind, changes):
+    """As of FrostNet's expansions with TensorRT's numerics: a rectified map beside one that is not."""
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(1, 8, 16, 16)).astype(np.float32)
+    network, zero = Network(images.shape), 0 if kind is np.int8 else 128
+    _, image = network.rounded('images', 0.03, zero, kind)
+    maps = [network.conv(image, 8, 8, rng, rectified) for rectified in (True, False)]
+    parts = [network.rounded(own, 0.007 + 0.001 * i, zero * i, kind)[1] for i, own in enumerate(maps)]
+    joined, values = network.rounded(network.add('Concat', *parts, axis=1), 0.0085, zero, kind)
+    weight, scale = rng.integers(-127, 128, (24, 16, 1, 1)).astype(np.int8), np.float32(0.002)
+    weights = network.add('DequantizeLinear', weight, np.full(24, scale), np.zeros(24, np.int8), axis=0)
+    rectified = network.add('Relu', network.add('Conv', values, weights, kernel_shape=[1, 1]))
+    integers, _ = network.rounded(rectified, 0.004, 0, kind)
+    names, found = [joined, integers], []
+    model = network.model(*names, kind=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
+    for _ in range(2):
+        read, result = engine_of('openvino').run_onnx(model.SerializeToString(), images, names)
+        real = np.einsum(
+            'oc,nchw->nohw',
+            weight[:, :, 0, 0] * np.float64(scale),
+            (read.astype(np.float64) - zero) * np.float32(0.0085),
+        )
+        found.append(steps_off(result, np.maximum(real, 0) / np.float32(0.004)).max())
+        assert len(separate_concats(model)) == (changes and len(found) == 1)
+    print(found)
+    assert found[1] <= 1 and (found[0] > 5) == changes
 
 
 def test_a_sum_changes_no_other_zero_point(tmp_path):

@@ -11,7 +11,7 @@ from ...device import read_deployment
 from ...device.engines.openvino import compile_model
 from ...files import write_bytes
 from ...registry import ENGINES
-from ..onnx.rewrites.separation import separate_constants, separate_grids, separate_reductions
+from ..onnx.rewrites.separation import separate_concats, separate_constants, separate_grids, separate_reductions
 from .base import PRECISIONS, LayerTime
 from .onnx_engine import FILE as SOURCE
 from .onnx_engine import OnnxEngine
@@ -27,7 +27,7 @@ class OpenVINOEngine(OnnxEngine):
     name = extra = 'openvino'
     formats = ('.xml', '.bin', '.onnx')
     profiles_operators = True
-    rewrites = (separate_constants, separate_reductions, separate_grids)
+    rewrites = (separate_constants, separate_reductions, separate_concats, separate_grids)
     layer_share = 1e-2  # where it takes one grid for two that are nearly equal: measured at most 0.005
 
     def write_onnx(self, content: bytes, folder: Path) -> list[str]:
