@@ -137,7 +137,6 @@ def test_convolutions_behind_concats_of_signed_integers(kind, changes):
         )
         found.append(steps_off(result, np.maximum(real, 0) / np.float32(0.004)).max())
         assert len(separate_concats(model)) == (changes and len(found) == 1)
-    print(found)
     assert found[1] <= 1 and (found[0] > 5) == changes
 
 
