@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -115,6 +117,17 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def require_new_folder(path: str | os.PathLike, option: str = '--out') -> None:
+    """Refuse a folder that holds something, or a file.
+
+    Raises:
+        UserError: It is there.
+    """
+    place = Path(path)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"{option} '{path}' is there and not empty: give a new folder.")
 
 
 @contextmanager

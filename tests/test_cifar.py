@@ -14,6 +14,7 @@ from frostnet_mm.data.cifar import write_cifar
 from frostnet_mm.data.errors import DatasetError, DatasetNotFoundError
 from frostnet_mm.data.image_folder import ImageFolder
 from frostnet_mm.engine.config import load_config
+from frostnet_mm.errors import UserError
 
 FILES = {10: [*(f'data_batch_{number}' for number in range(1, 6)), 'test_batch'], 100: ['train', 'test']}
 NAMES = {10: ('airplane', 'cat'), 100: ('apple', 'bee', 'cup')}
@@ -117,5 +118,5 @@ def test_files_that_are_no_archive(tmp_path):
             write_cifar(str(tmp_path / name), str(tmp_path / 'out'))
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/a.png').write_text('')
-    with pytest.raises(DatasetError, match='is there and not empty: give a new folder'):
+    with pytest.raises(UserError, match='is there and not empty: give a new folder'):
         write_cifar(str(tmp_path / 'whole.tar.gz'), str(tmp_path / 'out'))

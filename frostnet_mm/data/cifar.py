@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ..files import new_folder, write_bytes
+from ..files import new_folder, require_new_folder, write_bytes
 from .coco_paths import list_folder
 from .errors import DatasetError, DatasetNotFoundError
 
@@ -68,11 +68,10 @@ def write_cifar(
 
     Raises:
         DatasetNotFoundError: A file is missing.
-        DatasetError: One cannot be read, or ``out`` is there.
+        DatasetError: One cannot be read.
+        UserError: ``out`` is there.
     """
-    place = Path(out)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise DatasetError(f"--out '{out}' is there and not empty: give a new folder.")
+    require_new_folder(out)
     files = _files(Path(source))
     release = next((own for own in RELEASES if own.meta in files), None)
     if release is None:
@@ -82,7 +81,7 @@ def write_cifar(
     parts = {split: [_batch(source, name, files, release, len(classes)) for name in release.splits[split]]
              for split in release.splits}  # fmt: skip
     counts = {split: Counter({name: 0 for name in classes}) for split in parts}
-    with new_folder(place) as partial:
+    with new_folder(out) as partial:
         images = (
             (split, *image)
             for split, batches in parts.items()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..files import new_folder, write_bytes
+from ..files import new_folder, require_new_folder, write_bytes
 from .coco import CheckedCocoDataset
 from .coco_json import read_coco_classes
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
@@ -74,11 +74,11 @@ def write_crops(
         dict[str, Counter]: Crops by split and class.
 
     Raises:
-        DatasetError: The data set or ``out`` cannot be used, or a class of the training data has no crop.
+        UserError: ``out`` is there.
+        DatasetError: The data set cannot be used, or a class of the training data has no crop.
     """
-    options, place = options or CropOptions(), Path(out)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise DatasetError(f"--out '{out}' is there and not empty: give a new folder.")
+    options = options or CropOptions()
+    require_new_folder(out)
     annotations = f'{root}/annotations/instances_train2017.json'
     if not Path(annotations).is_file():
         raise DatasetNotFoundError(
@@ -87,7 +87,7 @@ def write_crops(
         )
     classes = tuple(read_coco_classes(annotations))
     folders, counts = folder_names(classes), {}
-    with new_folder(place) as partial:  # a part of the crops would be trained on like all
+    with new_folder(out) as partial:  # a part of the crops would be trained on like all
         for split in SPLITS:
             dataset = CheckedCocoDataset(
                 data_root=root,
