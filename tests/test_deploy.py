@@ -189,11 +189,11 @@ def test_a_file_that_is_not_the_network_is_found(source, deployed, picture, tmp_
     assert not list(tmp_path.iterdir())  # nothing half-finished stays
 
 
-@pytest.mark.parametrize(('level', 'wrong', 'passes'), [(5, 1, True), (5, 36, False), (0, 4, False)])
+@pytest.mark.parametrize(('level', 'wrong', 'passes'), [(5, 1, True), (5, 12, False), (0, 4, False)])
 def test_outputs_of_few_values_are_compared_on_more_images(source, deployed, monkeypatch, capsys, level, wrong, passes):
     """The map of one position deviates on the first of so many images, by chance; one of 20x20 not by chance.
 
-    By 4 times the reference's own error: of 4 images that is (1 + 16/4) ** 0.5 of it, of 36 (1 + 16/36) ** 0.5.
+    By twice the reference's own error: of 4 images that is (1 + 4/4) ** 0.5 of it, of 12 (1 + 4/12) ** 0.5.
     """
     folder, description = deployed['onnxruntime']
     example, runs = torch.zeros(1, 3, 320, 320), []
@@ -207,19 +207,20 @@ def test_outputs_of_few_values_are_compared_on_more_images(source, deployed, mon
             runs.append((len(found), len(names)))
             errors = [one[place] - other[place] for one, other in zip(expected, in_float, strict=True)]
             for values in found[:wrong]:
-                values[place] = values[place] + 4 * np.sqrt(np.mean(np.square(errors)))
+                values[place] = values[place] + 2 * np.sqrt(np.mean(np.square(errors)))
         return compare_outputs(names, found, expected, in_float)
 
     monkeypatch.setattr(deployment, 'compare_outputs', compare)
-    given = (source, engine_of('onnxruntime'), folder, noise(4), None, 'noise', lambda: noise(36))
+    monkeypatch.setattr(verify, 'check_layers', lambda *args: [])  # they are sound, and slow
+    given = (source, engine_of('onnxruntime'), folder, noise(4), None, 'noise', lambda: noise(12))
     if passes:
         summary, compared = deployment.verify_network(*given)
-        assert summary['images'] == 36 and len(compared['deployed']) == 12
-        assert 'bbox_head.0.5: of few values, compared on 36 images.' in capsys.readouterr().out
+        assert summary['images'] == 12 and len(compared['deployed']) == 12
+        assert 'bbox_head.0.5: of few values, compared on 12 images.' in capsys.readouterr().out
     else:
         with pytest.raises(DeploymentError, match=f'1 of 12 outputs deviate, the first is bbox_head.0.{level}'):
             deployment.verify_network(*given)
-    assert runs == ([(4, 12)] if level == 0 else [(4, 12), (36, 1)])
+    assert runs == ([(4, 12)] if level == 0 else [(4, 12), (12, 1)])
 
 
 def test_weights_of_a_file_share_no_zero_point(deployed):
