@@ -5,6 +5,7 @@ python tools/train.py configs/frostnet_cifar.py --cfg-options data_root=data/cif
 """
 
 import argparse
+from pathlib import Path
 
 import _path  # noqa: F401
 
@@ -21,8 +22,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from pathlib import Path
-
     if not Path(args.source).exists():
         raise UserError(f"'{args.source}' does not exist: expected cifar-10-python.tar.gz or cifar-100-python.tar.gz.")
     from tqdm import tqdm

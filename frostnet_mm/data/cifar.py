@@ -97,28 +97,27 @@ def write_cifar(
     return counts
 
 
-def _files(source: Path) -> dict[str, Callable[[], bytes]]:
-    """How to read each file of an archive or a folder, by its name."""
-    if source.is_dir():
-        inner = next((path.parent for own in RELEASES for path in source.rglob(own.meta)), source)
-        return {path.name: path.read_bytes for path in inner.iterdir() if path.is_file()}
-    if not source.is_file():
+def _files(source: Path) -> dict[str, bytes]:
+    """The files of a release in an archive or a folder, by their names."""
+    known = {name for own in RELEASES for name in (own.meta, *sum(own.splits.values(), ()))}
+    if not source.exists():
         raise DatasetNotFoundError(f"'{source}' does not exist; {list_folder(str(source.parent))}. {_WANTED}.")
     try:
+        if source.is_dir():
+            inner = next((path.parent for own in RELEASES for path in source.rglob(own.meta)), source)
+            return {path.name: path.read_bytes() for path in inner.iterdir() if path.name in known and path.is_file()}
         with tarfile.open(source) as archive:
-            known = {name for own in RELEASES for name in (own.meta, *sum(own.splits.values(), ()))}
             members = [own for own in archive.getmembers() if own.isfile() and Path(own.name).name in known]
-            content = {Path(own.name).name: archive.extractfile(own).read() for own in members}
+            return {Path(own.name).name: archive.extractfile(own).read() for own in members}
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"'{source}' cannot be read as an archive ({error}). {_WANTED}.") from error
-    return {name: io.BytesIO(data).read for name, data in content.items()}
+        raise DatasetError(f"'{source}' cannot be read as an archive or a folder ({error}). {_WANTED}.") from error
 
 
-def _value(source: str, name: str, read: Callable[[], bytes], *keys: str) -> Any:
+def _value(source: str, name: str, content: bytes, *keys: str) -> Any:
     """One or several values of a pickle, whose keys are bytes or texts."""
     try:
-        content = _ArraysAlone(io.BytesIO(read()), encoding='bytes').load()
-        found = [content[key.encode()] if key.encode() in content else content[key] for key in keys]
+        values = _ArraysAlone(io.BytesIO(content), encoding='bytes').load()
+        found = [values[key.encode()] if key.encode() in values else values[key] for key in keys]
     except Exception as error:  # pickle raises nearly anything
         raise DatasetError(
             f"'{name}' of '{source}' cannot be read: {type(error).__name__}: {error}. {_WANTED}."

@@ -59,6 +59,11 @@ class Run:
         return kinds.get(self.model, 'detection')
 
     @property
+    def place(self) -> tuple[str, str, str, int]:
+        """What runs of several seeds have in common."""
+        return self.model, self.numerics, self.variant, self.warmup
+
+    @property
     def means(self) -> str:
         """The variant without its optimizer."""
         return self.variant.removesuffix(SGD)

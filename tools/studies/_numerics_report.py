@@ -25,8 +25,7 @@ def groups(known: Known) -> dict[tuple[str, str, str, int], dict[int, float]]:
     """Metrics by seed of each model, numerics, variant and warm-up."""
     found: dict = {}
     for own, metrics in known.items():
-        place = (own.model, own.numerics, own.variant, own.warmup)
-        found.setdefault(place, {})[own.seed] = main_value(metrics)
+        found.setdefault(own.place, {})[own.seed] = main_value(metrics)
     return found
 
 
@@ -34,7 +33,7 @@ def table(known: Known, plan: Plan) -> Iterator[str]:
     """All that there is, as a markdown table; differences are to QAT from the first step, and to float."""
     found, wanted = groups(known), {}
     for own in (own for runs in plan.rows.values() for own in runs):
-        wanted.setdefault((own.model, own.numerics, own.variant, own.warmup), set()).add(own.seed)
+        wanted.setdefault(own.place, set()).add(own.seed)
     yield (
         '| model | numerics | variant | seeds | mean | spread | against QAT from the first step | against StatAssist | '
         'against float |'
@@ -70,9 +69,8 @@ def engine_table(known: Known, plan: Plan) -> Iterator[str]:
     for own in order:
         for engine in known[own]:
             if engine not in ARITHMETICS:
-                place = (own.model, own.numerics, own.variant, own.warmup, engine)
                 values = main_value(known[own]), main_value(dict(float=known[own][engine]))
-                found.setdefault(place, []).append(values)
+                found.setdefault((*own.place, engine), []).append(values)
     if not found:
         return
     yield '| model | numerics | variant | engine | runs | integers, mean | engine, mean | largest difference |'
@@ -87,7 +85,7 @@ def engine_table(known: Known, plan: Plan) -> Iterator[str]:
 def classifier_table(known: Known, plan: Plan) -> Iterator[str]:
     """The classifiers: a line a network, a column a way to train it; top-1 of each seed on an engine, else as it is."""
     runs = [own for row in plan.rows.values() for own in row if own.model in CLASSIFIERS]
-    ways = list(dict.fromkeys((own.numerics, own.variant, own.warmup) for own in runs))
+    ways = list(dict.fromkeys(own.place[1:] for own in runs))
     models = [name for name in dict.fromkeys(own.model for own in runs) if any(own.model == name for own in known)]
     if not models:
         return
@@ -97,8 +95,7 @@ def classifier_table(known: Known, plan: Plan) -> Iterator[str]:
     for model in models:
         cells = []
         for way in ways:
-            own_runs = [own for own in runs if (own.model, own.numerics, own.variant, own.warmup) == (model, *way)]
-            found = {own.seed: known[own] for own in own_runs if own in known}
+            found = {own.seed: known[own] for own in runs if own.place == (model, *way) and own in known}
             cells.append(', '.join(f'{_deployed(found[seed]):.3f}' for seed in sorted(found)) or '–')
         yield f'| {model.removesuffix("-classifier")} | {" | ".join(cells)} |'
 
