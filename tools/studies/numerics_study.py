@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import _tools  # noqa: F401
-from _numerics_plan import MODELS, Plan, Run, make_plan, write_config
+from _numerics_plan import MODELS, NUMERICS, Plan, Run, make_plan, write_config
 from _numerics_report import classifier_table, draw, engine_table, table
 from _runs import alone, calibrate, evaluate, main_value, train
 
@@ -52,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', choices=list(make_plan().rows), help='default all')
     parser.add_argument('--seeds', nargs='+', type=int, help='those of the plan that are run; default all')
     parser.add_argument('--models', nargs='+', choices=list(MODELS), metavar='MODEL', help='those run; default all')
+    parser.add_argument('--numerics', nargs='+', choices=list(NUMERICS), help='those run, and float; default all')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once, each on one thread; default 1')
     parser.add_argument('--minutes', type=float, help='begin no run after so long')
     parser.add_argument('--list', action='store_true', help='say what there is to do')
@@ -181,7 +182,8 @@ def main() -> None:
     args = parse_args()
     plan, results = make_plan(), Results(args.out)
     runs = [own for row in args.rows or plan.rows for own in plan.rows[row]]
-    chosen = [own for own in runs if own.model in (args.models or MODELS) and own.seed in (args.seeds or [own.seed])]
+    wanted = [own for own in runs if own.model in (args.models or MODELS) and own.seed in (args.seeds or [own.seed])]
+    chosen = [own for own in wanted if own.numerics in ('', *(args.numerics or NUMERICS))]
     todo = [own for own in chosen if own not in results.known]
     if args.list:
         for row, own in plan.rows.items():
@@ -195,9 +197,9 @@ def main() -> None:
     engines = args.engine.split(',') if args.engine else []
     late = [own for own in chosen if results.lacking(own, engines)]
     kinds = dict.fromkeys(own.data for own in [*todo, *late])
-    wanted = [f'--{kind}-data' for kind in kinds if not vars(args)[f'{kind}_data']]
-    if wanted:
-        raise UserError(f'{", ".join(wanted)}: expected a folder for these rows.')
+    missing = [f'--{kind}-data' for kind in kinds if not vars(args)[f'{kind}_data']]
+    if missing:
+        raise UserError(f'{", ".join(missing)}: expected a folder for these rows.')
     results.require(args.cfg_options)
     end = time.monotonic() + 60 * (float('inf') if args.minutes is None else args.minutes)
     failed: dict[str, str] = {}
