@@ -1,4 +1,4 @@
-"""Batch norms without arithmetic have the form of real ones, and graphs are those of torch.export alone."""
+"""What is spared in a capture: batch norms have the form of real ones, graphs are those of torch.export alone."""
 
 from contextlib import nullcontext
 
@@ -9,7 +9,9 @@ from torch._decomp import decomposition_table
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+from frostnet_mm.quantization.explain import line_of
 from frostnet_mm.quantization.light_batch_norm import light_batch_norms
+from frostnet_mm.quantization.light_export import light_export
 
 LEGIT = torch.ops.aten._native_batch_norm_legit.default
 IMAGES = dict(
@@ -61,19 +63,23 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize('training', [True, False])
 def test_the_graph_is_the_same(training):
-    graphs = []
-    for context in (nullcontext, light_batch_norms):
+    graphs, lines = [], set()
+    for context in (nullcontext, light_batch_norms, light_export):
         FakeTensorMode.cache_clear()
         network = Net().train(training).to(memory_format=torch.channels_last)
         auto, images = torch.export.Dim.AUTO, torch.randn(2, 3, 32, 48)
         with context():
-            program = torch.export.export(network, (images,), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+            program = torch.export.export(
+                network, (images,), dynamic_shapes=({0: auto, 2: auto, 3: auto},), strict=False
+            )
         nodes = [node for node in program.graph.nodes if isinstance(node.meta.get('val'), torch.Tensor)]
         forms = [
             (str(n), str(n.target), n.meta['val'].shape, n.meta['val'].stride(), n.meta['val'].dtype) for n in nodes
         ]
         graphs.append((program.graph_module.code, str(forms)))
-    assert graphs[0] == graphs[1]
+        lines.add(str([(line_of(node), node.stack_trace) for node in nodes if node.op == 'call_function']))
+    assert graphs[0] == graphs[1] == graphs[2]
+    assert len(lines) == 1 and 'return y, y.mean((2, 3)) * y.shape[2]' in lines.pop()
     assert 'batch_norm' in graphs[0][0]
 
 

@@ -27,6 +27,7 @@ from .evaluation_tail import SeparateModesError, free_sizes, merge
 from .explain import explain_bound, explain_failure, first_constant, line_of
 from .graph_forms import normalize
 from .light_batch_norm import light_batch_norms
+from .light_export import light_export
 from .psa_mask import gathered_psa_masks
 from .settings import EXAMPLE_SHAPE
 from .size_arithmetic import SizeArithmeticError, bounded_sizes
@@ -112,8 +113,8 @@ def _refuse_sync_batchnorm(dense: DenseNetwork) -> None:
 def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> GraphModule:
     auto = torch.export.Dim.AUTO
     shapes = ({0: auto, 2: auto, 3: auto} if any_size else {0: auto},)
-    try:  # three times as fast, and what it cannot do is left to the other
-        with bounded_sizes(), light_batch_norms():
+    try:  # four times as fast, and what it cannot do is left to the other
+        with bounded_sizes(), light_batch_norms(), light_export():
             program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # many types; each is passed on with the place it came from
         try:
