@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import ROOT, run_tool
@@ -18,12 +19,12 @@ def commands(monkeypatch):
     def answer(command, stdout=None, **kwargs):
         seen.append(command)
         tool, arguments = Path(command[1]).stem, dict(zip(command, command[1:], strict=False))
-        done = type('Done', (), {'returncode': 0})
+        code = 0
         if tool == 'train':
             folder = Path(arguments['--work-dir'])
             if 'fail' in str(folder):
                 stdout.write('CUDA out of memory')
-                done.returncode = 1
+                code = 1
             (folder / 'last_checkpoint').write_text(str(folder / 'epoch_10.pth'))
         elif tool == 'calibrate':
             Path(arguments['--out']).write_bytes(b'')
@@ -35,9 +36,9 @@ def commands(monkeypatch):
             }
             metrics = by_name if '--compare' in command else by_name['float']
             Path(arguments['--out']).write_text(json.dumps(dict(metrics=metrics)))
-        return done
+        return Mock(**{'wait.return_value': code})
 
-    monkeypatch.setattr('subprocess.run', answer)
+    monkeypatch.setattr('subprocess.Popen', answer)
     return seen
 
 

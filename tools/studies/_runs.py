@@ -3,9 +3,12 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +17,10 @@ from frostnet_mm.errors import UserError
 from frostnet_mm.files import write_text
 
 TOOLS = Path(__file__).resolve().parent.parent
+INTERRUPTED = 130  # the exit status of a tool that was
+_LOCK = threading.Lock()  # of the two below
+_RUNNING: set[subprocess.Popen] = set()
+_INTERRUPTED = threading.Event()
 
 
 class StudyError(UserError):
@@ -34,15 +41,52 @@ def run(command: list[str], log: Path) -> None:
 
     Raises:
         StudyError: It failed.
+        KeyboardInterrupt: It was interrupted, or this study was.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(TOOLS / command[0]), *command[1:]]
+    options = dict(stderr=subprocess.STDOUT, env=environment(), preexec_fn=end_with_parent, start_new_session=True)
     with log.open('a') as stream:
-        code = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=environment(), preexec_fn=end_with_parent
-        ).returncode
+        with _LOCK:
+            if _INTERRUPTED.is_set():
+                raise KeyboardInterrupt
+            process = subprocess.Popen(command, stdout=stream, **options)
+            _RUNNING.add(process)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+        finally:
+            with _LOCK:
+                _RUNNING.discard(process)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
         raise StudyError(f'{" ".join(command)} ended with exit status {code}; its output is in {log}.')
+
+
+@contextmanager
+def side_by_side(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for runs of tools. Ctrl-C begins no further run, and reaches those under way: a training saves its state.
+
+    Tools have a session of their own, so that a terminal's Ctrl-C reaches them once, by this process alone.
+
+    Args:
+        jobs (int): How many at once.
+    """
+    _INTERRUPTED.clear()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            with _LOCK:
+                _INTERRUPTED.set()
+                for process in _RUNNING:
+                    process.send_signal(signal.SIGINT)
+            raise
 
 
 @contextmanager

@@ -11,12 +11,11 @@ not run again, so that the command can be stopped and repeated. Writes table.md,
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import _tools  # noqa: F401
-from _runs import alone, calibrate, evaluate, main_value, run, train
+from _runs import alone, calibrate, evaluate, main_value, run, side_by_side, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
@@ -164,7 +163,7 @@ def main() -> None:
     require_config(args.config)
     require_checkpoint(args.checkpoint)
     options = ['--cfg-options', f'data_root={args.data_root}'] if args.data_root else []
-    with alone(args.out), ThreadPoolExecutor(args.jobs) as pool:
+    with alone(args.out), side_by_side(args.jobs) as pool:
         settle(args)
         first, sizes, errors = allocated(args, args.shares[0], None, options)
         others = pool.map(lambda share: allocated(args, share, errors, options)[0], args.shares[1:])

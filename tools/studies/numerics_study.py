@@ -21,14 +21,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import _tools  # noqa: F401
 from _numerics_plan import MODELS, NUMERICS, Plan, Run, make_plan, write_config
 from _numerics_report import classifier_table, draw, engine_table, table
-from _runs import alone, calibrate, evaluate, main_value, train
+from _runs import alone, calibrate, evaluate, main_value, side_by_side, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
@@ -228,7 +227,7 @@ def main() -> None:
     float_first = [own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']
     with alone(args.out):
         for what, group in ((do, float_first[0]), (do, float_first[1]), (evaluate_late, late)):
-            with ThreadPoolExecutor(args.jobs) as pool:
+            with side_by_side(args.jobs) as pool:
                 list(pool.map(functools.partial(each, what), group))
         report(results, plan, args.out)
     if failed:

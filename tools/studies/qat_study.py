@@ -11,12 +11,11 @@ training (ptq). What is finished is not run again, so the command can be stopped
 import argparse
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
 import _tools  # noqa: F401
-from _runs import alone, calibrate, evaluate, train
+from _runs import alone, calibrate, evaluate, side_by_side, train
 from mmengine.config import DictAction
 
 from frostnet_mm.cli import run_tool
@@ -123,7 +122,7 @@ def main() -> None:
     ]
     results: dict[tuple[str, int], dict] = {}
     first = [item for item in order if item[0] != 'ptq']
-    with alone(root), ThreadPoolExecutor(args.jobs) as pool:
+    with alone(root), side_by_side(args.jobs) as pool:
         for group in (first, [item for item in order if item[0] == 'ptq']):  # ptq starts from the float runs
             for item, result in zip(group, pool.map(lambda item: one_run(args, *item, root), group), strict=True):
                 results[item] = result

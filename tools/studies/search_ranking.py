@@ -12,13 +12,12 @@ are in the first. Validation data is not read. What is done is not done again.
 import argparse
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
 import _tools  # noqa: F401
-from _runs import evaluate, train
+from _runs import evaluate, side_by_side, train
 
 from frostnet_mm.cli import run_tool
 from frostnet_mm.errors import UserError
@@ -144,7 +143,7 @@ def main() -> None:
         for seed in args.seeds
         for arch, row in zip(archs, rows, strict=True)
     ]
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with side_by_side(args.jobs) as pool:
         values = list(pool.map(trained, configs))
     for index, row in enumerate(rows):
         row['trained'] = values[index :: len(rows)]
