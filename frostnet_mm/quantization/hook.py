@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .convert import convert
 from .errors import QuantizationError
 from .gradient_check import GradientCheck
+from .lagging_ranges import warn_of_lagging_ranges
 from .network import QuantizedNetwork
 from .prepare import prepare_model, quantized_network
 from .report import describe_report
@@ -200,6 +201,8 @@ class QATHook(Hook):
         learned = self.settings.learned_scales and phase.simulating
         if phase.simulating and not self._first_step(network):
             network.check_ranges()
+        elif phase.simulating:
+            warn_of_lagging_ranges(runner, network, self.settings)
         if phase.simulating and self.distillation:
             self.distillation.start(runner, self._saved_phase.simulating)
         if learned:
