@@ -134,6 +134,17 @@ def test_a_run_that_fails_does_not_end_the_others(study, tmp_path, monkeypatch, 
         study.main()
 
 
+def test_some_numerics_of_a_row_alone(study, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(study, 'one_run', lambda own, args: done.append(own) or made_up(own))
+    command = ['x', '--out', str(tmp_path), '--detection-data', 'd', '--rows', '3', '5', '--seeds', '0']
+    monkeypatch.setattr(sys, 'argv', [*command, '--models', 'frostnet', '--numerics', 'tensorrt', '4-bit weights'])
+    study.main()
+    assert [(own.numerics, own.variant) for own in done] == [
+        ('tensorrt', 'qat'), ('tensorrt', 'statassist'), ('', 'float'), ('4-bit weights', 'ptq'), ('tensorrt', 'ptq')
+    ]  # fmt: skip
+
+
 def test_what_is_not_complete_is_marked(study, tmp_path):
     results = study.Results(tmp_path)
     for seed in (0, 2):
