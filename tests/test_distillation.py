@@ -41,7 +41,7 @@ class StandIn:
 
     def __init__(self, model, folder, load_from=None):
         self.model, self.work_dir, self._load_from = model, str(folder), load_from
-        self.epoch, self.iter = 1, 4
+        self.epoch, self.iter, self.max_iters = 1, 4, 8
         self.train_dataloader = type('Loader', (), {'dataset': type('Data', (), {})()})()
 
 
@@ -155,6 +155,21 @@ def test_the_teacher_draws_no_random_numbers(tmp_path):
     assert torch.equal(model(*batch(), mode='loss')['decode.loss_ce'], one) and torch.equal(torch.rand(3), after)
 
 
+@pytest.mark.parametrize(
+    'iteration, loaded, told', [(3, None, True), (4, None, False), (3, 'trained.pth', False), (7, None, False)]
+)
+def test_a_beginner_as_teacher_is_told(tmp_path, monkeypatch, iteration, loaded, told):
+    """The weights of the first half of a training from scratch."""
+    lines = []
+    monkeypatch.setattr('frostnet_mm.quantization.teacher.print_log', lambda text, **kwargs: lines.append(text))
+    runner = StandIn(prepared_segmenter(Plain)[0], tmp_path, loaded)
+    runner.iter = iteration
+    distillation = Distillation('self')
+    distillation.prepare(runner)
+    distillation.start(runner, resumed=False)
+    assert any('takes the weights at 38% of a training from scratch' in line for line in lines) == told
+
+
 def test_options_are_checked():
     for options, message in (
         (dict(teacher='self', warmup=0), "teacher='self' with warmup=0 .* nothing trained .* teacher=CHECKPOINT"),
@@ -181,6 +196,7 @@ model = dict(decode_head=dict(dropout_ratio=0.0))
 """)
     straight = tmp_path / 'straight'
     assert run_tool('train', path, '--work-dir', straight) == 0
+    assert 'weights at 33% of a training from scratch' in capsys.readouterr().out
     last = read_checkpoint(straight / 'iter_6.pth')
     note = last['meta']['quantization']['teacher']
     assert (

@@ -10,6 +10,8 @@ from conftest import ROOT
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.errors import UserError
 
+FOUR = dict(warmup='1 epochs', weight_bits=4)
+
 
 @pytest.fixture
 def study(monkeypatch):
@@ -24,7 +26,7 @@ def test_the_plan_has_each_run_once(study):
     runs = [own for row in study.make_plan().rows.values() for own in row]
     assert len(set(runs)) == len(runs) == len({own.name for own in runs})
     trainings = [own for own in runs if own.variant != 'ptq']
-    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 4 + 6 + 2 + 70
+    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 10 + 6 + 2 + 70
     floats = {(own.model, own.seed) for own in runs if own.variant == 'float'}
     assert {(own.model, own.seed) for own in runs if own.variant == 'ptq'} <= floats
 
@@ -33,9 +35,10 @@ def test_the_plan_has_each_run_once(study):
     'model, numerics, variant, warmup, expected',
     [
         ('mobilenetv2', 'a scale a tensor', 'qat', 0, dict(warmup='0 epochs', weights='tensor')),
-        ('frostnet', '4-bit weights', 'statassist', 1, dict(warmup='1 epochs', weight_bits=4)),
+        ('frostnet', '4-bit weights', 'statassist', 1, FOUR),
         ('espnetv2', 'a scale a tensor', 'statassist', 1, dict(warmup='10 %', weights='tensor')),
         ('frostnet', 'tensorrt', 'distilled', 1, dict(warmup='1 epochs', numerics='tensorrt', teacher='self')),
+        ('mobilenetv2', '4-bit weights', 'distilled-trained', 1, dict(FOUR, teacher='float.pth')),
         ('frostnet', 'a scale a channel', 'gradboost-relative', 1, dict(warmup='1 epochs')),
         ('frostnet', 'a scale a channel', 'statassist-unfrozen', 1, dict(warmup='1 epochs', freeze_bn_at=None)),
         ('mobilenetv2', 'a scale a tensor', 'qat-sgd', 0, dict(warmup='0 epochs', weights='tensor')),
@@ -45,7 +48,8 @@ def test_the_plan_has_each_run_once(study):
 )
 def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, expected):
     own, folder = study.Run(model, numerics, variant, warmup, 3), tmp_path / 'run'
-    path = study.write_config(own, folder)
+    path = study.write_config(own, folder, tmp_path / 'float.pth')
+    expected = {key: str(tmp_path / value) if value == 'float.pth' else value for key, value in expected.items()}
     cfg = load_config(path, classes=('a', 'b'))
     assert cfg.default_hooks.qat == dict(type='frostnet_mm.QATHook') | expected
     assert cfg.randomness.seed == 3
@@ -61,7 +65,7 @@ def test_a_run_is_a_config(study, tmp_path, model, numerics, variant, warmup, ex
     folder.mkdir()
     written, resolved = study.digest_of(folder), folder / path.name
     cfg.dump(resolved)  # as a training does in its work dir
-    assert study.write_config(own, folder) == path  # it goes on
+    assert study.write_config(own, folder, tmp_path / 'float.pth') == path  # it goes on
     assert written and study.digest_of(folder) not in ('', written)
     path.write_text('other')
     with pytest.raises(UserError, match='run.py was written by another version of this study'):
@@ -218,3 +222,17 @@ def test_classifiers_have_a_table_of_ways(study):
     assert lines[0] == f'| network | float | {channel} | {channel.replace("channel", "tensor")} |'
     assert lines[2:] == ['| alexnet | 0.300 | – | – | 0.275 | 0.293 |']
     assert list(study.classifier_table({}, study.make_plan())) == []
+
+
+def test_a_teacher_that_was_trained_is_the_float_run_of_the_seed(study, tmp_path, monkeypatch):
+    trained, args = [], [str(tmp_path / 'float.pth')]
+    monkeypatch.setattr(study, 'train', lambda config, folder, options: trained.append(config) or args[0])
+    monkeypatch.setattr(study, 'evaluate', lambda *rest: {})
+    own = study.Run('mobilenetv2', 'a scale a tensor', 'distilled-trained', 1, 1)
+    arguments = study.argparse.Namespace(out=tmp_path, detection_data='d', cfg_options=[], engine=None)
+    with pytest.raises(UserError, match='mobilenetv2_float_seed1 is not there: .* begins with it, run its row first'):
+        study.one_run(own, arguments)
+    (tmp_path / 'mobilenetv2_float_seed1').mkdir()
+    study.one_run(own, arguments)
+    assert [config.stem for config in trained] == ['mobilenetv2_float_seed1', own.name]
+    assert load_config(trained[1], classes=('a', 'b')).default_hooks.qat.teacher == args[0]

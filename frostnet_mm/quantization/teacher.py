@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import io
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from .settings import NAME
 SELF = 'self'
 FILE = 'teacher.pth'  # in the work dir: a float checkpoint of the model as it was at the end of the warm-up
 LOSS = 'loss_distill'
+EARLY = 0.5  # share of a training before whose end its weights have learned too little to teach
 CONSTANT = 1e-6  # an output whose variance is a smaller share of its mean square is the same number everywhere
 
 
@@ -116,6 +118,7 @@ class Distillation:
         if not self._ready and resumed:
             self._restore(runner)
         elif not self._ready:
+            _warn_of_a_beginner(runner)
             self._take(runner)
         if not self._handles:
             model = unwrap(runner.model)
@@ -250,6 +253,19 @@ def _digest(state: Mapping[str, Tensor]) -> str:
         found.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()[:16]
+
+
+def _warn_of_a_beginner(runner) -> None:
+    """Say that weights early in a training from scratch are no teacher; loaded ones may be."""
+    progress = runner.iter / runner.max_iters
+    if runner._load_from is None and progress < EARLY:
+        print_log(
+            f"teacher='self' takes the weights at {progress:.0%} of a training from scratch: the network would be held "
+            'to what it knows now (docs/distillation.md has what that cost). Expected teacher=CHECKPOINT, a file of '
+            'trained weights, or a start from trained weights (load_from).',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _check_classes(source: Checkpoint, runner) -> None:

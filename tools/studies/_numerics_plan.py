@@ -28,6 +28,8 @@ NUMERICS = {
 }
 BOOSTED = {'gradboost': 'paper', 'gradboost-reference': 'reference', 'gradboost-relative': 'relative'}
 REFERENCE, OURS = ('qat', 0), ('statassist', 1)  # from the first step; what further means are added to
+TAUGHT = 'distilled-trained'  # by the float run of the same model and seed
+BY_FLOAT = ('ptq', TAUGHT)  # what begins with a float run
 UNFROZEN = 'statassist-unfrozen'  # batch norm statistics are gathered to the end, as in float training
 SGD = '-sgd'  # behind a variant: trained by the paper's kind of optimizer instead of AdamW
 SGD_OPTIONS = dict(_delete_=True, type='SGD', lr=0.02, momentum=0.9, weight_decay=5e-4)
@@ -40,8 +42,9 @@ class Run:
     Args:
         model (str): Of ``MODELS``.
         numerics (str): Of ``NUMERICS``; '' for float.
-        variant (str): 'float', 'ptq', 'qat' (from the first step), 'statassist', one of ``BOOSTED``, 'distilled', or
-            ``UNFROZEN``; 'qat', 'statassist' and 'gradboost' with ``SGD`` behind for that optimizer.
+        variant (str): 'float', 'ptq', 'qat' (from the first step), 'statassist', one of ``BOOSTED``, 'distilled' (by
+            itself), ``TAUGHT`` or ``UNFROZEN``; 'qat', 'statassist' and 'gradboost' with ``SGD`` behind for that
+            optimizer.
         warmup (int): Float epochs (tenths of the iterations of a segmenter) before QAT.
         seed (int): Of the training.
     """
@@ -110,7 +113,8 @@ def make_plan() -> Plan:
     plan.add('6', SEGMENTERS, [''], [('float', 0)], 2)
     plan.add('6', SEGMENTERS, [tensor], [('ptq', 0)], 2)
     plan.add('7', ['mobilenetv2'], [tensor], [('statassist', 2), ('statassist', 4)], 2)
-    plan.add('8', ['mobilenetv2'], [tensor, four], [('distilled', 1)], 2)
+    plan.add('8', ['mobilenetv2'], [tensor, four], [('distilled', 1), (TAUGHT, 1)], 2)
+    plan.add('8', ['mobilenetv2'], [tensor], [('distilled', 5)], 2)
     plan.add('9', ['mobilenetv2'], [tensor], [(f'{name}{SGD}', warm) for name, warm in (*both, ('gradboost', 1))], 2)
     plan.add('11', ['mobilenetv2'], [tensor], [(UNFROZEN, 1)], 2)
     plan.add('10', CLASSIFIERS, [''], [('float', 0)], 2)
@@ -124,12 +128,16 @@ def bases(variant: str) -> tuple[tuple[str, int], tuple[str, int]]:
     return tuple((f'{name}{suffix}', warmup) for name, warmup in (REFERENCE, OURS))
 
 
-def hook_of(own: Run) -> dict:
+def hook_of(own: Run, float_checkpoint: Path | None) -> dict:
     """The options of QATHook of a run."""
     unit = '%' if own.model in SEGMENTERS else 'epochs'
     length = 10 * own.warmup if own.model in SEGMENTERS else own.warmup
     hook = dict(type='frostnet_mm.QATHook', warmup=f'{length} {unit}', **NUMERICS[own.numerics])
-    further = {'distilled': dict(teacher='self'), UNFROZEN: dict(freeze_bn_at=None)}
+    further = {
+        'distilled': dict(teacher='self'),
+        TAUGHT: dict(teacher=str(float_checkpoint)),
+        UNFROZEN: dict(freeze_bn_at=None),
+    }
     return hook | further.get(own.variant, {})
 
 
@@ -142,12 +150,13 @@ def optimizer_of(own: Run) -> dict:
     return options
 
 
-def write_config(own: Run, folder: Path) -> Path:
+def write_config(own: Run, folder: Path, float_checkpoint: Path | None = None) -> Path:
     """The config of a run, beside its folder: a training writes what it resolves to into the folder, by the same name.
 
     Args:
         own (Run): The run.
         folder (Path): Where it is trained.
+        float_checkpoint (Path, optional): Of the float run of its model and seed; for ``TAUGHT``.
 
     Returns:
         Path: The config.
@@ -159,7 +168,7 @@ def write_config(own: Run, folder: Path) -> Path:
     if own.model in CLASSIFIERS:
         lines.append(SMALL)
     if own.variant != 'float':
-        lines.append(f'default_hooks = dict(qat={hook_of(own)!r})')
+        lines.append(f'default_hooks = dict(qat={hook_of(own, float_checkpoint)!r})')
     if optimizer_of(own):
         lines.append(f'optim_wrapper = dict(optimizer={optimizer_of(own)!r})')
     path, text = folder.with_name(f'{folder.name}.py'), '\n'.join(lines) + '\n'

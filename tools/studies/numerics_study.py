@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import _tools  # noqa: F401
-from _numerics_plan import MODELS, NUMERICS, Plan, Run, make_plan, write_config
+from _numerics_plan import BY_FLOAT, MODELS, NUMERICS, Plan, Run, make_plan, write_config
 from _numerics_report import classifier_table, draw, engine_table, table
 from _runs import alone, calibrate, evaluate, main_value, side_by_side, train
 
@@ -130,20 +130,25 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
+def float_checkpoint(own: Run, args: argparse.Namespace, options: Sequence[str]) -> Path:
+    """The trained float run of a run's model and seed."""
+    trained_float = Run(own.model, '', 'float', 0, own.seed)
+    source = args.out / trained_float.name
+    if not source.is_dir():
+        raise UserError(f'{source} is not there: {own.name} begins with it, run its row first.')
+    with FLOAT_RUNS[source]:  # which several begin with
+        return train(write_config(trained_float, source), source, options)
+
+
 def one_run(own: Run, args: argparse.Namespace) -> dict:
     """Train or calibrate, and evaluate in all arithmetics."""
     folder = args.out / own.name
     data = vars(args)[f'{own.data}_data']
     options = ['--cfg-options', f'data_root={data}', *args.cfg_options]
-    config = write_config(own, folder)
+    trained_float = float_checkpoint(own, args, options) if own.variant in BY_FLOAT else None
+    config = write_config(own, folder, trained_float)
     if own.variant == 'ptq':
-        trained_float = Run(own.model, '', 'float', 0, own.seed)
-        source = args.out / trained_float.name
-        if not source.is_dir():
-            raise UserError(f'{source} is not there: {own.name} calibrates it, run its row first.')
-        with FLOAT_RUNS[source]:  # which several calibrations start from
-            trained = train(write_config(trained_float, source), source, options)
-        checkpoint = calibrate(config, trained, folder, PTQ_IMAGES, options)
+        checkpoint = calibrate(config, trained_float, folder, PTQ_IMAGES, options)
     else:
         checkpoint = train(config, folder, options)
     engine = ['--engine', args.engine] if args.engine else []
@@ -223,10 +228,10 @@ def main() -> None:
         values = ', '.join(f'{name} {main_value(dict(float=metrics[name])):.4f}' for name in metrics)
         print(f'{own.name}: {main_value(results.known[own]):.4f}, {values}', flush=True)
 
-    # float first of all: ptq starts from it, and two must not train it at once
-    float_first = [own for own in todo if own.variant != 'ptq'], [own for own in todo if own.variant == 'ptq']
+    # what begins with a float run comes last: two must not train it at once
+    first, second = ([own for own in todo if (own.variant in BY_FLOAT) == last] for last in (False, True))
     with alone(args.out):
-        for what, group in ((do, float_first[0]), (do, float_first[1]), (evaluate_late, late)):
+        for what, group in ((do, first), (do, second), (evaluate_late, late)):
             with side_by_side(args.jobs) as pool:
                 list(pool.map(functools.partial(each, what), group))
         report(results, plan, args.out)
