@@ -35,6 +35,7 @@ def runs(monkeypatch, tmp_path):
     module = importlib.import_module('_runs')
     (tmp_path / 'tool.py').write_text(TOOL)
     monkeypatch.setattr(module, 'TOOLS', tmp_path)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it would be ignored
     yield module
     sys.modules.pop('_runs', None)
 
