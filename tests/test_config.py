@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from mmengine.config import Config
 
-from frostnet_mm.engine.config import ConfigError, load_config, move_data_root
+from frostnet_mm.engine.config import ConfigError, load_config, move_data_root, without_pretrained
 
 CONFIGS = ROOT / 'configs'
 
@@ -118,3 +118,10 @@ def test_every_config_names_its_packages_types(path):
                 assert registry.get(cfg.model[part].type) is not None
     if 'ann_file' in cfg.val_evaluator:
         assert Path(cfg.val_evaluator.ann_file).name == 'instances_val2017.json'
+
+
+def test_a_checkpoint_among_other_initializations_is_removed_too():
+    kaiming, pretrained = dict(type='Kaiming', layer='Conv2d'), dict(type='Pretrained', checkpoint='net.pth')
+    model = dict(backbone=dict(init_cfg=[kaiming, pretrained]), neck=[dict(init_cfg=pretrained)], init_cfg=[kaiming])
+    without_pretrained(model)
+    assert model == dict(backbone=dict(init_cfg=None), neck=[dict(init_cfg=None)], init_cfg=[kaiming])

@@ -10,6 +10,7 @@ from conftest import ROOT, run_tool
 from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from test_gradient_check import batch
+from test_qat_schedule import iterations
 from test_qat_training import SPY, tiny
 from test_segmentation import config  # noqa: F401  (a fixture)
 from tiny_segmenter import images, prepared_segmenter
@@ -41,7 +42,7 @@ class StandIn:
 
     def __init__(self, model, folder, load_from=None):
         self.model, self.work_dir, self._load_from = model, str(folder), load_from
-        self.epoch, self.iter, self.max_iters = 1, 4, 8
+        self.epoch, self.iter, self.train_loop = 1, 4, iterations(4, total=8)
         self.train_dataloader = type('Loader', (), {'dataset': type('Data', (), {})()})()
 
 
@@ -163,7 +164,7 @@ def test_a_beginner_as_teacher_is_told(tmp_path, monkeypatch, iteration, loaded,
     lines = []
     monkeypatch.setattr('frostnet_mm.quantization.teacher.print_log', lambda text, **kwargs: lines.append(text))
     runner = StandIn(prepared_segmenter(Plain)[0], tmp_path, loaded)
-    runner.iter = iteration
+    runner.train_loop = iterations(iteration, total=8)
     distillation = Distillation('self')
     distillation.prepare(runner)
     distillation.start(runner, resumed=False)

@@ -35,6 +35,10 @@ class Pretrained(Plain):
     init_cfg = dict(type='Pretrained', checkpoint='net.pth')
 
 
+class AmongOthers(Plain):
+    init_cfg = [dict(type='Kaiming', layer='Conv2d'), dict(type='Pretrained', checkpoint='net.pth')]
+
+
 @pytest.mark.parametrize(
     'backbone, options, loaded, told',
     [
@@ -44,6 +48,7 @@ class Pretrained(Plain):
         (BatchNormed, {}, None, False),
         (GroupNormed, {}, None, False),
         (Pretrained, {}, None, False),
+        (AmongOthers, {}, None, False),
         (Plain, {}, 'epoch_12.pth', False),
         (Plain, dict(averaging_constant=0.1), None, False),
         (Plain, dict(learned_scales=True), None, False),

@@ -136,11 +136,17 @@ def move_data_root(cfg: Config, new_root: str) -> None:
     moved(cfg._cfg_dict)
 
 
+def reads_checkpoint(init: object) -> bool:
+    """Whether an ``init_cfg`` of a module takes weights from a checkpoint."""
+    if isinstance(init, (list, tuple)):
+        return any(map(reads_checkpoint, init))
+    return isinstance(init, dict) and (type_name(init) in ('Pretrained', 'PretrainedInit') or 'checkpoint' in init)
+
+
 def without_pretrained(node: object) -> None:
     """Remove initializations from checkpoints, which need not be reachable, from a model config in place."""
     if isinstance(node, dict):
-        init = node.get('init_cfg')
-        if isinstance(init, dict) and (type_name(init) in ('Pretrained', 'PretrainedInit') or 'checkpoint' in init):
+        if reads_checkpoint(node.get('init_cfg')):
             node['init_cfg'] = None
         if node.get('pretrained') is not None:
             node['pretrained'] = None

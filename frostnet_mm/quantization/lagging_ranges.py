@@ -3,8 +3,8 @@
 import logging
 
 from mmengine.logging import print_log
-from torch import nn
 
+from ..engine.config import reads_checkpoint
 from .network import QuantizedNetwork
 from .settings import QuantizationSettings
 
@@ -25,7 +25,8 @@ def warn_of_lagging_ranges(runner, network: QuantizedNetwork, settings: Quantiza
     if settings.learned_scales or settings.averaging_constant >= FAST or runner._load_from is not None:
         return
     targets = {str(node.target) for node in network.program.copy_graph().nodes if node.op == 'call_function'}
-    if any('_norm' in target for target in targets) or any(map(_is_pretrained, runner.model.modules())):
+    pretrained = any(reads_checkpoint(getattr(module, 'init_cfg', None)) for module in runner.model.modules())
+    if pretrained or any('_norm' in target for target in targets):
         return
     print_log(
         'The network has no normalization and rounds from the first step: ranges that take up '
@@ -34,8 +35,3 @@ def warn_of_lagging_ranges(runner, network: QuantizedNetwork, settings: Quantiza
         logger='current',
         level=logging.WARNING,
     )
-
-
-def _is_pretrained(module: nn.Module) -> bool:
-    init = getattr(module, 'init_cfg', None)
-    return isinstance(init, dict) and 'checkpoint' in init

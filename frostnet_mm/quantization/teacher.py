@@ -21,12 +21,13 @@ from ..models.dense import family_of, unwrap
 from .checkpoint import RANGES, Checkpoint
 from .errors import QuantizationError
 from .network import QuantizedNetwork
+from .schedule import TrainingPoint
 from .settings import NAME
 
 SELF = 'self'
 FILE = 'teacher.pth'  # in the work dir: a float checkpoint of the model as it was at the end of the warm-up
 LOSS = 'loss_distill'
-EARLY = 0.5  # share of a training before whose end its weights have learned too little to teach
+TAUGHT = TrainingPoint.parse('50 %', 'TAUGHT')  # of a training from scratch: before, it knows too little to teach
 CONSTANT = 1e-6  # an output whose variance is a smaller share of its mean square is the same number everywhere
 
 
@@ -257,12 +258,12 @@ def _digest(state: Mapping[str, Tensor]) -> str:
 
 def _warn_of_a_beginner(runner) -> None:
     """Say that weights early in a training from scratch are no teacher; loaded ones may be."""
-    progress = runner.iter / runner.max_iters
-    if runner._load_from is None and progress < EARLY:
+    loop = runner.train_loop
+    if runner._load_from is None and not TAUGHT.reached(loop):
         print_log(
-            f"teacher='self' takes the weights at {progress:.0%} of a training from scratch: the network would be held "
-            'to what it knows now (docs/distillation.md has what that cost). Expected teacher=CHECKPOINT, a file of '
-            'trained weights, or a start from trained weights (load_from).',
+            f"teacher='self' takes the weights at {TAUGHT.progress(loop):.0f}% of a training from scratch: the network "
+            'would be held to what it knows now (docs/distillation.md has what that cost). Expected '
+            'teacher=CHECKPOINT, a file of trained weights, or a start from trained weights (load_from).',
             logger='current',
             level=logging.WARNING,
         )
