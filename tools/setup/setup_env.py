@@ -21,11 +21,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import _setup_checks as checks
 from _setup_checks import SetupError, release, tail
+from _setup_environment import Environment, last_error, output_of, probe
 from _setup_run import (
     beside,
     byte_compile,
@@ -46,17 +46,6 @@ FULL_GB, MMCV_GB = 4.0, 1.0  # measured 1.7 GB with a CPU torch, plus pip's down
 COMPILE_CORE_MINUTES = 20  # mmcv's CPU operators: 10 minutes on 2 cores
 STAMP, LOG, LOCK = 'frostnet-setup.json', 'frostnet-setup.log', 'frostnet-setup.lock'
 
-PROBE = """
-import importlib.metadata, json, re, sys, sysconfig
-sys.path = [p for p in sys.path if p]
-found = {}
-for dist in importlib.metadata.distributions():
-    name = dist.metadata['Name']
-    if name:
-        found.setdefault(re.sub('[-_.]+', '-', name).lower(), dist.version)
-print(json.dumps({'python': list(sys.version_info[:3]), 'prefix': sys.prefix, 'packages': found,
-                  'include': sysconfig.get_path('include'), 'purelib': sysconfig.get_path('purelib')}))
-"""
 PROBE_TORCH = """
 import json, torch
 from torch.utils import cpp_extension
@@ -72,29 +61,6 @@ for device in ['cpu'] + ['cuda'] * torch.cuda.is_available():
     kept = nms(boxes.to(device), torch.tensor([.9, .8, .7], device=device), 0.5)[1].tolist()
     assert kept == [0, 2], f'nms on {device} keeps boxes {kept} instead of [0, 2]'
 """
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A Python environment and what is in it.
-
-    Args:
-        python: Its interpreter.
-        own: Whether this script made it and may repair it (a venv), or it is the user's (``--use-current``).
-        version: Python's version, three numbers.
-        prefix: Its root folder.
-        include: Folder of ``Python.h``.
-        purelib: Its site-packages.
-        packages: Normalised name of each distribution that it sees, to its version.
-    """
-
-    python: Path
-    own: bool
-    version: tuple[int, ...]
-    prefix: Path
-    include: Path
-    purelib: Path
-    packages: Mapping[str, str]
 
 
 def parse_pins(text: str) -> dict[str, str]:
@@ -120,30 +86,6 @@ def is_complete(environment: Environment, requirements: bytes) -> bool:
     found = environment.packages
     intact = 'frostnet-mm' in found and all(found.get(name) == version for name, version in pins.items())
     return intact and stamped == stamp_key(requirements, environment)
-
-
-def probe(python: Path, own: bool) -> Environment:
-    """Ask an interpreter for its version, folders and packages."""
-    done = subprocess.run([python, '-c', PROBE], capture_output=True, text=True)
-    if done.returncode:
-        raise SetupError(f'{python} does not run:\n{tail(done.stderr)}')
-    facts = json.loads(done.stdout)
-    folders = {name: Path(facts[name]) for name in ('prefix', 'include', 'purelib')}
-    return Environment(python, own, tuple(facts['python']), packages=facts['packages'], **folders)
-
-
-def output_of(environment: Environment, code: str, complaint: str) -> str:
-    """Run Python code in the environment and return what it prints."""
-    done = subprocess.run([environment.python, '-c', code], capture_output=True, text=True, cwd=environment.prefix)
-    if done.returncode:
-        raise SetupError(f'{complaint} in {environment.prefix}:\n{tail(done.stderr)}')
-    return done.stdout
-
-
-def last_error(environment: Environment, code: str) -> str | None:
-    """Run Python code in the environment; return None, or its traceback's last line (or the signal that ended it)."""
-    done = subprocess.run([environment.python, '-c', code], capture_output=True, text=True, cwd=environment.prefix)
-    return (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1] if done.returncode else None
 
 
 def pip_command(environment: Environment, arguments: list[str]) -> tuple[list[str], dict[str, str]]:

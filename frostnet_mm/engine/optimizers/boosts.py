@@ -1,6 +1,7 @@
 """The modes of GradBoost: what is kept of the gradients, and how long a boost is; see :class:`GradBoostMixin`."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,6 +11,31 @@ STATISTICS = {'paper': 'grad_min', 'reference': 'grad_steps', 'relative': 'grad_
 CLIP_BY = {'paper': 1e-3, 'reference': 1e-3, 'relative': 1.0}
 LARGEST_DRAW = 17 * math.log(2)  # -ln(2^-17): half a step of 16 random bits
 HALF_UNIT = 2.0**-25  # of a float32 number's last place, relative to the number, at least
+
+
+def check_options(owner: str, options: dict[str, Any]) -> None:
+    """Raise ValueError on an option that GradBoost cannot work with."""
+
+    def number(name: str) -> float:  # NaN, for which no comparison holds, if it is none
+        value = options[name]
+        return value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+
+    for name, accepted, expected in (
+        ('mode', options['mode'] in list(STATISTICS), f'one of {list(STATISTICS)}'),
+        (
+            'clip_by',
+            options['clip_by'] is None or number('clip_by') > 0,
+            'a number above 0, such as 1e-3; float("inf") leaves the clamp out',
+        ),
+        ('noise_decay', 0 <= number('noise_decay') < 1, 'a number from 0 (no decay) to below 1, such as 0.01'),
+        ('beta', 0 <= number('beta') < 1, 'a number from 0 to below 1, such as 0.9'),
+        ('toss_coin', isinstance(options['toss_coin'], bool), 'True or False'),
+        ('fade', 0 < number('fade') <= 1, 'a number above 0 and at most 1, such as 0.5'),
+    ):
+        if not accepted:
+            raise ValueError(
+                f'{owner} got {name}={options[name]!r}; expected {expected}. Mend optimizer.{name} in the config.'
+            )
 
 
 def last_boosted_step(mode: str, beta: float, noise_decay: float) -> float:
@@ -68,3 +94,10 @@ def boosts_of(mode: str, states: list[dict[str, Any]], magnitudes: list[Tensor],
         boosts = torch._foreach_mul(highs, magnitudes)
     torch._foreach_clamp_max_(boosts, clip_by)
     return boosts
+
+
+def shaped_like(piece: Tensor, grad: Tensor) -> Tensor:
+    """View a flat tensor in the shape of a gradient, and in its memory order if that has no holes (channels_last)."""
+    if not grad.is_contiguous() and torch.empty_like(grad, device='meta').stride() == grad.stride():
+        return piece.as_strided(grad.shape, grad.stride(), piece.storage_offset())
+    return piece.view(grad.shape)

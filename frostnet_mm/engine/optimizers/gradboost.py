@@ -4,46 +4,28 @@ One mixin over ``torch.optim``'s own classes: it hands them boosted copies of th
 weight decay included, to them. Source: StatAssist and GradBoost, arXiv 2006.09679.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...registry import OPTIMIZERS
-from .boosts import CLIP_BY, STATISTICS, boosts_of, first_statistics, last_boosted_step, observe
+from .boosts import (
+    CLIP_BY,
+    STATISTICS,
+    boosts_of,
+    check_options,
+    first_statistics,
+    last_boosted_step,
+    observe,
+    shaped_like,
+)
 
 OPTIONS = ('mode', 'clip_by', 'noise_decay', 'beta', 'toss_coin', 'fade')
 CPU_CHUNK = 2**16  # elements worked on at a time: a handful of float32 buffers of this size stay in a core's cache
 Swap = tuple[Tensor, Tensor, Tensor]  # parameter, its gradient, the boosted copy
-
-
-def _check(owner: str, options: dict[str, Any]) -> None:
-    """Raise ValueError on an option that GradBoost cannot work with."""
-
-    def number(name: str) -> float:  # NaN, for which no comparison holds, if it is none
-        value = options[name]
-        return value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-
-    for name, accepted, expected in (
-        ('mode', options['mode'] in list(STATISTICS), f'one of {list(STATISTICS)}'),
-        (
-            'clip_by',
-            options['clip_by'] is None or number('clip_by') > 0,
-            'a number above 0, such as 1e-3; float("inf") leaves the clamp out',
-        ),
-        ('noise_decay', 0 <= number('noise_decay') < 1, 'a number from 0 (no decay) to below 1, such as 0.01'),
-        ('beta', 0 <= number('beta') < 1, 'a number from 0 to below 1, such as 0.9'),
-        ('toss_coin', isinstance(options['toss_coin'], bool), 'True or False'),
-        ('fade', 0 < number('fade') <= 1, 'a number above 0 and at most 1, such as 0.5'),
-    ):
-        if not accepted:
-            raise ValueError(
-                f'{owner} got {name}={options[name]!r}; expected {expected}. Mend optimizer.{name} in the config.'
-            )
 
 
 class GradBoostMixin:
@@ -133,7 +115,7 @@ class GradBoostMixin:
         self._options = dict(
             mode=mode, clip_by=clip_by, noise_decay=noise_decay, beta=beta, toss_coin=toss_coin, fade=fade
         )
-        _check(name, self._options)
+        check_options(name, self._options)
         if isinstance(boost_seed, bool) or not isinstance(boost_seed, int) or boost_seed < 0:
             raise ValueError(f'{name} got boost_seed={boost_seed!r}; expected an integer of at least 0, on every rank.')
         if kwargs.get('differentiable'):
@@ -174,7 +156,7 @@ class GradBoostMixin:
         if isinstance(param_group, dict):
             for key, value in self._options.items():
                 param_group.setdefault(key, value)
-            _check(type(self).__name__, param_group)
+            check_options(type(self).__name__, param_group)
             if param_group['clip_by'] is None:
                 param_group['clip_by'] = CLIP_BY[param_group['mode']]
         super().add_param_group(param_group)
@@ -324,7 +306,7 @@ class GradBoostMixin:
         if toss_coin:
             flat.clamp_max_(0)
         pieces = flat.mul_(-scale).to(grads[0].dtype).split(sizes)
-        return [_shaped_like(piece, grad) for piece, grad in zip(pieces, grads, strict=True)]
+        return [shaped_like(piece, grad) for piece, grad in zip(pieces, grads, strict=True)]
 
     def _generator(self, device: torch.device) -> torch.Generator:
         """The generator of a device, made at the first call."""
@@ -377,13 +359,6 @@ class GradBoostMixin:
         if packed is not None:  # unpickled or deep-copied; load_state_dict comes here too, without it
             self._options = {key: self.defaults[key] for key in OPTIONS}
             self._unpack_boost(packed)
-
-
-def _shaped_like(piece: Tensor, grad: Tensor) -> Tensor:
-    """View a flat tensor in the shape of a gradient, and in its memory order if that has no holes (channels_last)."""
-    if not grad.is_contiguous() and torch.empty_like(grad, device='meta').stride() == grad.stride():
-        return piece.as_strided(grad.shape, grad.stride(), piece.storage_offset())
-    return piece.view(grad.shape)
 
 
 @OPTIMIZERS.register_module()
