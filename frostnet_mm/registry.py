@@ -89,6 +89,13 @@ def type_name(cfg: object) -> str:
     return '' if kind is None else getattr(kind, '__name__', type(kind).__name__)
 
 
+def reads_checkpoint(init: object) -> bool:
+    """Whether an ``init_cfg`` of a module takes weights from a checkpoint."""
+    if isinstance(init, (list, tuple)):
+        return any(map(reads_checkpoint, init))
+    return isinstance(init, dict) and (type_name(init) in ('Pretrained', 'PretrainedInit') or 'checkpoint' in init)
+
+
 def is_type(cfg: object, name: str) -> bool:
     """Whether a config builds a class, or one derived from it.
 

@@ -1,6 +1,7 @@
 """mmengine's Runner: checkpoints are read without running code, each once, and written whole or not at all."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..data.errors import DatasetNotFoundError
 from ..errors import CheckpointWriteError, UserError
 from ..models.checkpoints import CheckpointError, classes_of, read_checkpoint, require_training_state
 from ..models.dense import unwrap
+from ..models.pretrained import require_some
 from .build_errors import building
 from .config_datasets import require_parts
 from .console import quiet_console, summed_up
@@ -198,20 +200,30 @@ class CheckpointRunner(Runner):
         strict: bool = False,
         revise_keys: list | None = None,
     ) -> dict:
-        """See mmengine's Runner; the content stays on the CPU until it is copied into the model."""
+        """See mmengine's Runner; the content stays on the CPU until it is copied into the model.
+
+        Raises:
+            CheckpointError: It cannot be read, or no weight of it fits the model.
+        """
         content = self.opened.pop(str(filename), None)
         checkpoint = read_checkpoint(filename) if content is None else content
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         keys = [(r'^module\.', '')] if revise_keys is None else revise_keys
         try:
+            entries = checkpoint.get('state_dict', checkpoint)
+            for pattern, text in keys:
+                entries = {re.sub(pattern, text, name): value for name, value in entries.items()}
+            number = require_some(unwrap(self.model), entries, filename)
             checkpoint = _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict, revise_keys=keys)
+        except UserError:
+            raise
         except _DAMAGED as error:
             raise CheckpointError(
                 f'{filename} cannot be loaded into the model ({type(error).__name__}: {str(error)[:500]}): expected '
                 "tensors under 'state_dict'."
             ) from error
         self._has_loaded = True
-        self.logger.info(f'Load checkpoint from {filename}')
+        self.logger.info(f'{number} of {len(unwrap(self.model).state_dict())} weights loaded from {filename}.')
         return checkpoint
 
 

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import UserError
 from ..files import require_config
-from ..registry import is_type, type_name
+from ..registry import is_type, reads_checkpoint
 from .config_checks import check_keys, check_optimizer
 from .config_datasets import all_datasets, dataset_for_testing, inner_dataset, leaf_datasets, require_parts
 from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config, reading_error
@@ -134,13 +134,6 @@ def move_data_root(cfg: Config, new_root: str) -> None:
         return value
 
     moved(cfg._cfg_dict)
-
-
-def reads_checkpoint(init: object) -> bool:
-    """Whether an ``init_cfg`` of a module takes weights from a checkpoint."""
-    if isinstance(init, (list, tuple)):
-        return any(map(reads_checkpoint, init))
-    return isinstance(init, dict) and (type_name(init) in ('Pretrained', 'PretrainedInit') or 'checkpoint' in init)
 
 
 def without_pretrained(node: object) -> None:

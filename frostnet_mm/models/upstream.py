@@ -14,6 +14,7 @@ from typing import Any
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
 CHECKPOINTS = 'mmengine.runner.checkpoint'
+INITIALIZERS = 'mmengine.model.weight_init'
 DATASETS = tuple(f'{name}.datasets{part}' for name in ('mmdet', 'mmseg') for part in ('', '.transforms'))
 ONEDL = 'Could not import OneDL'  # a service's data sets, that nobody has asked for; the beginning of the message
 
@@ -65,6 +66,21 @@ def mend_checkpoints(module: ModuleType) -> None:
     module._safe_torch_load, module.load_url = load, download
 
 
+def mend_pretrained(module: ModuleType) -> None:
+    """Have mmengine find a backbone's weights in the checkpoint of a whole model, and say when none fits.
+
+    Args:
+        module (ModuleType): ``mmengine.model.weight_init``.
+    """
+
+    def initialize(self: Any, network: Any) -> None:
+        from .pretrained import initialize_from_checkpoint
+
+        initialize_from_checkpoint(self, network)
+
+    module.PretrainedInit.__call__ = initialize
+
+
 def import_quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
     """Import mm's data sets without their lines about a package that they can do without.
 
@@ -94,7 +110,7 @@ def _execute_and_mend(execute: Callable[[ModuleType], None], module: ModuleType)
     _MENDED[module.__name__](module)
 
 
-_MENDED = {SSD_HEAD: mend_ssd_head, CHECKPOINTS: mend_checkpoints}
+_MENDED = {SSD_HEAD: mend_ssd_head, CHECKPOINTS: mend_checkpoints, INITIALIZERS: mend_pretrained}
 _ON_IMPORT = {**dict.fromkeys(_MENDED, _execute_and_mend), **dict.fromkeys(DATASETS, import_quietly)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, initialize
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
@@ -372,20 +372,19 @@ class ElasticFrostNet(StagedBackbone):
                     value = weights[f'stages.{index}.{number}.{name}'].to(own[name])
                     own[name].view(-1)[cells.flatten().to(value.device)] = value.flatten()
 
-    def init_weights(self) -> None:
-        """Initialize the weights; those of a ``Pretrained`` checkpoint are those of the base.
+    def read_pretrained(self, path: str, prefix: str | None = None) -> None:
+        """Take the weights of the base from a checkpoint; the others begin as without one.
+
+        Args:
+            path (str): The file.
+            prefix (str, optional): Where in it the weights are. Default: found.
 
         Raises:
             SearchError: The base is not in the space.
         """
-        if not isinstance(self.init_cfg, dict) or self.init_cfg.get('type') != 'Pretrained':
-            super().init_weights()
-            return
-        pretrained, self.init_cfg = self.init_cfg, initialization()
-        super().init_weights()
-        self.init_cfg = pretrained
-        base = FrostNet(self.space.base, init_cfg=pretrained, **self.options)
-        base.init_weights()
+        initialize(self, initialization())
+        base = FrostNet(self.space.base, **self.options)
+        base.read_pretrained(path, prefix)
         self.insert(base.state_dict(), self.space.base)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..models.dense import unwrap
-from ..registry import is_type
+from ..registry import is_type, reads_checkpoint
 from .architectures import Arch, canonical
 from .elastic import ElasticFrostNet
 from .errors import SearchError
@@ -60,7 +60,7 @@ def plain_backbone(backbone: Backbone, arch: Arch) -> dict:
     """
     _require_frostnet(backbone)
     rest = {name: value for name, value in backbone.items() if name not in ('space', 'widen_factor')}
-    if 'checkpoint' in (rest.get('init_cfg') or ()):
+    if reads_checkpoint(rest.get('init_cfg')):
         del rest['init_cfg']  # weights of the base
     return rest | dict(type=PLAIN, arch=canonical(arch).to_config())
 

@@ -4,7 +4,7 @@ import logging
 
 from mmengine.logging import print_log
 
-from ..engine.config import reads_checkpoint
+from ..registry import reads_checkpoint
 from .network import QuantizedNetwork
 from .settings import QuantizationSettings
 

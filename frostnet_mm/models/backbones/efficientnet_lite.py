@@ -82,15 +82,9 @@ class EfficientNetLite(FrostNet):
         norm_cfg = norm_cfg or dict(type='BN', eps=0.001, momentum=0.01)
         super().__init__(table_of(arch), norm_cfg=norm_cfg, act_cfg=act_cfg or dict(type='ReLU6'), **kwargs)
 
-    def init_weights(self) -> None:
-        """Initialize the weights as ``init_cfg`` says."""
-        if not isinstance(self.init_cfg, dict) or self.init_cfg.get('type') != 'Pretrained':
-            super().init_weights()
-            return
-        path = self.init_cfg['checkpoint']
-        path = released_file() if path == RELEASED else path
-        load_pretrained(self, path, self.init_cfg.get('prefix'), convert=self.convert)
-        self._is_init = True
+    def read_pretrained(self, path: str, prefix: str | None = None) -> None:
+        """As :meth:`FrostNet.read_pretrained`, for the names of EfficientNet-PyTorch and its package too."""
+        load_pretrained(self, released_file() if path == RELEASED else path, prefix, convert=self.convert)
 
     def convert(self, state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """A state dict with the names of EfficientNet-PyTorch, with ours; another one as it is.

@@ -115,13 +115,14 @@ class FrostNet(StagedBackbone):
                 outs.append(x)
         return tuple(outs)
 
-    def init_weights(self) -> None:
-        """Initialize the weights as ``init_cfg`` says; checkpoints of the authors' release are read as they are."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'))
-            self._is_init = True
-        else:
-            super().init_weights()
+    def read_pretrained(self, path: str, prefix: str | None = None) -> None:
+        """Take all weights from the checkpoint that ``init_cfg`` names; one of the authors' release is read as it is.
+
+        Args:
+            path (str): The file.
+            prefix (str, optional): Where in it the weights are. Default: found.
+        """
+        load_pretrained(self, path, prefix)
 
 
 def initialization() -> list[ConfigDict]:

@@ -6,7 +6,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...registry import MODELS
+from ...registry import MODELS, reads_checkpoint
 from ..backbones.frostnet import FrostNet
 from ..checkpoints import load_pretrained
 from ..frostnet_arch import FrostNetArch
@@ -55,11 +55,13 @@ class FrostNetClassifier(BaseModule):
 
     def init_weights(self) -> None:
         """Initialize the weights as ``init_cfg`` says; without one as FrostNet's paper does."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'], prefix=self.init_cfg.get('prefix'))
-            self._is_init = True
-            return
         super().init_weights()
+        if reads_checkpoint(self.init_cfg):
+            return
         for module in (self.conv_head.conv, self.classifier):
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         nn.init.zeros_(self.classifier.bias)
+
+    def read_pretrained(self, path: str, prefix: str | None = None) -> None:
+        """As :meth:`FrostNet.read_pretrained`, with the classifier."""
+        load_pretrained(self, path, prefix)

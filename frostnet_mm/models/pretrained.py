@@ -1,0 +1,109 @@
+"""``init_cfg=dict(type='Pretrained', checkpoint=FILE)``: the weights are found under any prefix, or it is said."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from .checkpoint_files import CheckpointError
+
+
+def initialize_from_checkpoint(initializer: Any, module: nn.Module) -> None:
+    """What mmengine's ``PretrainedInit`` does, for a module that may be a part of what the file holds.
+
+    mmengine loads what has the same name and warns of the rest in a long list, all of it if need be: the checkpoint of
+    a classifier as the ``init_cfg`` of a detector's backbone, without ``prefix='backbone.'``, left the backbone as it
+    was. Here the prefix is found where none is given and no name fits, and it is an error when no weight fits. A class
+    that reads a checkpoint in a way of its own has a method ``read_pretrained(path, prefix)``.
+
+    Args:
+        initializer (PretrainedInit): It has ``checkpoint``, ``prefix`` and ``map_location``.
+        module (nn.Module): What is initialized.
+
+    Raises:
+        CheckpointError: No weight of the file fits the module.
+    """
+    from mmengine.model.weight_init import update_init_info
+    from mmengine.runner import checkpoint as files
+
+    if hasattr(module, 'read_pretrained'):
+        module.read_pretrained(initializer.checkpoint, initializer.prefix)
+    else:
+        content = files._load_checkpoint(initializer.checkpoint, initializer.map_location, 'current')
+        entries = content.get('state_dict', content) if isinstance(content, dict) else {}
+        metadata = getattr(entries, '_metadata', OrderedDict())
+        entries = OrderedDict((re.sub(r'^module\.', '', name), value) for name, value in entries.items())
+        own = module.state_dict()
+        prefix = prefix_of(own, entries) if initializer.prefix is None else initializer.prefix.rstrip('.') + '.'
+        inside = OrderedDict((name[len(prefix) :], x) for name, x in entries.items() if name.startswith(prefix))
+        number = require_some(module, inside, initializer.checkpoint, list(entries), prefix)
+        inside._metadata = metadata
+        under = f' under {prefix!r}' if prefix else ''
+        print_log(
+            f'{type(module).__name__}: {number} of {len(own)} weights from {initializer.checkpoint}{under}.', 'current'
+        )
+        files.load_state_dict(module, inside, strict=False, logger='current')
+    if hasattr(module, '_params_init_info'):
+        update_init_info(module, init_info=initializer._get_init_info())
+
+
+def prefix_of(own: Iterable[str], names: Iterable[str]) -> str:
+    """Under which prefix a file has a module's weights.
+
+    Args:
+        own (Iterable[str]): Names of the module's weights.
+        names (Iterable[str]): Names of the file's.
+
+    Returns:
+        str: '' if one of the names fits as it is, if none does under any prefix, or if two prefixes fit as well as each
+        other (a student's and a teacher's backbone); else such as 'backbone.'.
+    """
+    own, names = set(own), list(names)
+    if not own.isdisjoint(names):
+        return ''
+    found: dict[str, int] = {}
+    for name in names:
+        parts = name.split('.')
+        for length in range(1, len(parts)):
+            if '.'.join(parts[length:]) in own:
+                prefix = '.'.join(parts[:length]) + '.'
+                found[prefix] = found.get(prefix, 0) + 1
+    best = [prefix for prefix, number in found.items() if number == max(found.values())]
+    return best[0] if len(best) == 1 else ''
+
+
+def require_some(
+    module: nn.Module, entries: Mapping, source: object, names: Sequence[str] | None = None, prefix: str = ''
+) -> int:
+    """How many weights of a file fit a network, by name and shape.
+
+    Args:
+        module (nn.Module): The network.
+        entries (Mapping): The file's weights by the names that they would have in the network.
+        source (object): Name of the file, for messages.
+        names (Sequence[str], optional): Names in the file. Default: those of ``entries``.
+        prefix (str): What was taken off the names. Default: nothing.
+
+    Raises:
+        CheckpointError: None fits, of those that the network has.
+    """
+    own = module.state_dict()
+    fitting = [name for name, value in entries.items() if name in own and own[name].shape == getattr(value, 'shape', 0)]
+    if fitting or not own:
+        return len(fitting)
+    both = next((name for name in own if name in entries), None)
+    if both is not None:
+        shapes = (tuple(getattr(weights[both], 'shape', ())) for weights in (entries, own))
+        found = '{} is {} in the file and {} in the network'.format(both, *shapes)
+        mend = 'Give the network the width and depth of the file, or name another file.'
+    else:
+        examples = ', '.join(map(str, list(names or entries)[:3])) or 'nothing'
+        found = f'the file has {examples}, …; expected {", ".join(f"{prefix}{name}" for name in list(own)[:3])}, …'
+        mend = (
+            "Name a file of this network; of a backbone alone it is model.backbone.init_cfg=dict(type='Pretrained', "
+            "checkpoint=FILE), with prefix='...' where the file has the backbone under several."
+        )
+    raise CheckpointError(f'{source}: no weight fits {type(module).__name__}: {found}. {mend}')
