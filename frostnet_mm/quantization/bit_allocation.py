@@ -136,13 +136,13 @@ def weight_layers(network: QuantizedNetwork) -> list[WeightLayer]:
     """
     modules = {name for name, _ in network.__dict__['root'].named_modules() if name}
     parameters = {name for name, _ in network.__dict__['root'].named_parameters()}
-    weights = dict(network.weight_nodes())
+    weights = dict(network.weight_nodes(evaluation=True))
     found: dict[str, dict[WeightFakeQuantize, None]] = {}
     fixed: dict[str, int | None] = {}
     readers: dict[str, dict[str, None]] = {}
     first: dict[int, str] = {}  # of the modules that read a weight, by its identity
     layer_of: dict[str, str] = {}
-    for conv in network.program.graph.nodes:
+    for conv in network.program.copy_graph(evaluation=True).nodes:  # heads of training alone have no error there
         quantizer = network._module_of(conv.args[1]) if is_convolution(conv) else None
         if not isinstance(quantizer, WeightFakeQuantize):
             continue

@@ -21,8 +21,13 @@ class _Extremes(nn.Module):
         super().__init__()
         self.method = method
         self.tail = 1 - percentile / 100
-        self.lows: list[float] = []
+        self.lows: list[float] = []  # of each image, whatever number of tensors share the range
         self.highs: list[float] = []
+
+    def begin_pass(self) -> None:
+        """Count what is seen from now on as another image."""
+        self.lows.append(math.inf)
+        self.highs.append(-math.inf)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.method == 'percentile':
@@ -31,8 +36,8 @@ class _Extremes(nn.Module):
             low, high = torch.quantile(values, torch.tensor([self.tail, 1 - self.tail], device=x.device))
         else:
             low, high = x.amin(), x.amax()
-        self.lows.append(float(low))
-        self.highs.append(float(high))
+        self.lows[-1] = min(self.lows[-1], float(low))
+        self.highs[-1] = max(self.highs[-1], float(high))
         return x
 
     def range(self) -> tuple[float, float]:
@@ -44,7 +49,12 @@ class _Extremes(nn.Module):
 class _LeastError(HistogramObserver):
     """torchao's histogram observer: the range that quantizes with the least squared error."""
 
+    def begin_pass(self) -> None:
+        """Nothing to do: all values count alike."""
+
     def range(self) -> tuple[float, float]:
+        if not self.min_val and not self.max_val:
+            return 0.0, 0.0  # for which torchao makes a range of its own
         scale, zero_point = (float(value) for value in self.calculate_qparams())
         return (self.quant_min - zero_point) * scale, (self.quant_max - zero_point) * scale
 
@@ -64,6 +74,10 @@ class _Finite(nn.Module):
         if not all(math.isfinite(float(end)) for end in (x.amin(), x.amax())):
             raise _NotFinite(self.name)
         return self.observer(x)
+
+    def begin_pass(self) -> None:
+        """Tell the observer."""
+        self.observer.begin_pass()
 
     def range(self) -> tuple[float, float]:
         return self.observer.range()
@@ -94,7 +108,7 @@ def calibrate(
 
     Raises:
         QuantizationError: An argument is out of its domain, or there was no image.
-        RangeError: A layer's values are constant or not finite.
+        RangeError: A layer's values are not finite. Layers that put out nothing but zeros are named in the log.
     """
     if method not in METHODS:
         raise QuantizationError(f'method={method!r} was given; expected one of {", ".join(map(repr, METHODS))}.')

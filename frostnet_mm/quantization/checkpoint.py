@@ -154,6 +154,11 @@ class Checkpoint:
         return self._note.get('points') if self.quantized else None
 
     @property
+    def begun(self) -> float:
+        """From where the warm-up of its training counts, in the unit of its first point."""
+        return float(self._note.get('begun') or 0.0) if self.quantized else 0.0
+
+    @property
     def teacher(self) -> dict[str, str] | None:
         """Source and digest of the float teacher of its training, or None."""
         return self._note.get('teacher') if self.quantized else None
@@ -359,11 +364,15 @@ def _check_settings(saved: QuantizationSettings, own: QuantizationSettings, sour
     there, here = saved.to_dict(), own.to_dict()
     stateless = {'weight_bits', 'averaging_constant', 'example_shape'}
     if not own.learned_scales:
-        stateless.add('overrides')  # bits of weights; modules in float are compared by their own key, and by the graph
+        # of weights; modules in float are compared by their own key, and by the graph
+        stateless |= {'overrides', 'weight_granularity'}
+    for settings, content in ((saved, there), (own, here)):
+        content |= dict(weight_granularity=settings.scheme.weight_granularity)
+        content['float_modules'] = sorted(content['float_modules'])
     for key in dict.fromkeys((*there, *here)):
         if key in stateless or there.get(key) == here.get(key):
             continue
-        option = 'learned_scales' if key == 'learned' else key
+        option = {'learned': 'learned_scales', 'weight_granularity': 'weights'}.get(key, key)
         raise CheckpointError(
             f'{source} was made with QATHook({option}={there.get(key)!r}), this config has {option}={here.get(key)!r}: '
             f'the ranges would belong to other tensors. Set {option}={there.get(key)!r}, or give the weights new '

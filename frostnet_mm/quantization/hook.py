@@ -1,5 +1,6 @@
 """The hook that trains a model of a float config in simulated INT8, from scratch."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from .convert import convert
 from .errors import QuantizationError
 from .gradient_check import GradientCheck
 from .lagging_ranges import warn_of_lagging_ranges
+from .late_parameters import add_parameters
 from .network import QuantizedNetwork
 from .prepare import prepare_model, quantized_network
 from .report import describe_report
@@ -113,9 +115,14 @@ class QATHook(Hook):
             overrides,
         )
         if scheme is not None:
-            if overrides:
-                raise QuantizationError('scheme and overrides were both given: expected the overrides in the scheme.')
-            self.settings = replace(self.settings, scheme=Scheme.from_dict(scheme))
+            beside = dict(numerics=numerics != 'onnx', quantize_outputs=quantize_outputs, float_modules=float_modules)
+            beside |= dict(weight_bits=weight_bits != 8, weights=weights != 'channel', overrides=overrides)
+            given = [name for name, differs in beside.items() if differs]
+            if given:
+                raise QuantizationError(
+                    f'scheme and {given[0]} were both given: expected the {given[0]} in the scheme, or no scheme.'
+                )
+            self.settings = replace(self.settings, scheme=Scheme.from_config(scheme))
         points = (('warmup', warmup), ('freeze_bn_at', freeze_bn_at), ('freeze_observers_at', freeze_observers_at))
         self.points = [None if text is None else TrainingPoint.parse(text, name) for name, text in points]
         if self.points[0] is None:
@@ -130,6 +137,7 @@ class QATHook(Hook):
         self.network: QuantizedNetwork | None = None
         self.phase: Phase | None = None
         self._saved_phase = Phase(False)
+        self._begun = 0.0  # from where the warm-up counts, in its unit: a float run was resumed there
         self._resumed = False
         self._aside = False
         self._gradient_check: GradientCheck | None = None
@@ -181,7 +189,8 @@ class QATHook(Hook):
 
     def phase_at(self, loop) -> Phase:
         """The phase in which a loop's next iteration is."""
-        warm, norms, ranges = (point is not None and point.reached(loop) for point in self.points)
+        norms, ranges = (point is not None and point.reached(loop) for point in self.points[1:])
+        warm = self.points[0].progress(loop) >= self._begun + self.points[0].amount
         return Phase(warm, warm and norms, warm and ranges)
 
     def before_train(self, runner) -> None:
@@ -192,14 +201,30 @@ class QATHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: DATA_BATCH = None) -> None:
         """Enter the phase of this iteration."""
+        if self.phase is None and not self._saved_phase.simulating:
+            self._begin_warmup(runner.train_loop)
         phase = self.phase_at(runner.train_loop) | self._saved_phase
         if phase != self.phase:
             self._enter(runner, phase)
 
+    def _begin_warmup(self, loop) -> None:
+        """Count the warm-up from here if a float run is resumed, and say so if nothing comes behind it."""
+        warmup = self.points[0]
+        if loop.iter and not self._begun and not self.network.observed:
+            self._begun = warmup.progress(loop)
+            print_log(f'Nothing has been observed yet: the float warm-up of {warmup} begins here.', logger='current')
+        if self._begun + warmup.amount >= warmup.end(loop):
+            print_log(
+                f'The float warm-up ({warmup}) lasts to the end of this training, which is thereby one in float: '
+                'nothing is trained in INT8. Train longer, or set the warmup of QATHook to less, such as 0.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
     def _enter(self, runner, phase: Phase) -> None:
         network = self.network
         learned = self.settings.learned_scales and phase.simulating
-        if phase.simulating and not self._first_step(network):
+        if phase.simulating and (phase.ranges_frozen or not self._first_step(network)):
             network.check_ranges()
         elif phase.simulating:
             warn_of_lagging_ranges(runner, network, self.settings)
@@ -250,7 +275,7 @@ class QATHook(Hook):
 
     def _first_step(self, network: QuantizedNetwork) -> bool:
         """Whether nothing was observed yet, as at the start of a run without warm-up."""
-        return not any(module.initialized for module in network.activations()) and not self.settings.learned_scales
+        return not network.observed and not self.settings.learned_scales
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
@@ -296,10 +321,10 @@ class QATHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Write down what the ranges belong to, and the phase."""
         points = [None if point is None else str(point) for point in self.points]
-        note = self.distillation.note() if self.distillation else None
-        Checkpoint(checkpoint, 'The checkpoint').quantize(
-            self.network, self.settings, self.phase or self._saved_phase, points, **(dict(teacher=note) if note else {})
-        )
+        about = dict(teacher=self.distillation.note() if self.distillation else None, begun=self._begun)
+        about = {name: value for name, value in about.items() if value}
+        phase = self.phase or self._saved_phase
+        Checkpoint(checkpoint, 'The checkpoint').quantize(self.network, self.settings, phase, points, **about)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse ranges of another graph; a resumed run never falls back into an earlier phase."""
@@ -314,41 +339,18 @@ class QATHook(Hook):
         bits, own = found.scheme.weight_bits, self.settings.scheme.weight_bits
         if bits != own:
             print_log(f'The checkpoint was made with weights of {bits} bits; here they have {own}.', logger='current')
+        scales, own = found.scheme.weight_granularity, self.settings.scheme.weight_granularity
+        if scales != own:
+            print_log(f'The checkpoint was made with weights={scales!r}; here it is {own!r}.', logger='current')
         if found.scheme.bit_overrides != self.settings.scheme.bit_overrides:
             print_log('The checkpoint was made with other bits of some modules (overrides).', logger='current')
         if runner._resume and self.distillation:
             self.distillation.resume(found)
         if runner._resume and found.reached is not None:
-            self._saved_phase, self._resumed = found.reached, True
+            self._saved_phase, self._begun, self._resumed = found.reached, found.begun, True
             points = [None if point is None else str(point) for point in self.points]
             if found.points != points:
                 print_log(f'Phases begin at {points}; in the checkpoint: {found.points}.', logger='current')
-
-
-def add_parameters(optimizer: torch.optim.Optimizer, parameters: list, schedulers: list | dict | None) -> None:
-    """Give an optimizer parameters that did not exist when it and its schedulers were built.
-
-    They get the optimizer's own learning rate, no weight decay, and the course of the schedulers, which multiply what
-    they find and count on as many groups as there were.
-
-    Args:
-        optimizer (Optimizer): Changed in place.
-        parameters (list[Parameter]): What to add.
-        schedulers (list | dict | None): mmengine's parameter schedulers, which have taken their first step already.
-    """
-    first = optimizer.param_groups[0]
-    added = dict(params=parameters, weight_decay=0.0)
-    flat = schedulers or []
-    flat = flat if isinstance(flat, list) else [item for items in flat.values() for item in items]
-    for name in {scheduler.param_name for scheduler in flat}:
-        if name in optimizer.defaults:
-            initial = optimizer.defaults[name]
-            added[f'initial_{name}'] = initial
-            added[name] = initial * first[name] / first[f'initial_{name}']
-    optimizer.add_param_group(added)
-    for scheduler in flat:
-        group = optimizer.param_groups[-1]
-        scheduler.base_values.append(group.setdefault(f'initial_{scheduler.param_name}', group[scheduler.param_name]))
 
 
 def hook_options(settings: QuantizationSettings) -> dict:

@@ -116,6 +116,11 @@ class QuantizedNetwork(nn.Module):
         """Whether INT8 is simulated."""
         return any(module.simulating for module in self.activations())
 
+    @property
+    def observed(self) -> bool:
+        """Whether the range of any activation was observed, loaded or learned."""
+        return any(module.initialized for module in self.activations())
+
     def start_learning(self) -> bool:
         """Begin to train the scales from the ranges observed so far (LSQ); return whether that is new."""
         new = [module for module in self.activations() if module.log_scale is not None and not module.learning]
@@ -126,9 +131,9 @@ class QuantizedNetwork(nn.Module):
                 module.start_learning(weight)
         return bool(new)
 
-    def weight_nodes(self) -> Iterator[tuple[WeightFakeQuantize, Tensor]]:
-        """Each quantizer of a weight with the weight."""
-        graph = self.program.copy_graph()
+    def weight_nodes(self, evaluation: bool = False) -> Iterator[tuple[WeightFakeQuantize, Tensor]]:
+        """Each quantizer of a weight with the weight; or those alone that evaluation needs."""
+        graph = self.program.copy_graph(evaluation=evaluation)
         set_mode(graph, training=False, update_norms=False)
         for node in graph.nodes:
             module = self._module_of(node)
@@ -294,12 +299,14 @@ def _name_quantizers(model: GraphModule) -> dict[str, nn.Module]:
     modules = dict(model.named_modules(remove_duplicate=False))  # a scale shared by several calls has several names
     names: dict[str, nn.Module] = {}
     given: dict[int, str] = {}
-    for node in model.graph.nodes:
-        if node.op != 'call_module':
-            continue
+    calls = [node for node in model.graph.nodes if node.op == 'call_module']
+    bases = {node: _tensor_name(node.args[0], modules) for node in calls}
+    above = {base[:place] for base in bases.values() for place, sign in enumerate(base) if sign == '.'}
+    for node in calls:
         module = modules[str(node.target)]
         if id(module) not in given:
-            base = _tensor_name(node.args[0], modules)
+            base = bases[node]
+            base = f'{base}_output' if base in above else base  # of torch.cat beside a module called cat
             name, count = base, 1
             while name in names:
                 count += 1

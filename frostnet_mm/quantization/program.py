@@ -6,6 +6,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 
 from .captured import CapturedNetwork, set_mode
+from .drop_path import DROPPING
 from .fake_quantize import ActivationFakeQuantize
 from .folding import fold_norms
 from .graph_forms import erase_unread
@@ -42,6 +43,8 @@ class Program:
         if key not in self._forwards:
             graph = self.copy_graph(evaluation=not every)
             set_mode(graph, training, update_norms)
+            if training:
+                _pass_dropped(graph, root)
             if folded:
                 fold_norms(graph, root)
             _drop_rectifiers(graph, root)
@@ -58,6 +61,19 @@ class Program:
             graph.output(tuple((self.for_evaluation if evaluation else self.for_training)(outputs)))
             erase_unread(graph)
         return graph
+
+
+def _pass_dropped(graph: Graph, root: nn.Module) -> None:
+    """Do not round behind a dropout: what it leaves are rounded values, times 1 / (1 - p).
+
+    The quantizer there is that of its input, whose range would have to hold these too: half of it for nothing in
+    evaluation at p = 0.5, as in front of AlexNet's classifier.
+    """
+    for node in list(graph.nodes):
+        if node.op == 'call_module' and getattr(node.args[0], 'target', None) in DROPPING:
+            if isinstance(root.get_submodule(str(node.target)), ActivationFakeQuantize):
+                node.replace_all_uses_with(node.args[0])
+                graph.erase_node(node)
 
 
 def _drop_rectifiers(graph: Graph, root: nn.Module) -> None:

@@ -137,14 +137,15 @@ def groups_of_transposed(conv: Node) -> int:
 def batch_norm_of(conv: Node) -> Node | None:
     """The batch norm that alone reads a convolution, which then folds into it.
 
-    A transposed convolution with groups, whose output channels lie in two dimensions of the weight, folds none.
+    A transposed convolution with groups, whose output channels lie in two dimensions of the weight, folds none; nor
+    does a linear layer of tokens (N, L, C), whose norm is of dimension 1.
     """
     if conv.target in TRANSPOSED and groups_of_transposed(conv) != 1:
         return None
     user = _single_user(conv)
-    if user is not None and user.target in BATCH_NORM and user.args[0] is conv and has_statistics(user):
-        return user
-    return None
+    if user is None or user.target not in BATCH_NORM or user.args[0] is not conv or not has_statistics(user):
+        return None
+    return None if conv.target is aten.linear.default and user.meta['val'].dim() != 2 else user
 
 
 def has_statistics(norm: Node) -> bool:
@@ -222,6 +223,7 @@ class DenseQuantizer(Quantizer):
         """Write the annotations into a graph's nodes."""
         self._quantized: set[Node] = set()
         self._feeding: dict[Node, bool] = {}
+        self._norms: dict[tuple[str, ...], int] = {}  # numbers of the norms that weights are folded with
         only_output = {node for node in model.graph.nodes if self._read_only_by_output(node)}
         skip_output = set() if self.scheme.quantize_outputs else only_output
         positions = _positions(model)
@@ -242,13 +244,22 @@ class DenseQuantizer(Quantizer):
     # -- one operator
 
     def _weight(self, node: Node, axis: int) -> QuantizationSpec:
+        """How a convolution's weight is rounded.
+
+        torchao has convolutions that read one weight share a quantizer if their specifications agree in a few fields,
+        ``ch_axis`` among them, of which nothing else comes. With one scale a tensor, which is of the weight with its
+        batch norm, each norm needs one of its own (the levels of RTMDet's head).
+        """
         bits = self.scheme.precision_of(self._names(node))
+        norm = batch_norm_of(node) if self.scheme.weight_granularity == 'tensor' else None
+        reader = 0 if norm is None else 1 + self._norms.setdefault(tuple(map(str, norm.args[1:5])), len(self._norms))
         largest = self.scheme.largest_weight(bits)
         return QuantizationSpec(
             dtype=torch.int8,
             quant_min=-largest,
             quant_max=largest,
             qscheme=torch.per_channel_symmetric,
+            ch_axis=axis + 2 * reader,
             # torchao passes its own ch_axis on to classes with PerChannel in their name only
             observer_or_fake_quant_ctr=WeightFakeQuantize.with_args(
                 scheme=self.scheme, bits=bits, learned_scales=self.learned_scales, ch_axis=axis
@@ -278,7 +289,8 @@ class DenseQuantizer(Quantizer):
             return  # no integers can be stored for it
         if node.target in TRANSPOSED:
             user = _single_user(node)
-            if groups_of_transposed(node) != 1 and (user is None or user.target not in BATCH_NORM):
+            alone = user is None or user.target not in BATCH_NORM
+            if groups_of_transposed(node) != 1 and (alone or bias is not None):
                 return  # its output channels lie in two dimensions of the weight
             axis = 1  # with groups, the channels of the same place in each share a scale
         inputs = {node.args[0]: self.activation, weight: self._weight(node, axis)}

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from .constants import varying
+from .fake_quantize import WeightFakeQuantize
 from .network import QuantizedNetwork
 from .quantizer import (
     ADDS,
@@ -23,7 +24,6 @@ from .quantizer import (
     module_paths,
     rectifier_bounds,
 )
-from .settings import NAME
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,32 @@ def weight_megabytes(network: QuantizedNetwork) -> float:
 
 
 def parameter_bits(network: QuantizedNetwork) -> tuple[int, int]:
-    """The bits of the quantized weights, packed, and those of all other parameters, 32 each.
+    """The bits of the quantized weights, packed, and those of all other parameters, 32 each, that evaluation needs.
+
+    A weight that is computed (weight standardization, a mask) is stored in place of what it is computed from.
 
     Args:
         network (QuantizedNetwork): The network.
     """
-    bits = {id(weight): module.quant_max.bit_length() + 1 for module, weight in network.weight_nodes()}
-    parts = (module for name, module in network.__dict__['root'].named_children() if name != NAME)
-    parameters = {id(own): own.numel() for part in parts for own in part.parameters()}
-    quantized = sum(count * bits[key] for key, count in parameters.items() if key in bits)
-    return quantized, sum(32 * count for key, count in parameters.items() if key not in bits)
+    nodes = list(network.weight_nodes(evaluation=True))  # held: a computed weight is a new tensor
+    weights = {id(weight): weight.numel() * (module.quant_max.bit_length() + 1) for module, weight in nodes}
+    others = {id(own): own.numel() for own in _read_in_float(network) if id(own) not in weights}
+    return sum(weights.values()), 32 * sum(others.values())
+
+
+def _read_in_float(network: QuantizedNetwork) -> list[Tensor]:
+    """The parameters that evaluation reads for anything else than for weights that are stored in integers."""
+    root, graph = network.__dict__['root'], network.program.copy_graph(evaluation=True)
+    weights_alone: set[Node] = set()
+    for node in reversed(graph.nodes):
+        stored = (
+            isinstance(network._module_of(user), WeightFakeQuantize) or user in weights_alone for user in node.users
+        )
+        if node.users and all(stored):
+            weights_alone.add(node)
+    parameters = dict(root.named_parameters(remove_duplicate=False))
+    names = [str(node.target) for node in graph.nodes if node.op == 'get_attr' and node not in weights_alone]
+    return [parameters[name] for name in names if name in parameters]
 
 
 def describe_report(network: QuantizedNetwork) -> str:

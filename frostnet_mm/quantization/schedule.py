@@ -101,6 +101,14 @@ class TrainingPoint:
             return epochs
         return 100 * (epochs / loop.max_epochs if by_epoch else loop.iter / loop.max_iters)
 
+    def end(self, loop: BaseLoop) -> float:
+        """How far the loop is when it is over, in the unit of this point."""
+        if self.unit == 'percent':
+            return 100
+        if self.unit == 'iterations':
+            return loop.max_iters
+        return loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters / len(loop.dataloader)
+
     def __str__(self) -> str:
         return f'{self.amount:g} %' if self.unit == 'percent' else f'{self.amount:g} {self.unit}'
 

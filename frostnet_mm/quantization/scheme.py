@@ -24,7 +24,7 @@ def _require(option: str, value: Any, known: Iterable[str]) -> None:
 
 
 def _require_bits(option: str, value: Any) -> None:
-    if isinstance(value, bool) or value not in WEIGHT_BITS:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in WEIGHT_BITS:
         raise QuantizationError(
             f'{option}={value!r} was given, expected 2 to 8: 8, 7 for engines on x86 CPUs without VNNI, or fewer.'
         )
@@ -222,6 +222,23 @@ class Scheme:
             if getattr(self, name) != getattr(base, name):
                 content[name] = getattr(self, name)
         return content
+
+    @classmethod
+    def from_config(cls, content: Mapping[str, Any]) -> 'Scheme':
+        """As :meth:`from_dict`, of what a person wrote.
+
+        Raises:
+            QuantizationError: As there, or it has a key that means nothing.
+        """
+        known = ('numerics', 'quantize_outputs', 'weight_bits', 'float_modules', 'overrides', *_EXTRA)
+        unknown = [name for name in content if name not in known]
+        if unknown:
+            said = dict(weights='weight_granularity', bits='weight_bits', name='numerics').get(unknown[0])
+            raise QuantizationError(
+                f'scheme has {unknown[0]}={content[unknown[0]]!r}, which nothing reads'
+                f'{f"; expected {said}=…" if said else ""}. Known are {", ".join(known)}.'
+            )
+        return cls.from_dict(content)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> 'Scheme':

@@ -80,6 +80,7 @@ def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, 
             ) from error
     model = exported.model_proto
     _name_nodes(model.graph)
+    _join_scales(model.graph)
     _separate_zero_points(model.graph)
     _forget_origin(model)
     return model
@@ -165,6 +166,31 @@ def _name_nodes(graph: Any) -> None:
                 if source not in makers and source not in renamed:
                     renamed[source] = unique(f'{module}.{what}')
     _rename(graph, renamed)
+
+
+def _join_scales(graph: Any) -> None:
+    """Write one scale a tensor as one: accelerators that know no other refuse a list of equal ones.
+
+    A network with a scale a channel stays as it is; there, those of average pools alone are equal.
+    """
+    links, several = OnnxGraph(graph), []
+    for node in graph.node:
+        if node.op_type == 'DequantizeLinear' and all(name in links.initializers for name in node.input):
+            scale = links.value(node.input[1])
+            if scale.size > 1:
+                several.append((node, scale.min() == scale.max()))
+    equal = [node for node, is_equal in several if is_equal]
+    if 2 * len(equal) <= len(several):
+        return
+    for node in equal:
+        for place, name in enumerate(node.input[1:], 1):
+            one = f'{name}_of_all'
+            node.input[place] = (
+                one if one in links.initializers else links.add(one, links.value(name).flat[0].reshape(()))
+            )
+        for attribute in [own for own in node.attribute if own.name == 'axis']:
+            node.attribute.remove(attribute)
+    OnnxGraph(graph).drop_unused()
 
 
 def _separate_zero_points(graph: Any) -> None:
