@@ -68,6 +68,14 @@ def test_a_folder_is_a_class(data):
     assert val.metainfo['classes'] == order and val.get_data_info(0)['gt_label'] == 1
 
 
+@pytest.fixture
+def said(monkeypatch):
+    """What data sets log."""
+    lines = []
+    monkeypatch.setattr('frostnet_mm.data.counters.print_log', lambda text, logger, level: lines.append(text))
+    return lines
+
+
 def write(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
@@ -102,6 +110,34 @@ def test_folders_that_cannot_be_used(tmp_path, files, options, error, message):
         write(tmp_path / name) if name.endswith('png') else (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     with pytest.raises(error, match=message):
         folder(tmp_path, **options)
+
+
+def test_names_of_classes_and_litter(tmp_path, said):
+    """COCO has classes such as ``_unknown``; a folder is dropped in silence only where it holds nothing."""
+    names = ('train/_other/1.png', 'train/cat/1.png', 'train/__pycache__/1.png')
+    litter = ('train/.thumbnails/1.png', 'train/.thumbnails/2.png', 'train/@eaDir/a/1.png', 'train/__MACOSX/cat/1.png')
+    for name in (*names, *litter):
+        write(tmp_path / name)
+    (tmp_path / 'train/.empty').mkdir()
+    train = folder(tmp_path)
+    assert train.metainfo['classes'] == ('__pycache__', '_other', 'cat') and len(train) == 3
+    assert '.thumbnails (2 images), @eaDir (1 images), __MACOSX (1 images) left out' in said[0]
+    assert '.empty' not in said[0]
+
+
+def test_what_is_no_image_is_summed_up(tmp_path, said):
+    for name in ('train/cat/1.png', 'train/cat/.ipynb_checkpoints/1.png', 'train/dog/a/1.png', 'train/dog/.2.png'):
+        write(tmp_path / name)
+    for name in ('cat/notes.txt', 'dog/a/notes.txt', 'dog/8', 'dog/Thumbs.db', 'dog/b.jxl', 'dog/.DS_Store'):
+        (tmp_path / 'train' / name).touch()
+    train = folder(tmp_path)
+    found = [Path(train.get_data_info(index)['img_path']) for index in range(len(train))]
+    assert found == [tmp_path / 'train/cat/1.png', tmp_path / 'train/dog/a/1.png']
+    assert [line for line in said if line.startswith('Left out')] == [
+        'Left out: 1 .jxl; these formats are not read: convert the files to JPEG or PNG.',
+        'Left out: 1 .db, 2 .txt, 1 without a suffix: no images, by their names.',
+        f'Left out: hidden images and folders: {tmp_path}/train/cat/.ipynb_checkpoints, {tmp_path}/train/dog/.2.png.',
+    ]
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -193,6 +229,21 @@ def test_crops_are_there_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize('margin, shape', [(0.0, (10, 20)), (0.5, (20, 40)), (9.0, (60, 80))])
 def test_a_crop_reaches_as_far_as_its_image(margin, shape):
     assert cut(np.zeros((60, 80, 3), np.uint8), (30, 20, 50, 30), margin).shape[:2] == shape
+
+
+def test_every_class_of_the_boxes_is_a_class_of_the_crops(tmp_path):
+    """Whatever the categories are called: ``?`` becomes a folder ``_``."""
+    generate_mini_coco(tmp_path / 'coco', 20, 4, progress=False)
+    for split in ('train', 'val'):
+        path = tmp_path / f'coco/annotations/instances_{split}2017.json'
+        content = json.loads(path.read_text())
+        for entry, name in zip(content['categories'], ('?', '_unknown', '.hidden'), strict=False):
+            entry['name'] = name
+        path.write_text(json.dumps(content))
+    written = write_crops(tmp_path / 'coco', tmp_path / 'crops', CropOptions(min_size=1))['train']
+    assert {'?', '_unknown', '.hidden'} <= set(written)
+    assert len(folder(tmp_path / 'crops').metainfo['classes']) == len(written)
+    assert len(folder(tmp_path / 'crops')) == written.total()
 
 
 def test_classes_need_folders_of_their_own():

@@ -71,6 +71,12 @@ def test_a_class_may_be_called_as_a_part(tmp_path):
     assert config_of(flat, tmp_path, val_share=0.25)[0].classes == ('broken', 'valid')
 
 
+def test_a_class_may_begin_with_an_underscore(tmp_path):
+    root = fill(tmp_path / 'data', *(f'{part}/{name}' for part in ('train', 'val') for name in ('_other', 'cat')))
+    fill(root, 'train/@eaDir/1.jpg', 'val/.thumbnails')  # what file managers leave
+    assert config_of(root, tmp_path)[0].classes == ('_other', 'cat')
+
+
 def test_settings_follow_from_the_images(tmp_path):
     root = fill(tmp_path / 'data', 'train/a', 'train/b', 'val/a', count=20)
     cfg, text, notes = config_of(root, tmp_path, qat=True, backbone='engine-s', classes=('b', 'a'))

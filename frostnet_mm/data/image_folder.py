@@ -9,8 +9,7 @@ from pathlib import Path
 
 from mmengine.dataset import BaseDataset
 
-from ..device.errors import ImageError
-from ..device.image_search import find_images, images_in
+from ..device.image_search import ImageSearch, images_in, is_litter
 from ..registry import DATASETS
 from .coco_json import palette_for
 from .coco_paths import list_folder, list_nearest, sample
@@ -23,7 +22,7 @@ GREY = (224, 224)  # size of the image that stands in for one that cannot be rea
 
 
 def class_folders(folder: str) -> tuple[str, ...]:
-    """The classes of a folder: the names of its sub-folders, sorted; hidden ones are none.
+    """The classes of a folder: the names of its sub-folders, sorted; hidden ones and known litter are none.
 
     Args:
         folder (str): The folder of a split, such as ``data/train``.
@@ -34,7 +33,7 @@ def class_folders(folder: str) -> tuple[str, ...]:
     """
     if not osp.isdir(folder):
         raise DatasetNotFoundError(f"The image folder '{folder}' does not exist; {list_nearest(folder)}. {WHERE}.")
-    names = tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and path.name[0] not in '._'))
+    names = tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and not is_litter(path.name)))
     if not names:
         raise DatasetNotFoundError(
             f"'{folder}' has no folder in it; {list_folder(folder)}. Expected a folder a class, such as "
@@ -100,7 +99,8 @@ class ImageFolder(CountingDataset, BaseDataset):
 
     The classes are the sub-folders in alphabetical order, unless ``metainfo=dict(classes=...)`` names them: a
     validation set takes those of the training set, in their order, and may lack some. Images are found in the folders
-    of a class and below, with the suffixes that ``tools/infer.py`` knows; what is no image is said and left out.
+    of a class and below, with the suffixes that ``tools/infer.py`` knows. Hidden folders, and those that file managers
+    leave (``@eaDir``, ``__MACOSX``), are left out; the log says so, and counts what is no image.
 
     ``ann_file`` makes it some of the images: a text file with a path below ``img_path`` a line, such as ``cat/1.jpg``.
 
@@ -151,6 +151,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         """
         found = class_folders(self.folder)
         classes = self._classes(found)
+        self._say_skipped()
         beside = images_in(self.folder)
         if beside:
             raise DatasetError(
@@ -160,7 +161,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         if self.ann_file:
             images = listed_images(self.ann_file, self.folder, found)
         else:
-            images = {name: self._images(osp.join(self.folder, name)) for name in found}
+            images = self._images(found)
         counts = {name: len(paths) for name, paths in images.items()}
         entries = [dict(img_path=path, gt_label=classes.index(name)) for name in found for path in images[name]]
         self._check_counts(counts, classes)
@@ -187,14 +188,23 @@ class ImageFolder(CountingDataset, BaseDataset):
             )
         return tuple(named)
 
-    def _images(self, folder: str) -> list[str]:
-        try:
-            found = find_images([folder])
-        except ImageError:
-            return []
-        for note in found.notes:
+    def _say_skipped(self) -> None:
+        """Warn of folders beside those of the classes that are none, and hold images."""
+        folders = sorted(path for path in Path(self.folder).iterdir() if is_litter(path.name) and path.is_dir())
+        skipped = [f'{path.name} ({len(images)} images)' for path in folders if (images := ImageSearch().add(path))]
+        if skipped:
+            self._warn(
+                f"'{self.folder}': {', '.join(skipped)} left out: hidden folders and those of file managers are no "
+                'classes. Rename one that is.'
+            )
+
+    def _images(self, folders: Sequence[str]) -> dict[str, list[str]]:
+        """The images of folders of classes, and a line in the log for each kind of what is left out."""
+        search = ImageSearch()
+        images = {name: [str(path) for path in search.add(Path(self.folder, name))] for name in folders}
+        for note in search.notes():
             self._warn(note, logging.INFO)
-        return [str(path) for path in found.images]
+        return images
 
     def _check_counts(self, counts: dict[str, int], classes: Sequence[str]) -> None:
         if not any(counts.values()):
