@@ -85,6 +85,7 @@ def test_settings_follow_from_the_images(tmp_path):
     assert cfg.input_size == 64 and cfg.test_pipeline[1].scale == (64, 64)  # 70x50: of the shorter side, 64 or more
     # 40 images, a quarter of them a step: 4 steps an epoch, and 3000 of them would be more than 150 epochs
     assert (cfg.batch_size, cfg.max_epochs, cfg.train_cfg.val_interval) == (10, 150, 15)
+    assert cfg.auto_scale_lr.base_batch_size == 10
     assert 'qat' in cfg.default_hooks and notes == ['1 of 2 classes have no image for validation: b.']
     large = fill(tmp_path / 'large', 'train/a', 'train/b', 'val/a', size=(640, 480), count=2)
     assert config_of(large, tmp_path)[0].input_size == 224
