@@ -26,7 +26,7 @@ from frostnet_mm.engine.config import load_config
 from frostnet_mm.models.backbones.shufflenet_v2 import channel_shuffle
 from frostnet_mm.models.classifiers import ClsHead
 from frostnet_mm.models.dense import DenseNetwork
-from frostnet_mm.registry import MODELS
+from frostnet_mm.registry import DATASETS, MODELS
 
 CONFIG = ROOT / 'configs/frostnet_qat_custom_cls.py'
 
@@ -165,6 +165,57 @@ def test_classes_of_a_config_are_the_folders(data):
     cfg = load_config(CONFIG, dict(data_root=str(data)))
     assert cfg.classes == ('disc', 'noise', 'square') and cfg.model.head.num_classes == 3
     assert cfg.test_dataloader.dataset.metainfo.classes == cfg.classes
+
+
+@pytest.mark.parametrize('how', ['metainfo', 'top level', 'command line'])
+def test_some_of_the_classes(data, tmp_path, said, how):
+    """As with COCO's data: a config that names some leaves out the others, in training and validation."""
+    own = dict(
+        metainfo="train_dataloader = dict(dataset=dict(metainfo=dict(classes=('square', 'disc'))))",
+    )
+    own['top level'] = "classes = ('square', 'disc')"
+    path = tmp_path / 'some.py'
+    path.write_text(f'_base_ = {str(CONFIG)!r}\ndata_root = {str(data)!r}\n{own.get(how, "")}\n')
+    cfg = load_config(path, dict(classes=('square', 'disc')) if how == 'command line' else {})
+    assert cfg.model.head.num_classes == 2
+    for loader, count in ((cfg.train_dataloader, 16), (cfg.val_dataloader, 6), (cfg.test_dataloader, 6)):
+        part = DATASETS.build(loader.dataset)
+        assert part.metainfo['classes'] == ('square', 'disc')
+        found = [
+            (Path(own['img_path']).parent.name, own['gt_label']) for own in map(part.get_data_info, range(len(part)))
+        ]
+        assert sorted(found) == [('disc', 1)] * count + [('square', 0)] * count
+        assert f"leave out 1 folders: 'noise'; {count} images are not used" in said.pop(-2)
+
+
+def test_a_misspelt_class_is_no_class_that_is_left_out(data, tmp_path):
+    config = tmp_path / 'some.py'
+    config.write_text(f"_base_ = {str(CONFIG)!r}\ndata_root = {str(data)!r}\nclasses = ('square', 'disk')\n")
+    cfg = load_config(config)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        with pytest.raises(
+            DatasetError, match="has the folders 'disc', 'noise', .*no folder of 'disk', which may be mis"
+        ):
+            DATASETS.build(loader.dataset)
+    # a folder that only validation has is not left out where nobody named the classes
+    for name in ('train/a/1.png', 'train/b/1.png', 'val/a/1.png', 'val/b/1.png', 'val/c/1.png'):
+        write(tmp_path / name)
+    cfg = load_config(CONFIG, dict(data_root=str(tmp_path)))
+    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 2
+    with pytest.raises(DatasetError, match="'c', which are none of the 2 classes .* leaves them out"):
+        DATASETS.build(cfg.val_dataloader.dataset)
+
+
+def test_a_list_may_name_images_of_classes_that_are_left_out(tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'train/{name}/1.png')
+    (tmp_path / 'list.txt').write_text('a/1.png\nb/1.png\nc/1.png\n')
+    some = folder(tmp_path, ann_file='list.txt', metainfo=dict(classes=('c', 'a')), leave_out_others=True)
+    found = [some.get_data_info(index) for index in range(len(some))]
+    assert [(own['img_path'], own['gt_label']) for own in found] == [
+        (f'{tmp_path}/train/a/1.png', 1),
+        (f'{tmp_path}/train/c/1.png', 0),
+    ]
 
 
 def test_objects_become_crops(tmp_path):

@@ -156,7 +156,7 @@ def sound(root):
         (no_split, {}, "Which images are for validation? '{root}' holds one folder of classes, '{root}'. Give another"),
         (two_trainings, {}, "Which is the folder of the training images? '{root}' holds 2: train_1, train_2. Say it: "),
         (other_class, {}, "'{root}/val' has images of 'c', of which '{root}/train' has none. Give images of them, or "),
-        (one_class, {}, "'{root}/train' has one class alone, a: expected images of two classes or more."),
+        (one_class, {}, "'{root}/train' has one class, a: expected at least two to tell apart."),
         (sound, dict(val_share=0.2), "Which images are for validation? '{root}/val' holds some, and --val-share 0.2 "),
         (
             sound,

@@ -187,6 +187,8 @@ def check_classes(train: ClassFolders, val: ClassFolders, classes: Sequence[str]
         Undecided: Other names are told than there are folders.
         DatasetError: Training lacks a class that validation has, or has one alone, or none of one.
     """
+    from .image_folder import check_training_classes
+
     found = tuple(train.images)
     if classes is not None and set(classes) != set(found):
         raise Undecided(
@@ -199,10 +201,7 @@ def check_classes(train: ClassFolders, val: ClassFolders, classes: Sequence[str]
             f"'{val.folder}' has images of {sample(unknown)}, of which '{train.folder}' has none. Give images of them, "
             'or take them out.'
         )
-    empty = [name for name, images in train.images.items() if not images]
-    if empty or len(found) < 2:
-        what = f'no image of {sample(empty)}' if empty else f'one class alone, {found[0]}'
-        raise DatasetError(f"'{train.folder}' has {what}: expected images of two classes or more.")
+    check_training_classes(train.folder, {name: len(images) for name, images in train.images.items()})
     return tuple(classes or found)
 
 

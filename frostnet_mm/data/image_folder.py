@@ -4,7 +4,7 @@ import logging
 import os
 import os.path as osp
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.dataset import BaseDataset
@@ -93,6 +93,26 @@ def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[s
     return images
 
 
+def check_training_classes(folder: str | os.PathLike, counts: Mapping[str, int]) -> None:
+    """Refuse training images that do not tell at least two classes apart.
+
+    Args:
+        folder (str | PathLike): Where they are, for the message.
+        counts (Mapping[str, int]): Images of each class.
+
+    Raises:
+        DatasetError: A class has no image, or there is one class alone.
+    """
+    lacking = [name for name, count in counts.items() if not count]
+    if lacking:
+        raise DatasetError(
+            f"'{folder}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}. Give images of "
+            'them, or take out the empty folders.'
+        )
+    if len(counts) < 2:
+        raise DatasetError(f"'{folder}' has one class, {', '.join(counts)}: expected at least two to tell apart.")
+
+
 @DATASETS.register_module()
 class ImageFolder(CountingDataset, BaseDataset):
     """Images of classes, a folder a class, as ImageNet's training images lie.
@@ -112,16 +132,23 @@ class ImageFolder(CountingDataset, BaseDataset):
         data_root (str): Folder of the data. Defaults to ''.
         data_prefix (dict): ``img_path``, the folder of a split below ``data_root``. Defaults to dict(img_path='').
         metainfo (dict, optional): ``classes``, names of folders in the order of their indices.
+        leave_out_others (bool): Folders of other names than ``classes`` are left out, with a warning, as long as each
+            class has its folder; otherwise they are an error. ``load_config`` sets it where a config names the classes
+            itself. Defaults to False.
         max_bad_fraction (float): Fraction of the images, 0 to 1, that may be unreadable before training stops.
             Defaults to 0.1.
         **kwargs: Arguments of mmengine's ``BaseDataset``, such as ``ann_file``, a path or one below ``data_root``.
 
     Raises:
         DatasetNotFoundError: There is no such folder, or no image in it.
-        DatasetError: Images lie beside the folders; a folder is of no class that is named; ``ann_file`` lists what is
-            not there, twice, or in no folder of a class; or in training a class has no image, or there is one class
-            alone.
+        DatasetError: Images lie beside the folders; a folder is of no class that is named (see
+            ``leave_out_others``); ``ann_file`` lists what is not there, twice, or in no folder of a class; or in
+            training a class has no image, or there is one class alone.
     """
+
+    def __init__(self, *args, leave_out_others: bool = False, **kwargs) -> None:
+        self.leave_out_others = leave_out_others
+        super().__init__(*args, **kwargs)
 
     @classmethod
     def _load_metainfo(cls, metainfo: dict | None = None) -> dict:
@@ -162,11 +189,13 @@ class ImageFolder(CountingDataset, BaseDataset):
             images = listed_images(self.ann_file, self.folder, found)
         else:
             images = self._images(found)
-        counts = {name: len(paths) for name, paths in images.items()}
-        entries = [dict(img_path=path, gt_label=classes.index(name)) for name in found for path in images[name]]
-        self._check_counts(counts, classes)
+        self._say_left_out({name: images.pop(name) for name in found if name not in classes})
+        counts = {name: len(images.get(name, ())) for name in classes}
+        entries = [dict(img_path=path, gt_label=classes.index(name)) for name in images for path in images[name]]
+        self._check_counts(counts)
         self._metainfo['classes'] = classes
         self._metainfo.setdefault('palette', palette_for(len(classes)))
+        counts = {name: len(paths) for name, paths in images.items()}
         few, many = min(counts, key=counts.get), max(counts, key=counts.get)
         self._warn(
             f"'{self.folder}': {len(entries)} images of {len(counts)} classes, {counts[few]} ({few}) to {counts[many]} "
@@ -180,11 +209,18 @@ class ImageFolder(CountingDataset, BaseDataset):
         if named is None:
             return tuple(found)
         unknown = [name for name in found if name not in named]
-        if unknown:
+        lacking = [name for name in named if name not in found]
+        if unknown and not (self.leave_out_others and not lacking):
+            what = f"'{self.folder}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
+            what += f'({sample(list(named))})'
+            if not self.leave_out_others:
+                raise DatasetError(
+                    f'{what}: the classes are those of the training data. Rename the folders, or take them out; a '
+                    'config that names its classes, classes = (...), leaves them out.'
+                )
             raise DatasetError(
-                f"'{self.folder}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
-                f'({sample(list(named))}): the classes are those of the training data. Rename the folders, or take '
-                'them out.'
+                f'{what}, and no folder of {sample(lacking)}, which may be misspelt. Correct the name'
+                + (', or make an empty folder of that name.' if self.test_mode else '.')
             )
         return tuple(named)
 
@@ -206,19 +242,21 @@ class ImageFolder(CountingDataset, BaseDataset):
             self._warn(note, logging.INFO)
         return images
 
-    def _check_counts(self, counts: dict[str, int], classes: Sequence[str]) -> None:
+    def _say_left_out(self, images: Mapping[str, list[str]]) -> None:
+        if images:
+            self._warn(
+                f"'{self.folder}': the config's classes leave out {len(images)} folders: {sample(list(images))}; "
+                f'{sum(map(len, images.values()))} images are not used. To use them, name them in '
+                'metainfo=dict(classes=(...)).'
+            )
+
+    def _check_counts(self, counts: dict[str, int]) -> None:
         if not any(counts.values()):
             raise DatasetNotFoundError(f"'{self.folder}': the folders {sample(list(counts))} hold no image. {WHERE}.")
-        lacking = [name for name in classes if not counts.get(name)]
-        if lacking and not self.test_mode:
-            raise DatasetError(
-                f"'{self.folder}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}. Give "
-                'images of them, or take out the empty folders.'
-            )
-        if lacking:
-            self._warn(f"'{self.folder}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}.")
-        if len(classes) < 2 and not self.test_mode:
-            raise DatasetError(f"'{self.folder}' has one class, {classes[0]}: expected at least two to tell apart.")
+        if not self.test_mode:
+            check_training_classes(self.folder, counts)
+        elif lacking := [name for name, count in counts.items() if not count]:
+            self._warn(f"'{self.folder}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}.")
 
     # -- while running
 

@@ -94,10 +94,16 @@ def load_config(
             f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
             "as ('cat', 'dog'); of one class ('cat',), with the comma."
         )
+    named = named_classes(cfg) if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS else None
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
-        fill_classes(cfg, classes if classes is not None else named_classes(cfg))
+        fill_classes(cfg, classes if classes is not None else named)
     elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
-        fill_classes(cfg, cfg.classes)  # instead of those of the annotations, in a config that inherits that
+        named = cfg.classes  # instead of those of the annotations, in a config that inherits that
+        fill_classes(cfg, named)
+    if named is not None:  # by the config: it may leave some out
+        for dataset in all_datasets(cfg):
+            if is_type(dataset, IMAGE_FOLDER):
+                dataset.setdefault('leave_out_others', True)
     follow_datasets(cfg)
     return cfg
 
