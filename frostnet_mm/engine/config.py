@@ -198,6 +198,9 @@ def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
         if palette is None or len(palette) != len(classes):
             palette = palette_for(len(classes))
         dataset['metainfo'] = {**own, 'classes': classes, 'palette': palette}
+    backbone = cfg.model.get('backbone') or {}
+    if is_type(cfg.model.get('head'), 'frostnet_mm.LogitsHead') and 'num_classes' in backbone:
+        backbone['num_classes'] = len(classes)  # its logits are the model's
     if not _set_num_classes(cfg.model, len(classes)):
         raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
 
@@ -238,7 +241,7 @@ def _classes_of(dataset: ConfigDict) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _set_num_classes(node, num_classes: int) -> int:
-    """Set every ``num_classes`` below a model config, except in a pretrained backbone; return how many there were."""
+    """Set every ``num_classes`` below a model config but backbones', which is pretraining's; return how many."""
     count = 0
     if isinstance(node, dict):
         for key, value in node.items():
