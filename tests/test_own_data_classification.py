@@ -1,5 +1,6 @@
 """`frostnet new --task classification`, and lists of images: folders of classes as people lay them out."""
 
+import os
 import shutil
 
 import numpy as np
@@ -12,6 +13,8 @@ from frostnet_mm.data.errors import DatasetError, DatasetNotFoundError
 from frostnet_mm.data.image_folder import ImageFolder
 from frostnet_mm.data.own_folders import Undecided
 from frostnet_mm.engine.config import load_config
+from frostnet_mm.errors import UserError
+from frostnet_mm.files import write_text
 from frostnet_mm.registry import DATASETS
 
 
@@ -109,6 +112,31 @@ def test_a_part_is_set_apart(tmp_path):
     assert cfg.test_dataloader.dataset.ann_file == cfg.val_dataloader.dataset.ann_file
     assert notes[1] == '1 of 3 classes have no image for validation: lily.'
     assert config_of(root, tmp_path, val_share=0.2)[1] == text  # the same another time
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """As archives from Windows have them: files are found again, in lists too; a class has no name for a config."""
+    root = fill(tmp_path / 'data', 'cat', 'dog', count=8)
+    (root / 'cat/0.jpg').rename(os.fsdecode(bytes(root) + b'/cat/caf\xe9.jpg'))
+    cfg, *_ = config_of(root, tmp_path, val_share=0.25)
+    parts = [DATASETS.build(cfg[f'{part}_dataloader'].dataset) for part in ('train', 'val')]
+    paths = [part.get_data_info(index)['img_path'] for part in parts for index in range(len(part))]
+    found = [os.path.join(place, name) for place, _, names in os.walk(os.fsencode(root)) for name in names]
+    assert sorted(map(os.path.normpath, map(os.fsencode, paths))) == sorted(found) and len(found) == 16
+    (tmp_path / 'my_train.txt').write_bytes(b'dog/0.jpg\n\xe9/1.jpg\n')  # of no file
+    with pytest.raises(DatasetError, match='cannot be read as text'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    (root / 'cat').rename(os.fsdecode(bytes(root) + b'/caf\xe9'))
+    text, _ = classification_config(Wishes(tmp_path / 'my.py', root, val_share=0.25))
+    with pytest.raises(UserError, match=r"my.py' cannot be written as UTF-8: .*caf\\udce9.*Rename that"):
+        write_text(tmp_path / 'my.py', text)
+
+
+def test_a_line_break_in_a_name_is_refused(tmp_path):
+    root = fill(tmp_path / 'data', 'cat', 'dog')
+    (root / 'cat/0.jpg').rename(root / 'cat/0\n1.jpg')
+    with pytest.raises(UserError, match=r"'cat/0\\n1.jpg' has a line break in it: rename the file"):
+        config_of(root, tmp_path, val_share=0.25)
 
 
 def only_images(root):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..files import write_text
+from ..files import write_names
 from .coco_duplicates import first_of_equals
 from .coco_paths import list_folder, sample
 from .errors import DatasetError
@@ -151,8 +151,7 @@ def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) 
             f"Which images are for validation? No class of '{whole.folder}' has a second image: --val-images FOLDER."
         )
     for path, images in parts.items():
-        names = [image.relative_to(whole.folder).as_posix() for name in images for image in images[name]]
-        write_text(path, ''.join(f'{name}\n' for name in names))
+        write_names(path, (image.relative_to(whole.folder).as_posix() for name in images for image in images[name]))
     return ClassFolders(whole.folder, parts[train], train), ClassFolders(whole.folder, parts[val], val)
 
 

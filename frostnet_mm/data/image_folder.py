@@ -68,14 +68,19 @@ def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[s
         DatasetError: It lists nothing, or what cannot be used.
     """
     try:
-        lines = Path(list_file).read_text(encoding='utf-8-sig').split('\n')
+        content = Path(list_file).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DatasetNotFoundError(
             f"The list of images '{list_file}' does not exist, or is no file; {list_nearest(list_file)}. {WHERE}."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"The list of images '{list_file}' cannot be read as text (UTF-8): {error}.") from error
-    names = [line.removesuffix('\r') for line in lines if line.strip()]
+    except OSError as error:
+        raise DatasetError(f"The list of images '{list_file}' cannot be read: {error}.") from error
+    names = _lines(content)
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        if any('\0' in name or not osp.isfile(osp.join(folder, name)) for name in names):
+            raise DatasetError(f"The list of images '{list_file}' cannot be read as text (UTF-8): {error}.") from error
     example = f"Expected a path below '{folder}' a line, such as {classes[0]}/1.jpg"
     if not names:
         raise DatasetError(f"'{list_file}' lists no image. {example}.")
@@ -111,6 +116,12 @@ def check_training_classes(folder: str | os.PathLike, counts: Mapping[str, int])
         )
     if len(counts) < 2:
         raise DatasetError(f"'{folder}' has one class, {', '.join(counts)}: expected at least two to tell apart.")
+
+
+def _lines(content: bytes) -> list[str]:
+    """The lines of a list that hold something; names of files that are not UTF-8 as Python names such files."""
+    lines = content.decode('utf-8-sig', 'surrogateescape').split('\n')
+    return [line.removesuffix('\r') for line in lines if line.strip()]
 
 
 @DATASETS.register_module()
