@@ -478,6 +478,13 @@ def test_all_arithmetics_and_an_engine_tell_the_classes_apart(trained, tmp_path)
     assert min(found.values()) > 60, found  # chance is 33
 
 
+def test_a_classifier_is_not_drawn_image_by_image(trained, tmp_path, capsys):
+    config, checkpoint = trained
+    assert run_tool('test', config, checkpoint, '--show-dir', tmp_path / 'a', '--work-dir', tmp_path) == 2
+    shown = capsys.readouterr().err
+    assert 'of a classifier, --plots DIR draws what it gets wrong' in shown and 'Hook' not in shown
+
+
 def test_a_deployment_says_what_infer_says(trained, data, tmp_path):
     config, checkpoint = trained
     out, image = tmp_path / 'deployed', str(data / 'val/disc/0.png')

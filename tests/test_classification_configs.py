@@ -2,17 +2,22 @@
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from mmcv.transforms import Compose
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from PIL import Image, ImageOps
 
 from frostnet_mm.data.classification_transforms import RandomPaddedCrop
-from frostnet_mm.engine.config import load_config
+from frostnet_mm.data.image_folder import ImageFolder
+from frostnet_mm.engine.build_errors import building
+from frostnet_mm.engine.config import ConfigError, load_config
+from frostnet_mm.engine.loops import ResumableEpochTrainLoop
 
 CONFIGS = ('frostnet_custom_cls', 'frostnet_qat_custom_cls', 'frostnet_cifar', 'frostnet_imagenet')
 
@@ -165,3 +170,30 @@ def test_the_base_batch_size_is_a_number_of_its_own(path):
     changed = load_config(path, options, classes=('a', 'b'))
     assert changed.train_dataloader.batch_size == 7 != own.train_dataloader.batch_size
     assert changed.auto_scale_lr == own.auto_scale_lr
+
+
+# -- what is said
+
+
+@pytest.mark.parametrize('epochs', [1, 3])
+def test_a_schedule_that_ends_in_the_warm_up_names_its_variables(epochs):
+    cfg = config('frostnet_imagenet', max_epochs=epochs)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    message = rf'param_scheduler.1: .*end should be .*Lower warmup_epochs=3, or raise max_epochs={epochs}.$'
+    with pytest.raises(ConfigError, match=message), building(cfg):
+        PARAM_SCHEDULERS.build(cfg.param_scheduler[1], default_args=dict(optimizer=optimizer))
+
+
+def test_fewer_images_than_a_batch(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / '1.png'), np.zeros((8, 8, 3), np.uint8))
+    data = ImageFolder(data_root=str(tmp_path), pipeline=[])
+    runner = SimpleNamespace(visualizer=SimpleNamespace(), cfg=dict(batch_size=32))
+    loader = torch.utils.data.DataLoader(data, batch_size=32, drop_last=True)
+    message = f"has 2 images, fewer than a batch of 32: lower batch_size, or check the images in '{tmp_path}"
+    with pytest.raises(ConfigError, match=message):
+        ResumableEpochTrainLoop(runner, loader, max_epochs=1)
+    runner.cfg = {}
+    with pytest.raises(ConfigError, match='lower train_dataloader.batch_size'):
+        ResumableEpochTrainLoop(runner, loader, max_epochs=1)
