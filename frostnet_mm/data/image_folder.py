@@ -49,7 +49,7 @@ def class_folders(folder: str) -> tuple[str, ...]:
 
 def _holds_folders_alone(folder: Path) -> bool:
     """Whether a folder is of a split: one of a class called train holds images, or is empty."""
-    return not images_in(folder) and any(path.is_dir() for path in folder.iterdir())
+    return not images_in(folder) and any(path.is_dir() and not is_litter(path.name) for path in folder.iterdir())
 
 
 def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[str, list[str]]:
@@ -202,7 +202,8 @@ class ImageFolder(CountingDataset, BaseDataset):
             images = self._images(found)
         self._say_left_out({name: images.pop(name) for name in found if name not in classes})
         counts = {name: len(images.get(name, ())) for name in classes}
-        entries = [dict(img_path=path, gt_label=classes.index(name)) for name in images for path in images[name]]
+        labels = {name: label for label, name in enumerate(classes)}
+        entries = [dict(img_path=path, gt_label=labels[name]) for name in images for path in images[name]]
         self._check_counts(counts)
         self._metainfo['classes'] = classes
         self._metainfo.setdefault('palette', palette_for(len(classes)))

@@ -186,7 +186,9 @@ class ImageSearch:
                 self._note_hidden(entry, suffix in suffixes)
             elif entry.is_dir():
                 folders.append(entry)
-            elif suffix in suffixes and (entry.is_file() or entry.is_symlink()):
+            elif not (entry.is_file() or entry.is_symlink()):
+                self.others['pipe or device'] += 1
+            elif suffix in suffixes:
                 yield entry
             elif suffix in (*_IF_PILLOW_DOES, *_OTHER_IMAGES, *_VIDEOS):
                 self.left_out[suffix] += 1
@@ -209,7 +211,7 @@ class ImageSearch:
                 f'Left out: {_counted(self.left_out)}; these formats are not read: convert the files to JPEG or PNG.'
             )
         if self.others:
-            notes.append(f'Left out: {_counted(self.others)}: no images, by their names.')
+            notes.append(f'Left out: {_counted(self.others)}: no images.')
         if self.hidden:
             more = f' and {len(self.hidden) - _NAMED} more' if len(self.hidden) > _NAMED else ''
             notes.append(f'Left out: hidden images and folders: {", ".join(self.hidden[:_NAMED])}{more}.')
