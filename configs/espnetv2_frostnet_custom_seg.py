@@ -94,4 +94,4 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 default_hooks = dict(checkpoint=dict(interval=val_interval), visualization=dict(draw=False))
-auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -24,10 +24,12 @@ model = dict(backbone=dict(arch=arch))
 
 train_pipeline = [
     dict(type='frostnet_mm.LoadImageFromFile'),
+    dict(type='Resize', scale=(input_size, input_size), keep_ratio=False),
     dict(
-        type='Pad', size=(40, 40), pad_val=dict(img=(114, 123, 125))
-    ),  # with the random crop, shifts by up to 8 pixels
-    dict(type='mmdet.RandomCrop', crop_size=(32, 32), allow_negative_crop=True),
+        type='frostnet_mm.RandomPaddedCrop',
+        padding=round(input_size / 8),  # 4 pixels of 32 (He et al. 2016)
+        pad_val=(114, 123, 125),  # CIFAR's mean, BGR
+    ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='frostnet_mm.PackClsInputs'),
 ]
@@ -52,4 +54,4 @@ param_scheduler = [
         eta_min_ratio=0.01,
     ),
 ]
-auto_scale_lr = dict(base_batch_size=batch_size)
+auto_scale_lr = dict(base_batch_size=128)

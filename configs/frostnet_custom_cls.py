@@ -87,4 +87,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0),
 )
-auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+auto_scale_lr = dict(enable=False, base_batch_size=32)

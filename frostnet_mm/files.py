@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -159,8 +159,32 @@ def _umask() -> int:
 
 
 def write_text(path: str | os.PathLike, content: str) -> None:
-    """Write a text file (UTF-8) atomically."""
-    write_bytes(path, content.encode())
+    """Write a text file (UTF-8) atomically.
+
+    Raises:
+        UserError: It holds a name of a file or folder that is not UTF-8.
+    """
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError as error:
+        line = content[content.rfind('\n', 0, error.start) + 1 :].partition('\n')[0]
+        raise UserError(
+            f"'{path}' cannot be written as UTF-8: it would have the name of a file or folder that is not, in "
+            f'{line.strip()[:200]!a}. Rename that, for example with convmv.'
+        ) from error
+    write_bytes(path, encoded)
+
+
+def write_names(path: str | os.PathLike, names: Iterable[str]) -> None:
+    """Write a list of files atomically, a name a line; names that are not UTF-8 keep their bytes.
+
+    Raises:
+        UserError: A name has a line break in it.
+    """
+    names = list(names)
+    if broken := [name for name in names if '\n' in name]:
+        raise UserError(f"'{path}' is a list of a name a line; {broken[0]!r} has a line break in it: rename the file.")
+    write_bytes(path, ''.join(f'{name}\n' for name in names).encode(errors='surrogateescape'))
 
 
 def png_of(figure: 'Figure') -> bytes:

@@ -1,9 +1,11 @@
 """CIFAR as it is released: made up archives of its form, read against the layout that its authors describe."""
 
+import gzip
 import io
 import os
 import pickle
 import tarfile
+import zlib
 
 import cv2
 import numpy as np
@@ -120,3 +122,18 @@ def test_files_that_are_no_archive(tmp_path):
     (tmp_path / 'out/a.png').write_text('')
     with pytest.raises(UserError, match='is there and not empty: give a new folder'):
         write_cifar(str(tmp_path / 'whole.tar.gz'), str(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize('place', [0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_damaged_archives_leave_nothing(tmp_path, place):
+    """Some bytes of the stream are others: what gzip's checksum alone tells, or zlib, or tar."""
+    release(tmp_path / 'whole.tar.gz', images=20)
+    content = bytearray((tmp_path / 'whole.tar.gz').read_bytes())
+    at = min(int(place * len(content)), len(content) - 8)  # the last 8 bytes are checksum and size
+    content[at : at + 4] = bytes(255 - value for value in content[at : at + 4])
+    (tmp_path / 'part.tar.gz').write_bytes(content)
+    with pytest.raises((zlib.error, gzip.BadGzipFile)), gzip.open(tmp_path / 'part.tar.gz') as stream:
+        stream.read()
+    with pytest.raises(DatasetError, match='cannot be read as an archive .*it is damaged: download it again'):
+        write_cifar(str(tmp_path / 'part.tar.gz'), str(tmp_path / 'out'))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['part.tar.gz', 'whole.tar.gz']

@@ -67,6 +67,22 @@ def test_what_is_missing_is_said(release, tmp_path):
         prepare_imagenet(data, str(kit))
 
 
+def test_a_damaged_kit_is_one_error(release):
+    path = release / 'kit/data/meta.mat'
+    content = path.read_bytes()
+    for length in (0, 60, 127, 129, len(content) // 2, len(content) - 3):
+        path.write_bytes(content[:length])
+        with pytest.raises(DatasetError, match='The ground truth in .* cannot be read: .*unpack ILSVRC2012_devkit'):
+            prepare_imagenet(str(release / 'data'), str(release / 'kit'))
+        assert not (release / 'data/val_by_class').exists()
+    savemat(path, dict(synsets=np.arange(900.0)), do_compression=True)
+    content = bytearray(path.read_bytes())
+    content[200:240] = bytes(255 - value for value in content[200:240])
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match='cannot be read: error: Error -3 while decompressing'):  # of zlib
+        read_ground_truth(str(release / 'kit'))
+
+
 def test_other_classes_in_validation(release):
     data = release / 'data'
     for path in (data / 'val').iterdir():

@@ -31,9 +31,9 @@ ALLOWED = {  # defined there, because device is copied into deployments
     ('data.loading', 'device.errors'),
     ('data.loading', 'device.image_files'),  # training and deployments read images by one function
     ('data.download_checks', 'device.orientation'),
-    ('data.image_folder', 'device.errors'),
     ('data.imagenet', 'device.image_search'),
     ('data.image_folder', 'device.image_search'),  # and find them by one function
+    ('data.own_folders', 'device.image_search'),
 }
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 NOT_ON_DEVICES = {'torch', 'torchvision', 'torchao', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain'}

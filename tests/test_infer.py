@@ -136,6 +136,7 @@ def odd_folder(folder):
     good = set(files)
     bad = {'empty.jpg': b'', 'page.jpg': b'<html>', 'cut.jpg': jpeg[: len(jpeg) // 2]}
     other = {'v.mp4': b'x', 'b.heic': b'x', 'c.HEIC': b'x', '._a.jpg': b'x', 'notes.txt': b'x'}
+    other |= {'.thumbnails/a.jpg': jpeg, 'sub/@eaDir/a.jpg': jpeg, '__MACOSX/sub/._a.jpg': b'x', '.DS_Store': b'x'}
     for name, content in (files | bad | other).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -155,6 +156,9 @@ def test_odd_names_bad_files_and_results_inside_of_the_images(tmp_path, capsys):
         assert set(results['images']) == good and set(results['failed']) == bad
         assert f'{len(good)} of {len(good | bad)} images done' in shown
         assert 'Left out: 1 ._*, 2 .heic, 1 .mp4; these formats are not read' in shown
+        assert 'Left out: 1 .txt, 1 pipe or device: no images.' in shown
+        hidden = (tmp_path / '.thumbnails', tmp_path / '__MACOSX', tmp_path / 'sub/@eaDir')
+        assert f'Left out: hidden images and folders: {", ".join(map(str, hidden))}.' in shown
         assert 'failed: empty.jpg: ' in shown and results['failed']['broken.jpg'].endswith('the file does not exist')
         runs.append(shown)
     assert f'Left out: folders of results: {tmp_path}/out.' in runs[2]

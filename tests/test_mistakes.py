@@ -13,7 +13,8 @@ from pycocotools.cocoeval import COCOeval
 from test_golden import CHECKPOINT, CONFIG, DATA
 
 from frostnet_mm.apis.mistakes import Mistakes, MistakesError, Report, count_pixels, detections
-from frostnet_mm.apis.visualization.mistake_plots import confusion_plot, curves_plot
+from frostnet_mm.apis.visualization.mistake_plots import confusion_plot, curves_plot, draw_mistakes
+from frostnet_mm.data.image_folder import ImageFolder
 
 CLASSES = ['a', 'b', 'c']
 
@@ -155,6 +156,30 @@ def test_pictures_of_few_and_of_many_classes(count):
     for content in (confusion_plot(report), curves_plot(report)):
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         assert min(picture.shape[:2]) > 300 and picture.std() > 5
+
+
+def test_a_worst_image_that_cannot_be_read_is_grey(tmp_path):
+    """As the evaluation has it; the others are drawn."""
+    for name in 'ab':
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / 'data' / name / '1.png'), np.full((40, 60, 3), (0, 0, 250), np.uint8))
+    (tmp_path / 'data/b/1.png').write_bytes(b'no image')
+    steps = [dict(type='frostnet_mm.LoadImageFromFile'), dict(type='frostnet_mm.PackClsInputs')]
+    dataset = ImageFolder(data_root=str(tmp_path / 'data'), pipeline=steps, test_mode=True)
+
+    class Model:
+        dataset_meta = dict(classes=('a', 'b'))
+
+        def test_step(self, batch):
+            (sample,) = batch['data_samples']
+            sample.pred_score = torch.tensor([0.9, 0.1])
+            return [sample]
+
+    report = Report('classification', ['a', 'b'], np.eye(2, dtype=int), np.array([0.5, 0.9]))
+    draw_mistakes(report, tmp_path / 'plots', Model(), dataset, None)
+    sheet = cv2.imread(str(tmp_path / 'plots/worst.png'))
+    for color in ((104, 116, 124), (0, 0, 250)):  # ImageNet's mean, and the image that can be read
+        assert (np.abs(sheet.astype(int) - color).max(axis=2) <= 1).sum() > 5000
 
 
 def test_a_detector_is_drawn_by_the_tool(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """`frostnet new --task classification`, and lists of images: folders of classes as people lay them out."""
 
+import os
 import shutil
 
 import numpy as np
@@ -12,6 +13,8 @@ from frostnet_mm.data.errors import DatasetError, DatasetNotFoundError
 from frostnet_mm.data.image_folder import ImageFolder
 from frostnet_mm.data.own_folders import Undecided
 from frostnet_mm.engine.config import load_config
+from frostnet_mm.errors import UserError
+from frostnet_mm.files import write_text
 from frostnet_mm.registry import DATASETS
 
 
@@ -71,6 +74,12 @@ def test_a_class_may_be_called_as_a_part(tmp_path):
     assert config_of(flat, tmp_path, val_share=0.25)[0].classes == ('broken', 'valid')
 
 
+def test_a_class_may_begin_with_an_underscore(tmp_path):
+    root = fill(tmp_path / 'data', *(f'{part}/{name}' for part in ('train', 'val') for name in ('_other', 'cat')))
+    fill(root, 'train/@eaDir/1.jpg', 'val/.thumbnails')  # what file managers leave
+    assert config_of(root, tmp_path)[0].classes == ('_other', 'cat')
+
+
 def test_settings_follow_from_the_images(tmp_path):
     root = fill(tmp_path / 'data', 'train/a', 'train/b', 'val/a', count=20)
     cfg, text, notes = config_of(root, tmp_path, qat=True, backbone='engine-s', classes=('b', 'a'))
@@ -79,6 +88,7 @@ def test_settings_follow_from_the_images(tmp_path):
     assert cfg.input_size == 64 and cfg.test_pipeline[1].scale == (64, 64)  # 70x50: of the shorter side, 64 or more
     # 40 images, a quarter of them a step: 4 steps an epoch, and 3000 of them would be more than 150 epochs
     assert (cfg.batch_size, cfg.max_epochs, cfg.train_cfg.val_interval) == (10, 150, 15)
+    assert cfg.auto_scale_lr.base_batch_size == 10
     assert 'qat' in cfg.default_hooks and notes == ['1 of 2 classes have no image for validation: b.']
     large = fill(tmp_path / 'large', 'train/a', 'train/b', 'val/a', size=(640, 480), count=2)
     assert config_of(large, tmp_path)[0].input_size == 224
@@ -102,6 +112,31 @@ def test_a_part_is_set_apart(tmp_path):
     assert cfg.test_dataloader.dataset.ann_file == cfg.val_dataloader.dataset.ann_file
     assert notes[1] == '1 of 3 classes have no image for validation: lily.'
     assert config_of(root, tmp_path, val_share=0.2)[1] == text  # the same another time
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """As archives from Windows have them: files are found again, in lists too; a class has no name for a config."""
+    root = fill(tmp_path / 'data', 'cat', 'dog', count=8)
+    (root / 'cat/0.jpg').rename(os.fsdecode(bytes(root) + b'/cat/caf\xe9.jpg'))
+    cfg, *_ = config_of(root, tmp_path, val_share=0.25)
+    parts = [DATASETS.build(cfg[f'{part}_dataloader'].dataset) for part in ('train', 'val')]
+    paths = [part.get_data_info(index)['img_path'] for part in parts for index in range(len(part))]
+    found = [os.path.join(place, name) for place, _, names in os.walk(os.fsencode(root)) for name in names]
+    assert sorted(map(os.path.normpath, map(os.fsencode, paths))) == sorted(found) and len(found) == 16
+    (tmp_path / 'my_train.txt').write_bytes(b'dog/0.jpg\n\xe9/1.jpg\n')  # of no file
+    with pytest.raises(DatasetError, match='cannot be read as text'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    (root / 'cat').rename(os.fsdecode(bytes(root) + b'/caf\xe9'))
+    text, _ = classification_config(Wishes(tmp_path / 'my.py', root, val_share=0.25))
+    with pytest.raises(UserError, match=r"my.py' cannot be written as UTF-8: .*caf\\udce9.*Rename that"):
+        write_text(tmp_path / 'my.py', text)
+
+
+def test_a_line_break_in_a_name_is_refused(tmp_path):
+    root = fill(tmp_path / 'data', 'cat', 'dog')
+    (root / 'cat/0.jpg').rename(root / 'cat/0\n1.jpg')
+    with pytest.raises(UserError, match=r"'cat/0\\n1.jpg' has a line break in it: rename the file"):
+        config_of(root, tmp_path, val_share=0.25)
 
 
 def only_images(root):
@@ -149,7 +184,7 @@ def sound(root):
         (no_split, {}, "Which images are for validation? '{root}' holds one folder of classes, '{root}'. Give another"),
         (two_trainings, {}, "Which is the folder of the training images? '{root}' holds 2: train_1, train_2. Say it: "),
         (other_class, {}, "'{root}/val' has images of 'c', of which '{root}/train' has none. Give images of them, or "),
-        (one_class, {}, "'{root}/train' has one class alone, a: expected images of two classes or more."),
+        (one_class, {}, "'{root}/train' has one class, a: expected at least two to tell apart."),
         (sound, dict(val_share=0.2), "Which images are for validation? '{root}/val' holds some, and --val-share 0.2 "),
         (
             sound,

@@ -24,6 +24,7 @@ from frostnet_mm.cli import (
 )
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.files import require_checkpoint, require_config, write_text
+from frostnet_mm.registry import type_name
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -84,6 +85,8 @@ def parse_args() -> argparse.Namespace:
 def draw_into(cfg: 'Config', folder: str) -> None:
     """Have the visualization hook draw every test image into a folder."""
     hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None and type_name(cfg.model) == 'ImageClassifier':
+        raise ConfigError('--show-dir draws boxes and masks: of a classifier, --plots DIR draws what it gets wrong.')
     if hook is None:
         raise ConfigError(
             '--show-dir needs default_hooks.visualization (DetVisualizationHook or SegVisualizationHook) in the config.'

@@ -7,3 +7,4 @@ assert _base_.max_epochs == max_epochs, 'read with frostnet_mm.engine.load_confi
 train_dataloader = dict(num_workers=1)
 train_cfg = dict(val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=0.002, fused=True))
+auto_scale_lr = dict(base_batch_size=4)

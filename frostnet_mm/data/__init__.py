@@ -19,7 +19,7 @@ _SEGMENTATION = (
 __all__ = offer(
     __name__,
     {
-        '.classification_transforms': ['PackClsInputs', 'RandomResizedCrop'],
+        '.classification_transforms': ['PackClsInputs', 'RandomPaddedCrop', 'RandomResizedCrop'],
         '.coco_json': ['palette_for', 'read_coco_classes'],
         '.errors': ['BadImageError', 'DatasetError', 'DatasetNotFoundError'],
         '.image_folder': ['ImageFolder'],

@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ _WANTED = (
     'Expected cifar-10-python.tar.gz or cifar-100-python.tar.gz of www.cs.toronto.edu/~kriz/cifar.html, or the folder '
     'that is in it'
 )
+_CHUNK = 2**20  # bytes
 _ARRAYS = ('numpy.core.multiarray', 'numpy._core.multiarray')
 
 
@@ -108,9 +110,15 @@ def _files(source: Path) -> dict[str, bytes]:
             return {path.name: path.read_bytes() for path in inner.iterdir() if path.name in known and path.is_file()}
         with tarfile.open(source) as archive:
             members = [own for own in archive.getmembers() if own.isfile() and Path(own.name).name in known]
-            return {Path(own.name).name: archive.extractfile(own).read() for own in members}
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"'{source}' cannot be read as an archive or a folder ({error}). {_WANTED}.") from error
+            files = {Path(own.name).name: archive.extractfile(own).read() for own in members}
+            while archive.fileobj.read(_CHUNK):  # at the end of the stream stands its checksum, behind all files
+                pass
+            return files
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DatasetError(
+            f"'{source}' cannot be read as an archive or a folder ({error}). {_WANTED}; where it is that, it is "
+            'damaged: download it again.'
+        ) from error
 
 
 def _value(source: str, name: str, content: bytes, *keys: str) -> Any:

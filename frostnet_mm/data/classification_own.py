@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..files import write_text
+from ..files import write_names
 from .coco_duplicates import first_of_equals
 from .coco_paths import list_folder, sample
 from .errors import DatasetError
@@ -151,8 +151,7 @@ def set_images_apart(whole: ClassFolders, share: float, train: Path, val: Path) 
             f"Which images are for validation? No class of '{whole.folder}' has a second image: --val-images FOLDER."
         )
     for path, images in parts.items():
-        names = [image.relative_to(whole.folder).as_posix() for name in images for image in images[name]]
-        write_text(path, ''.join(f'{name}\n' for name in names))
+        write_names(path, (image.relative_to(whole.folder).as_posix() for name in images for image in images[name]))
     return ClassFolders(whole.folder, parts[train], train), ClassFolders(whole.folder, parts[val], val)
 
 
@@ -187,6 +186,8 @@ def check_classes(train: ClassFolders, val: ClassFolders, classes: Sequence[str]
         Undecided: Other names are told than there are folders.
         DatasetError: Training lacks a class that validation has, or has one alone, or none of one.
     """
+    from .image_folder import check_training_classes
+
     found = tuple(train.images)
     if classes is not None and set(classes) != set(found):
         raise Undecided(
@@ -199,10 +200,7 @@ def check_classes(train: ClassFolders, val: ClassFolders, classes: Sequence[str]
             f"'{val.folder}' has images of {sample(unknown)}, of which '{train.folder}' has none. Give images of them, "
             'or take them out.'
         )
-    empty = [name for name, images in train.images.items() if not images]
-    if empty or len(found) < 2:
-        what = f'no image of {sample(empty)}' if empty else f'one class alone, {found[0]}'
-        raise DatasetError(f"'{train.folder}' has {what}: expected images of two classes or more.")
+    check_training_classes(train.folder, {name: len(images) for name, images in train.images.items()})
     return tuple(classes or found)
 
 

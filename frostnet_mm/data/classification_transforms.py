@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from mmcv.image import impad
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmengine.structures import BaseDataElement
@@ -96,6 +97,52 @@ class RandomResizedCrop(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(scale={self.scale}, area={self.area}, ratio={self.ratio})'
+
+
+@TRANSFORMS.register_module()
+class RandomPaddedCrop(BaseTransform):
+    """A random part, of the image's own size, of the image with a border around it: CIFAR's usual augmentation
+    (`He et al. 2016 <https://arxiv.org/abs/1512.03385>`_, section 4.2). mmcv's ``Pad`` pads right and bottom alone.
+
+    Required and modified keys: ``img`` (H, W, C), ``img_shape``.
+
+    Args:
+        padding (int): Pixels on every side: the image moves by at most as many each way.
+        pad_val (int | tuple[int, ...]): Value of the border, or one a channel as they are stored (B, G, R). Defaults to
+            (104, 116, 124), ImageNet's mean.
+
+    Raises:
+        ValueError: ``padding`` is no whole number of at least 0.
+    """
+
+    def __init__(self, padding: int, pad_val: int | tuple[int, ...] = (104, 116, 124)) -> None:
+        if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
+            raise ValueError(f'padding={padding!r}, expected a whole number of pixels of at least 0')
+        self.padding, self.pad_val = padding, pad_val
+
+    @cache_randomness
+    def draw(self) -> tuple[int, int]:
+        """Draw left and top of the part in the padded image, each from 0 to twice the padding."""
+        return np.random.randint(0, 2 * self.padding + 1), np.random.randint(0, 2 * self.padding + 1)
+
+    def transform(self, results: dict) -> dict:
+        """Pad and crop the image.
+
+        Args:
+            results (dict): With ``img`` (H, W, C).
+
+        Returns:
+            dict: The same, with an image of the same size.
+        """
+        height, width = results['img'].shape[:2]
+        padded = impad(results['img'], padding=self.padding, pad_val=self.pad_val)
+        left, top = self.draw()
+        results['img'] = padded[top : top + height, left : left + width]
+        results['img_shape'] = (height, width)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(padding={self.padding}, pad_val={self.pad_val})'
 
 
 @TRANSFORMS.register_module()

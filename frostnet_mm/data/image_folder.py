@@ -4,13 +4,12 @@ import logging
 import os
 import os.path as osp
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.dataset import BaseDataset
 
-from ..device.errors import ImageError
-from ..device.image_search import find_images, images_in
+from ..device.image_search import ImageSearch, images_in, is_litter
 from ..registry import DATASETS
 from .coco_json import palette_for
 from .coco_paths import list_folder, list_nearest, sample
@@ -23,7 +22,7 @@ GREY = (224, 224)  # size of the image that stands in for one that cannot be rea
 
 
 def class_folders(folder: str) -> tuple[str, ...]:
-    """The classes of a folder: the names of its sub-folders, sorted; hidden ones are none.
+    """The classes of a folder: the names of its sub-folders, sorted; hidden ones and known litter are none.
 
     Args:
         folder (str): The folder of a split, such as ``data/train``.
@@ -34,7 +33,7 @@ def class_folders(folder: str) -> tuple[str, ...]:
     """
     if not osp.isdir(folder):
         raise DatasetNotFoundError(f"The image folder '{folder}' does not exist; {list_nearest(folder)}. {WHERE}.")
-    names = tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and path.name[0] not in '._'))
+    names = tuple(sorted(path.name for path in Path(folder).iterdir() if path.is_dir() and not is_litter(path.name)))
     if not names:
         raise DatasetNotFoundError(
             f"'{folder}' has no folder in it; {list_folder(folder)}. Expected a folder a class, such as "
@@ -50,7 +49,7 @@ def class_folders(folder: str) -> tuple[str, ...]:
 
 def _holds_folders_alone(folder: Path) -> bool:
     """Whether a folder is of a split: one of a class called train holds images, or is empty."""
-    return not images_in(folder) and any(path.is_dir() for path in folder.iterdir())
+    return not images_in(folder) and any(path.is_dir() and not is_litter(path.name) for path in folder.iterdir())
 
 
 def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[str, list[str]]:
@@ -69,14 +68,19 @@ def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[s
         DatasetError: It lists nothing, or what cannot be used.
     """
     try:
-        lines = Path(list_file).read_text(encoding='utf-8-sig').split('\n')
+        content = Path(list_file).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise DatasetNotFoundError(
             f"The list of images '{list_file}' does not exist, or is no file; {list_nearest(list_file)}. {WHERE}."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"The list of images '{list_file}' cannot be read as text (UTF-8): {error}.") from error
-    names = [line.removesuffix('\r') for line in lines if line.strip()]
+    except OSError as error:
+        raise DatasetError(f"The list of images '{list_file}' cannot be read: {error}.") from error
+    names = _lines(content)
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        if any('\0' in name or not osp.isfile(osp.join(folder, name)) for name in names):
+            raise DatasetError(f"The list of images '{list_file}' cannot be read as text (UTF-8): {error}.") from error
     example = f"Expected a path below '{folder}' a line, such as {classes[0]}/1.jpg"
     if not names:
         raise DatasetError(f"'{list_file}' lists no image. {example}.")
@@ -94,13 +98,40 @@ def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[s
     return images
 
 
+def check_training_classes(folder: str | os.PathLike, counts: Mapping[str, int]) -> None:
+    """Refuse training images that do not tell at least two classes apart.
+
+    Args:
+        folder (str | PathLike): Where they are, for the message.
+        counts (Mapping[str, int]): Images of each class.
+
+    Raises:
+        DatasetError: A class has no image, or there is one class alone.
+    """
+    lacking = [name for name, count in counts.items() if not count]
+    if lacking:
+        raise DatasetError(
+            f"'{folder}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}. Give images of "
+            'them, or take out the empty folders.'
+        )
+    if len(counts) < 2:
+        raise DatasetError(f"'{folder}' has one class, {', '.join(counts)}: expected at least two to tell apart.")
+
+
+def _lines(content: bytes) -> list[str]:
+    """The lines of a list that hold something; names of files that are not UTF-8 as Python names such files."""
+    lines = content.decode('utf-8-sig', 'surrogateescape').split('\n')
+    return [line.removesuffix('\r') for line in lines if line.strip()]
+
+
 @DATASETS.register_module()
 class ImageFolder(CountingDataset, BaseDataset):
     """Images of classes, a folder a class, as ImageNet's training images lie.
 
     The classes are the sub-folders in alphabetical order, unless ``metainfo=dict(classes=...)`` names them: a
     validation set takes those of the training set, in their order, and may lack some. Images are found in the folders
-    of a class and below, with the suffixes that ``tools/infer.py`` knows; what is no image is said and left out.
+    of a class and below, with the suffixes that ``tools/infer.py`` knows. Hidden folders, and those that file managers
+    leave (``@eaDir``, ``__MACOSX``), are left out; the log says so, and counts what is no image.
 
     ``ann_file`` makes it some of the images: a text file with a path below ``img_path`` a line, such as ``cat/1.jpg``.
 
@@ -112,16 +143,23 @@ class ImageFolder(CountingDataset, BaseDataset):
         data_root (str): Folder of the data. Defaults to ''.
         data_prefix (dict): ``img_path``, the folder of a split below ``data_root``. Defaults to dict(img_path='').
         metainfo (dict, optional): ``classes``, names of folders in the order of their indices.
+        leave_out_others (bool): Folders of other names than ``classes`` are left out, with a warning, as long as each
+            class has its folder; otherwise they are an error. ``load_config`` sets it where a config names the classes
+            itself. Defaults to False.
         max_bad_fraction (float): Fraction of the images, 0 to 1, that may be unreadable before training stops.
             Defaults to 0.1.
         **kwargs: Arguments of mmengine's ``BaseDataset``, such as ``ann_file``, a path or one below ``data_root``.
 
     Raises:
         DatasetNotFoundError: There is no such folder, or no image in it.
-        DatasetError: Images lie beside the folders; a folder is of no class that is named; ``ann_file`` lists what is
-            not there, twice, or in no folder of a class; or in training a class has no image, or there is one class
-            alone.
+        DatasetError: Images lie beside the folders; a folder is of no class that is named (see
+            ``leave_out_others``); ``ann_file`` lists what is not there, twice, or in no folder of a class; or in
+            training a class has no image, or there is one class alone.
     """
+
+    def __init__(self, *args, leave_out_others: bool = False, **kwargs) -> None:
+        self.leave_out_others = leave_out_others
+        super().__init__(*args, **kwargs)
 
     @classmethod
     def _load_metainfo(cls, metainfo: dict | None = None) -> dict:
@@ -151,6 +189,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         """
         found = class_folders(self.folder)
         classes = self._classes(found)
+        self._say_skipped()
         beside = images_in(self.folder)
         if beside:
             raise DatasetError(
@@ -160,12 +199,15 @@ class ImageFolder(CountingDataset, BaseDataset):
         if self.ann_file:
             images = listed_images(self.ann_file, self.folder, found)
         else:
-            images = {name: self._images(osp.join(self.folder, name)) for name in found}
-        counts = {name: len(paths) for name, paths in images.items()}
-        entries = [dict(img_path=path, gt_label=classes.index(name)) for name in found for path in images[name]]
-        self._check_counts(counts, classes)
+            images = self._images(found)
+        self._say_left_out({name: images.pop(name) for name in found if name not in classes})
+        counts = {name: len(images.get(name, ())) for name in classes}
+        labels = {name: label for label, name in enumerate(classes)}
+        entries = [dict(img_path=path, gt_label=labels[name]) for name in images for path in images[name]]
+        self._check_counts(counts)
         self._metainfo['classes'] = classes
         self._metainfo.setdefault('palette', palette_for(len(classes)))
+        counts = {name: len(paths) for name, paths in images.items()}
         few, many = min(counts, key=counts.get), max(counts, key=counts.get)
         self._warn(
             f"'{self.folder}': {len(entries)} images of {len(counts)} classes, {counts[few]} ({few}) to {counts[many]} "
@@ -179,36 +221,54 @@ class ImageFolder(CountingDataset, BaseDataset):
         if named is None:
             return tuple(found)
         unknown = [name for name in found if name not in named]
-        if unknown:
+        lacking = [name for name in named if name not in found]
+        if unknown and not (self.leave_out_others and not lacking):
+            what = f"'{self.folder}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
+            what += f'({sample(list(named))})'
+            if not self.leave_out_others:
+                raise DatasetError(
+                    f'{what}: the classes are those of the training data. Rename the folders, or take them out; a '
+                    'config that names its classes, classes = (...), leaves them out.'
+                )
             raise DatasetError(
-                f"'{self.folder}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
-                f'({sample(list(named))}): the classes are those of the training data. Rename the folders, or take '
-                'them out.'
+                f'{what}, and no folder of {sample(lacking)}, which may be misspelt. Correct the name'
+                + (', or make an empty folder of that name.' if self.test_mode else '.')
             )
         return tuple(named)
 
-    def _images(self, folder: str) -> list[str]:
-        try:
-            found = find_images([folder])
-        except ImageError:
-            return []
-        for note in found.notes:
-            self._warn(note, logging.INFO)
-        return [str(path) for path in found.images]
+    def _say_skipped(self) -> None:
+        """Warn of folders beside those of the classes that are none, and hold images."""
+        folders = sorted(path for path in Path(self.folder).iterdir() if is_litter(path.name) and path.is_dir())
+        skipped = [f'{path.name} ({len(images)} images)' for path in folders if (images := ImageSearch().add(path))]
+        if skipped:
+            self._warn(
+                f"'{self.folder}': {', '.join(skipped)} left out: hidden folders and those of file managers are no "
+                'classes. Rename one that is.'
+            )
 
-    def _check_counts(self, counts: dict[str, int], classes: Sequence[str]) -> None:
+    def _images(self, folders: Sequence[str]) -> dict[str, list[str]]:
+        """The images of folders of classes, and a line in the log for each kind of what is left out."""
+        search = ImageSearch()
+        images = {name: [str(path) for path in search.add(Path(self.folder, name))] for name in folders}
+        for note in search.notes():
+            self._warn(note, logging.INFO)
+        return images
+
+    def _say_left_out(self, images: Mapping[str, list[str]]) -> None:
+        if images:
+            self._warn(
+                f"'{self.folder}': the config's classes leave out {len(images)} folders: {sample(list(images))}; "
+                f'{sum(map(len, images.values()))} images are not used. To use them, name them in '
+                'metainfo=dict(classes=(...)).'
+            )
+
+    def _check_counts(self, counts: dict[str, int]) -> None:
         if not any(counts.values()):
             raise DatasetNotFoundError(f"'{self.folder}': the folders {sample(list(counts))} hold no image. {WHERE}.")
-        lacking = [name for name in classes if not counts.get(name)]
-        if lacking and not self.test_mode:
-            raise DatasetError(
-                f"'{self.folder}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}. Give "
-                'images of them, or take out the empty folders.'
-            )
-        if lacking:
-            self._warn(f"'{self.folder}' has no image of {len(lacking)} of {len(classes)} classes: {sample(lacking)}.")
-        if len(classes) < 2 and not self.test_mode:
-            raise DatasetError(f"'{self.folder}' has one class, {classes[0]}: expected at least two to tell apart.")
+        if not self.test_mode:
+            check_training_classes(self.folder, counts)
+        elif lacking := [name for name, count in counts.items() if not count]:
+            self._warn(f"'{self.folder}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}.")
 
     # -- while running
 

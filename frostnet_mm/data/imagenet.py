@@ -2,6 +2,7 @@
 
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ CLASSES = 1000
 IMAGES = dict(train=1_281_167, val=50_000)
 TRUTH, META = 'ILSVRC2012_validation_ground_truth.txt', 'meta.mat'
 LINKS = 'val_by_class'
+_DAMAGED = (ValueError, LookupError, TypeError, NotImplementedError, OSError, EOFError, zlib.error)  # of scipy's reader
 _SYNSET = re.compile(r'n\d{8}')
 _NUMBER = re.compile(r'_(\d{8})\.')
 
@@ -108,6 +110,7 @@ def read_ground_truth(devkit: str) -> list[str]:
         DatasetNotFoundError: A file is missing. DatasetError: One cannot be read, or they do not fit.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     places = {name: next(Path(devkit).rglob(name), None) for name in (META, TRUTH)} if Path(devkit).is_dir() else {}
     missing = [name for name in (META, TRUTH) if places.get(name) is None]
@@ -120,9 +123,10 @@ def read_ground_truth(devkit: str) -> list[str]:
         names = {int(row['ILSVRC2012_ID']): str(row['WNID']) for row in rows if int(row['num_children']) == 0}
         numbers = [int(line) for line in places[TRUTH].read_text().split()]
         return [names[number] for number in numbers]
-    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
+    except (*_DAMAGED, MatReadError) as error:
         raise DatasetError(
-            f"The ground truth in '{devkit}' cannot be read: {type(error).__name__}: {error}."
+            f"The ground truth in '{devkit}' cannot be read: {type(error).__name__}: {error}. Expected {META} and "
+            f'{TRUTH} as they are released: unpack ILSVRC2012_devkit_t12 again.'
         ) from error
 
 

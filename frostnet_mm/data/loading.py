@@ -12,7 +12,16 @@ from ..device.image_files import as_bgr, as_grey, decode_image, lacks_end, pillo
 from ..registry import TRANSFORMS
 from .errors import BadImageError
 
-__all__ = ['COLOR_TYPES', 'MEAN_GREY', 'LoadImage', 'inner_datasets', 'lacks_end', 'loaded_image', 'pillow_error']
+__all__ = [
+    'COLOR_TYPES',
+    'MEAN_GREY',
+    'LoadImage',
+    'image_or_grey',
+    'inner_datasets',
+    'lacks_end',
+    'loaded_image',
+    'pillow_error',
+]
 
 #: BGR of ImageNet's mean, which the data preprocessor of our configs maps to about 0.
 MEAN_GREY = (104, 116, 124)
@@ -160,3 +169,20 @@ def loaded_image(dataset: Any, path: str) -> np.ndarray:
         return as_bgr(image)
     except ImageError as error:
         raise BadImageError(path, str(error)) from error
+
+
+def image_or_grey(dataset: Any, path: str, shape: tuple[int, int]) -> np.ndarray:
+    """As :func:`loaded_image`; of a file that cannot be read, the uniform grey that evaluations take in its place.
+
+    Args:
+        dataset: One of mm's data sets, or a wrapper around some.
+        path (str): The image file.
+        shape (tuple[int, int]): Height and width of the grey image.
+
+    Returns:
+        np.ndarray: uint8 BGR of shape (H, W, 3).
+    """
+    try:
+        return loaded_image(dataset, path)
+    except BadImageError:
+        return np.full((*shape, 3), MEAN_GREY, dtype=np.uint8)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..device.image_search import is_litter
 from .errors import DatasetError
 from .segmentation_files import IMAGE_EXTENSIONS
 
@@ -38,11 +39,11 @@ def role_of(path: Path) -> str | None:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """The folders below a folder, itself included, with the names of their files; hidden ones are left out."""
+    """The folders below a folder, itself included, with the names of their files, without hidden ones and litter."""
     for place, folders, files in os.walk(root, followlinks=True):
         depth = len(Path(place).relative_to(root).parts)
-        folders[:] = sorted(name for name in folders if name[0] != '.' and depth < _DEPTH)
-        yield Path(place), sorted(name for name in files if name[0] != '.')
+        folders[:] = sorted(name for name in folders if not is_litter(name) and depth < _DEPTH)
+        yield Path(place), sorted(name for name in files if not is_litter(name))
 
 
 def is_image(name: str) -> bool:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,9 @@ _OTHER_IMAGES = (
     '.raw', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.rw2', '.raf',
 )  # fmt: skip
 _VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.mts', '.3gp')
+_LITTER = ('__MACOSX', '@eaDir')  # folders that macOS' archives and Synology's servers leave beside images
 RESULTS = 'results.json'  # marks a folder of results
+_NAMED = 4  # names in a note
 RESULTS_START = b'{\n "config":'
 
 
@@ -47,6 +49,11 @@ def image_suffixes() -> tuple[str, ...]:
     return IMAGE_SUFFIXES + tuple(suffix for suffix in _IF_PILLOW_DOES if suffix in known)
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's data: a hidden one, or a known leaving of other programs."""
+    return name.startswith('.') or name in _LITTER
+
+
 def images_in(folder: str | os.PathLike) -> list[Path]:
     """The image files right in a folder, sorted; hidden ones are none, such as ``._NAME`` of macOS."""
     suffixes = image_suffixes()
@@ -60,7 +67,7 @@ def find_images(given: Sequence[str | os.PathLike], *out: str | os.PathLike) -> 
 
     Args:
         given (Sequence[str | PathLike]): Image files of any name; folders, which are searched with their sub-folders
-            for :data:`IMAGE_SUFFIXES`; patterns (``photos/*.jpg``).
+            for :data:`IMAGE_SUFFIXES`; patterns (``photos/*.jpg``). Hidden files and folders in them are left out.
         *out (str | PathLike): Folders of the results: left out, as are other folders with a ``results.json`` of ours.
 
     Returns:
@@ -70,7 +77,7 @@ def find_images(given: Sequence[str | os.PathLike], *out: str | os.PathLike) -> 
         ImageError: Something given does not exist, is no file or folder, or there is no image; or one of ``out`` is
             a folder given.
     """
-    search = _Search({os.path.realpath(folder) for folder in out})
+    search = ImageSearch({os.path.realpath(folder) for folder in out})
     places = [place for text in map(os.fspath, given) for place in _expanded(text)]
     for place in places:
         search.add(place)
@@ -103,23 +110,38 @@ def _expanded(text: str) -> list[Path]:
     return [Path(match) for match in matches]
 
 
-class _Search:
-    def __init__(self, out: set[str]) -> None:
+class ImageSearch:
+    """A search in several places, which sums up what it leaves out.
+
+    Args:
+        out (set[str]): Real paths of the folders of the results. Default: none.
+    """
+
+    def __init__(self, out: Collection[str] = ()) -> None:
         self.out = out
         self.images: list[Path] = []
         self.seen: set[Path] = set()
         self.folders: set[str] = set()
         self.twice = 0
         self.left_out: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self.hidden: list[str] = []
         self.results: list[str] = []
         self.closed: list[str] = []
 
-    def add(self, path: Path) -> None:
+    def add(self, path: Path) -> list[Path]:
         """Take a file that was given, or those of a folder.
+
+        Args:
+            path (Path): Of either.
+
+        Returns:
+            list[Path]: The images that are new.
 
         Raises:
             ImageError: It is neither, a video, or the folder of the results.
         """
+        before = len(self.images)
         if path.is_dir():
             if os.path.realpath(path) in self.out:
                 raise ImageError(
@@ -134,6 +156,7 @@ class _Search:
             self._take(path)
         else:
             raise ImageError(f'{path} is neither a file nor a folder.')
+        return self.images[before:]
 
     def _take(self, path: Path) -> None:
         place = _absolute(path)
@@ -156,27 +179,42 @@ class _Search:
         if place in self.out or (len(self.folders) > 1 and holds_results(folder)):
             self.results.append(str(folder))
             return
-        suffixes = image_suffixes()
+        suffixes, folders = image_suffixes(), []
         for entry in entries:
             suffix = entry.suffix.lower()
-            if entry.is_dir():
-                continue
-            if entry.name.startswith('._'):  # what macOS keeps beside a file of the same name
-                self.left_out['._*'] += 1
-            elif suffix in suffixes and (entry.is_file() or entry.is_symlink()):
+            if is_litter(entry.name):
+                self._note_hidden(entry, suffix in suffixes)
+            elif entry.is_dir():
+                folders.append(entry)
+            elif not (entry.is_file() or entry.is_symlink()):
+                self.others['pipe or device'] += 1
+            elif suffix in suffixes:
                 yield entry
             elif suffix in (*_IF_PILLOW_DOES, *_OTHER_IMAGES, *_VIDEOS):
                 self.left_out[suffix] += 1
-        for entry in entries:
-            if entry.is_dir():
-                yield from self._walk(entry)
+            else:
+                self.others[suffix or 'without a suffix'] += 1
+        for inner in folders:
+            yield from self._walk(inner)
+
+    def _note_hidden(self, entry: Path, is_image: bool) -> None:
+        if entry.name.startswith('._') and not entry.is_dir():  # what macOS keeps beside a file of the same name
+            self.left_out['._*'] += 1
+        elif is_image or entry.is_dir():  # of .DS_Store and the like nobody asks
+            self.hidden.append(str(entry))
 
     def notes(self) -> list[str]:
         """What was left out."""
         notes = []
         if self.left_out:
-            kinds = ', '.join(f'{count} {suffix}' for suffix, count in sorted(self.left_out.items()))
-            notes.append(f'Left out: {kinds}; these formats are not read: convert the files to JPEG or PNG.')
+            notes.append(
+                f'Left out: {_counted(self.left_out)}; these formats are not read: convert the files to JPEG or PNG.'
+            )
+        if self.others:
+            notes.append(f'Left out: {_counted(self.others)}: no images.')
+        if self.hidden:
+            more = f' and {len(self.hidden) - _NAMED} more' if len(self.hidden) > _NAMED else ''
+            notes.append(f'Left out: hidden images and folders: {", ".join(self.hidden[:_NAMED])}{more}.')
         if self.results:
             notes.append(f'Left out: folders of results: {", ".join(self.results)}.')
         if self.closed:
@@ -184,6 +222,13 @@ class _Search:
         if self.twice:
             notes.append(f'Given twice, taken once: {self.twice} images.')
         return notes
+
+
+def _counted(kinds: Counter[str]) -> str:
+    """Such as '2 .txt, 1 without a suffix'; of many kinds the most frequent."""
+    named = sorted(kinds.most_common(_NAMED * 2))
+    more = sum(kinds.values()) - sum(count for _, count in named)
+    return ', '.join(f'{count} {kind}' for kind, count in named) + (f' and {more} others' if more else '')
 
 
 def holds_results(folder: Path) -> bool:

@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 INSTALLED = ('site-packages', 'dist-packages')
 UNEXPECTED = re.compile(r"(?:(\S+)\(\) )?got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)')
+NO_STEPS = 'end should be larger than begin'  # of mmengine's schedulers
 BUILD_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -90,7 +91,20 @@ def build_message(error: Exception, cfg: Config | None = None, everything: bool 
     if missing := _found(MISSING, error, TypeError):
         return _at([where], f'{name} needs {missing[1]}, which the config does not give.')
     reason = text if isinstance(error, UserError | ValueError | AssertionError) and text else f'{_kind(error)}: {text}'
-    return _at([where], f'{name} cannot be built from the config: {reason} ({_place(error)})')
+    hint = _schedule_hint(content, part) if NO_STEPS in text else ''
+    return _at([where], f'{name} cannot be built from the config: {reason} ({_place(error)}){hint}')
+
+
+def _schedule_hint(content: Mapping, part: Part | None) -> str:
+    """The variables of a config that say where a scheduler begins and ends, where there are such."""
+    ends = dict(warm='begin', max='end')
+    named = [
+        f'{name}={value}'
+        for word, key in ends.items()
+        for name, value in content.items()
+        if re.match(f'{word}.*(epochs|iters)', name) and part is not None and value == part.cfg.get(key)
+    ]
+    return f'. Lower {named[0]}, or raise {named[1]}.' if len(named) == 2 else ''
 
 
 def _kind(error: Exception) -> str:

@@ -94,10 +94,16 @@ def load_config(
             f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
             "as ('cat', 'dog'); of one class ('cat',), with the comma."
         )
+    named = named_classes(cfg) if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS else None
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
-        fill_classes(cfg, classes if classes is not None else named_classes(cfg))
+        fill_classes(cfg, classes if classes is not None else named)
     elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
-        fill_classes(cfg, cfg.classes)  # instead of those of the annotations, in a config that inherits that
+        named = cfg.classes  # instead of those of the annotations, in a config that inherits that
+        fill_classes(cfg, named)
+    if named is not None:  # by the config: it may leave some out
+        for dataset in all_datasets(cfg):
+            if is_type(dataset, IMAGE_FOLDER):
+                dataset.setdefault('leave_out_others', True)
     follow_datasets(cfg)
     return cfg
 
@@ -192,6 +198,9 @@ def fill_classes(cfg: Config, classes: Sequence[str] | None = None) -> None:
         if palette is None or len(palette) != len(classes):
             palette = palette_for(len(classes))
         dataset['metainfo'] = {**own, 'classes': classes, 'palette': palette}
+    backbone = cfg.model.get('backbone') or {}
+    if is_type(cfg.model.get('head'), 'frostnet_mm.LogitsHead') and 'num_classes' in backbone:
+        backbone['num_classes'] = len(classes)  # its logits are the model's
     if not _set_num_classes(cfg.model, len(classes)):
         raise ConfigError('classes = "from_annotations" found no num_classes in the model of this config to set.')
 
@@ -232,7 +241,7 @@ def _classes_of(dataset: ConfigDict) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _set_num_classes(node, num_classes: int) -> int:
-    """Set every ``num_classes`` below a model config, except in a pretrained backbone; return how many there were."""
+    """Set every ``num_classes`` below a model config but backbones', which is pretraining's; return how many."""
     count = 0
     if isinstance(node, dict):
         for key, value in node.items():

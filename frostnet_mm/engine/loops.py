@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import BatchSampler
 
+from ..data.loading import inner_datasets
 from ..registry import LOOPS
 from .config import ConfigError
 
@@ -52,10 +53,12 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
         super().__init__(*args, **kwargs)
         self.saved_epoch_length: int | None = None  # set by InterruptHook when a checkpoint is read
         if len(self.dataloader) == 0:
+            folder = getattr(inner_datasets(self.dataloader.dataset)[0], 'folder', None)  # of an ImageFolder
+            key = 'batch_size' if 'batch_size' in self.runner.cfg else 'train_dataloader.batch_size'
             raise ConfigError(
                 f'The training data has {len(self.dataloader.dataset)} images, fewer than a batch of '
-                f'{self.dataloader.batch_size}: lower train_dataloader.batch_size, or check '
-                'filter_cfg and the annotations.'
+                f'{self.dataloader.batch_size}: lower {key}, or check '
+                + ('filter_cfg and the annotations.' if folder is None else f"the images in '{folder}'.")
             )
         lengths = sorted({int(length) for length in all_gather(torch.tensor([len(self.dataloader)]))})
         if len(lengths) > 1:

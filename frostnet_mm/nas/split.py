@@ -5,7 +5,7 @@ import json
 import os.path as osp
 import random
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..data.coco_duplicates import first_of_equals
 from ..data.coco_json import load_coco_json
 from ..data.image_folder import ImageFolder
 from ..engine.config_datasets import LOADERS, dataset_for_testing, leaf_datasets, require_parts
-from ..files import write_text
+from ..files import write_names, write_text
 from ..registry import type_name
 from .errors import SearchError
 
@@ -191,7 +191,7 @@ def _split_names(dataset: Any, fraction: float, seed: int, files: dict[str, Path
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
     names = {(osp.relpath(path, folder) if folder else path).removesuffix(suffix): path for path in paths}
     first = _first_of_equals(names)
-    _write_names(names, _drawn(first, chosen(first.values(), fraction, seed)), files)
+    _write_lists(names, _drawn(first, chosen(first.values(), fraction, seed)), files, _write_utf8)
 
 
 def _split_classes(dataset: ImageFolder, fraction: float, seed: int, files: dict[str, Path]) -> None:
@@ -201,12 +201,19 @@ def _split_classes(dataset: ImageFolder, fraction: float, seed: int, files: dict
     classes = defaultdict(set)
     for name in sorted(first):
         classes[name.split(osp.sep)[0]].add(first[name])
-    _write_names(first, _drawn(first, chosen_of_each(list(classes.values()), fraction, seed)), files)
+    _write_lists(first, _drawn(first, chosen_of_each(list(classes.values()), fraction, seed)), files, write_names)
 
 
-def _write_names(names: Collection[str], held_out: set[str], files: dict[str, Path]) -> None:
+def _write_utf8(path: Path, names: Iterable[str]) -> None:
+    """As mmengine reads lists."""
+    write_text(path, ''.join(f'{name}\n' for name in names))
+
+
+def _write_lists(
+    names: Collection[str], held_out: set[str], files: dict[str, Path], write: Callable[[Path, Iterable[str]], None]
+) -> None:
     for part, own in (('train', set(names) - held_out), ('held_out', held_out)):
-        write_text(files[part], ''.join(f'{name}\n' for name in sorted(own)))
+        write(files[part], sorted(own))
     _tell(len(names) - len(held_out), len(held_out))
 
 

@@ -114,7 +114,7 @@ class Text:
 
 
 def say_schedule(text: Text, asked: int | None, images: int, batch: int, metric: str) -> None:
-    """Add the batch size, the number of epochs, and after how many of them there is a validation.
+    """Add the batch size (the learning rate's too), the epochs, and after how many of them there is a validation.
 
     Args:
         text (Text): The config.
@@ -136,6 +136,10 @@ def say_schedule(text: Text, asked: int | None, images: int, batch: int, metric:
         batch_size=batch,
         max_epochs=epochs,
         train_cfg=dict(val_interval=interval),
+    )
+    text.say(
+        'The batch that the learning rate is for: what --auto-scale-lr counts from.',
+        auto_scale_lr=dict(base_batch_size=batch),
     )
 
 

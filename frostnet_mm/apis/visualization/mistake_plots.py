@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from torch import nn
 
-from ...data.loading import loaded_image
+from ...data.loading import image_or_grey
 from ...files import png_of, write_bytes
 from ..mistakes import IOU, RECALLS, Report
 
@@ -132,6 +132,6 @@ def _class_sheet(model: nn.Module, dataset: BaseDataset, indices: Sequence[int])
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([dataset[index]]))[0]
         score, found = sample.pred_score.max(dim=0)
-        axis.imshow(loaded_image(dataset, sample.img_path)[..., ::-1])
+        axis.imshow(image_or_grey(dataset, sample.img_path, sample.ori_shape)[..., ::-1])
         axis.set_title(f'{classes[int(sample.gt_label)]}\nas {classes[int(found)]}, {score:.2f}', fontsize=9)
     return png_of(figure)

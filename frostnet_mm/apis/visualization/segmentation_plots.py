@@ -10,7 +10,7 @@ import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from torch import nn
 
-from ...data.loading import loaded_image
+from ...data.loading import image_or_grey
 from ...files import png_of, write_bytes
 from ..iou_metric import scores_by_class
 
@@ -46,7 +46,7 @@ def predict_labels(model: nn.Module, dataset: BaseDataset, index: int) -> tuple[
     found = sample.pred_sem_seg.data[0].numpy().astype(np.uint8)
     if found.shape != truth.shape:
         found = mmcv.imresize(found, truth.shape[::-1], interpolation='nearest')
-    return loaded_image(dataset, sample.img_path)[..., ::-1], truth, found
+    return image_or_grey(dataset, sample.img_path, truth.shape)[..., ::-1], truth, found
 
 
 def draw_segmentation_sheet(

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from ...data.loading import loaded_image
+from ...data.loading import image_or_grey
 from ...files import png_of, write_bytes
 from .scalars import read_scalars
 from .sheets import arrange
@@ -124,7 +124,7 @@ def draw_sheet(
     for index in indices:
         with torch.no_grad():
             sample = model.test_step(pseudo_collate([dataset[index]]))[0]
-        image = loaded_image(dataset, sample.img_path)[..., ::-1]
+        image = image_or_grey(dataset, sample.img_path, sample.ori_shape)[..., ::-1]
         options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
         visualizer.add_datasample('sheet', image, data_sample=sample.cpu(), show=False, **options)
         tile = visualizer.get_image()

@@ -4,7 +4,7 @@ They are mmcv's with batch norms that learn; mmcv keeps them in evaluation mode,
 """
 
 from mmcv import cnn
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry import MODELS
 
@@ -19,6 +19,18 @@ class AlexNet(cnn.AlexNet):
         num_classes (int): Classes of the three fully connected layers, for images of 224x224; -1 leaves them out.
             Default: -1.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As mmcv's class, also for channels_last, which ``view`` cannot flatten.
+
+        Args:
+            x (Tensor): Images (N, 3, H, W).
+
+        Returns:
+            Tensor: Logits (N, num_classes), or feature maps (N, 256, H', W').
+        """
+        x = self.features(x)
+        return self.classifier(x.flatten(1)) if self.num_classes > 0 else x
 
 
 @MODELS.register_module()
@@ -38,6 +50,25 @@ class VGG(cnn.VGG):
         self, depth: int = 16, with_bn: bool = True, num_classes: int = -1, bn_eval: bool = False, **kwargs
     ) -> None:
         super().__init__(depth, with_bn, num_classes, bn_eval=bn_eval, **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """As mmcv's class, also for channels_last, which ``view`` cannot flatten.
+
+        Args:
+            x (Tensor): Images (N, 3, H, W).
+
+        Returns:
+            Tensor | tuple[Tensor, ...]: Feature maps of ``out_indices``, and behind them the logits (N, num_classes).
+        """
+        layers, outs = getattr(self, self.module_name), []
+        for index in range(len(self.stage_blocks)):
+            for place in range(*self.range_sub_modules[index]):
+                x = layers[place](x)
+            if index in self.out_indices:
+                outs.append(x)
+        if self.num_classes > 0:
+            outs.append(self.classifier(x.flatten(1)))
+        return outs[0] if len(outs) == 1 else tuple(outs)
 
     def train(self, mode: bool = True) -> 'VGG':
         """Set training mode and return the module, which mmcv's class forgets."""

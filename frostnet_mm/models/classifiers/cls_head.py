@@ -9,9 +9,14 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...errors import UserError
 from ...registry import MODELS
 
 __all__ = ['ClsHead', 'LogitsHead']
+
+
+class LogitsError(UserError, ValueError):
+    """A backbone puts out other logits than there are classes, or feature maps."""
 
 
 @MODELS.register_module()
@@ -46,6 +51,16 @@ class LogitsHead(BaseModule):
         """
         return feats if isinstance(feats, Tensor) else feats[-1]
 
+    def _logits(self, feats: Sequence[Tensor] | Tensor) -> Tensor:
+        logits = self(feats)
+        if logits.dim() != 2 or logits.shape[1] != self.num_classes:
+            raise LogitsError(
+                f'The network puts out {tuple(logits.shape)} for {len(logits)} images of {self.num_classes} classes: '
+                f'expected ({len(logits)}, {self.num_classes}). {type(self).__name__} takes the logits of the '
+                f'backbone: set model.backbone.num_classes={self.num_classes}; feature maps need frostnet_mm.ClsHead.'
+            )
+        return logits
+
     def loss(self, feats: Sequence[Tensor] | Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
         """Cross entropy.
 
@@ -55,8 +70,11 @@ class LogitsHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss``, and ``accuracy``, the percentage of the batch that is right.
+
+        Raises:
+            LogitsError: The logits are not of ``num_classes``.
         """
-        logits = self(feats)
+        logits = self._logits(feats)
         target = torch.cat([sample.gt_label for sample in data_samples]).to(logits.device)
         right = (logits.detach().argmax(1) == target).float().mean() * 100
         loss = functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
@@ -73,8 +91,11 @@ class LogitsHead(BaseModule):
 
         Returns:
             list[BaseDataElement]: With ``pred_score`` (num_classes, ), softmax, and ``pred_label`` (1, ).
+
+        Raises:
+            LogitsError: The logits are not of ``num_classes``.
         """
-        scores = self(feats).softmax(1)
+        scores = self._logits(feats).softmax(1)
         samples = data_samples or [BaseDataElement() for _ in scores]
         for sample, score in zip(samples, scores, strict=True):
             sample.pred_score, sample.pred_label = score, score.argmax(0, keepdim=True)
