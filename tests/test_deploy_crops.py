@@ -262,6 +262,14 @@ def test_a_resize_behind_the_crop_is_refused(folder, tmp_path):
         resize_and_pad(cfg)
 
 
+@pytest.mark.parametrize('size', [0, (48, 64, 3), (48, '64'), None])
+def test_a_crop_of_no_size_is_refused(size, folder, tmp_path):
+    cfg = load_config(config_of(folder, tmp_path, [resize(96, 96), dict(type='CenterCrop', crop_size=size)]))
+    for read in (resize_and_pad, input_shape):
+        with pytest.raises(ConfigError, match=r'CenterCrop\.crop_size=.* expected one side of a square, or \(width'):
+            read(cfg)
+
+
 def test_the_benchmark_says_why_an_image_does_not_fit(folder, tmp_path):
     config = config_of(folder, tmp_path, [resize(64, 64, True)])
     square = next(path for path in paths_of(folder) if cv2.imread(path).shape == (64, 64, 3))

@@ -46,14 +46,17 @@ def image_sizes(steps: Sequence[ConfigDict]) -> ImageSizes:
 
     Args:
         steps (Sequence[dict]): Its transforms.
+
+    Raises:
+        ConfigError: The size of one is none.
     """
     sizes = ImageSizes()
     for step in steps:
         kind = type_name(step)
         if kind == 'Resize' and step.get('scale') is not None:
-            sizes = _resized(_size(step['scale']), bool(step.get('keep_ratio', False)))
+            sizes = _resized(size_of(step, 'scale'), bool(step.get('keep_ratio', False)))
         elif kind == 'CenterCrop':
-            sizes = _bounded(sizes, _size(step['crop_size']), min)._replace(cropped=True)
+            sizes = _bounded(sizes, size_of(step, 'crop_size'), min)._replace(cropped=True)
         elif kind == 'Pad':
             sizes = _padded(sizes, step)._replace(padded=True)
     return sizes
@@ -70,7 +73,7 @@ def set_image_size(steps: Sequence[ConfigDict], size: Size) -> None:
         size (tuple[int, int]): Height and width.
 
     Raises:
-        ConfigError: Its crop does not fill that size, however it is scaled.
+        ConfigError: Its crop does not fill that size, however it is scaled; or the size of a step is none.
     """
     if any(type_name(step) == 'CenterCrop' for step in steps):
         _scale(steps, tuple(size))
@@ -83,9 +86,24 @@ def set_image_size(steps: Sequence[ConfigDict], size: Size) -> None:
             step['size'] = size[::-1]
 
 
-def _size(value: Any) -> Size:
-    """(height, width) of mm's (width, height), or of one side of a square."""
-    width, height = (value, value) if isinstance(value, int) else value
+def size_of(step: ConfigDict, key: str) -> Size:
+    """(height, width) of mm's (width, height), or of one side of a square.
+
+    Args:
+        step (dict): A transform.
+        key (str): Where its size stands.
+
+    Raises:
+        ConfigError: It is no size.
+    """
+    value = step[key]
+    pair = value if isinstance(value, Sequence) and len(value) == 2 else (value, value)
+    if not all(isinstance(side, (int, float)) and 1 <= side < math.inf for side in pair):
+        raise ConfigError(
+            f'{type_name(step)}.{key}={value!r} of a pipeline: expected one side of a square, or (width, height), of 1 '
+            'pixel or more.'
+        )
+    width, height = pair
     return int(height), int(width)
 
 
@@ -114,7 +132,7 @@ def _bounded(sizes: ImageSizes, size: Size, bound: Any) -> ImageSizes:
 
 def _padded(sizes: ImageSizes, step: ConfigDict) -> ImageSizes:
     if step.get('size') is not None:
-        return _bounded(sizes, _size(step['size']), max)
+        return _bounded(sizes, size_of(step, 'size'), max)
     if not step.get('pad_to_square'):
         return sizes
     if sizes.longest is not None:
@@ -133,7 +151,7 @@ def _scale(steps: Sequence[ConfigDict], size: Size) -> None:
         for key in ('scale', 'crop_size', 'size'):
             if type_name(step) not in ('Resize', 'CenterCrop', 'Pad') or step.get(key) is None:
                 continue
-            height, width = _size(step[key])
+            height, width = size_of(step, key)
             if key == 'scale' and step.get('keep_ratio'):
                 step[key] = _scaled_sides(width, height, max(down, across))
             else:

@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...engine.config import ConfigError, dataset_for_testing
-from ...engine.image_sizes import image_sizes
+from ...engine.image_sizes import image_sizes, size_of
 from ...models.classifiers import LogitsHead
 from ...models.dense import family_of
 from ...models.input_channels import input_channels
@@ -165,8 +165,8 @@ def _resize(step: ConfigDict) -> dict:
     if scale is None or odd:
         given = ', '.join(odd) or f'scale_factor={step.get("scale_factor")!r}'
         raise _inexpressible(f'Resize with {given}', 'expected a scale (width, height), bilinear, by OpenCV')
-    width, height = (scale, scale) if isinstance(scale, int) else scale
-    return dict(width=int(width), height=int(height), keep_ratio=bool(step.get('keep_ratio', False)))
+    height, width = size_of(step, 'scale')
+    return dict(width=width, height=height, keep_ratio=bool(step.get('keep_ratio', False)))
 
 
 def _crop(step: ConfigDict, late: bool) -> dict:
@@ -175,8 +175,8 @@ def _crop(step: ConfigDict, late: bool) -> dict:
         raise _inexpressible(
             f'CenterCrop with {options}' if options else 'CenterCrop there', 'expected one, before Pad'
         )
-    width, height = (step['crop_size'],) * 2 if isinstance(step['crop_size'], int) else step['crop_size']
-    return dict(width=int(width), height=int(height))
+    height, width = size_of(step, 'crop_size')
+    return dict(width=width, height=height)
 
 
 def _pad(step: ConfigDict, longest: int | None) -> dict:
