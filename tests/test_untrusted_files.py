@@ -279,6 +279,8 @@ VALUES = [
     ('preprocessing', 'std', [0, 1, 1], 'preprocessing.std is .*, expected a number above 0 a channel'),
     ('preprocessing', 'std', [1.0], 'preprocessing has 3 means, 1 deviations'),
     ('preprocessing', 'resize', dict(width=10**6, height=10**6, keep_ratio=False), 'resize is .*67 million pixels'),
+    ('preprocessing', 'crop', None, 'crop is None, expected width and height'),
+    ('preprocessing', 'crop', dict(width=0, height=8), 'crop is .*, expected width and height, whole numbers from 1'),
     ('preprocessing', 'size_divisor', 0, 'size_divisor is 0, expected a whole number from 1'),
     ('decoding', 'nms_pre', 0.5, 'decoding.nms_pre is 0.5, expected a whole number'),
     ('decoding', 'iou_threshold', float('nan'), 'decoding.iou_threshold is nan, expected a finite number'),

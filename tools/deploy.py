@@ -23,7 +23,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder; a deployment that is there is replaced')
     parser.add_argument('--float', action='store_true', help='deploy in float, to compare INT8 with')
     size = parser.add_mutually_exclusive_group()
-    size.add_argument('--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='default: of the test pipeline')
+    size.add_argument(
+        '--shape',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images behind the test pipeline; default its own',
+    )
     size.add_argument('--dynamic', action='store_true', help='leave batch size, height and width open')
     parser.add_argument('--batch', type=int, default=1, help='images in a batch; default 1')
     parser.add_argument(

@@ -6,6 +6,7 @@ python tools/test.py configs/ssdlite_frostnet_qat_coco.py CHECKPOINT --compare -
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,15 +183,20 @@ def _next_step(args: argparse.Namespace, checkpoint: 'Checkpoint', cfg: 'Config'
 
 
 def _size(cfg: 'Config') -> list:
-    """The option that a test pipeline needs which keeps the ratio of images, as a segmenter's: its scale."""
+    """The option that a test pipeline needs which leaves the size of images open: a segmenter's scale, or none."""
     from frostnet_mm.deploy.heads.describe import resize_and_pad
+    from frostnet_mm.engine.config import dataset_for_testing
+    from frostnet_mm.engine.image_sizes import image_sizes
 
     try:
-        resize, pad, _ = resize_and_pad(cfg)
+        resize_and_pad(cfg)
     except ConfigError:  # the pipeline does something that cannot be deployed, as deploying says
         return []
-    is_open = pad is None and resize is not None and resize['keep_ratio']
-    return ['--shape', resize['height'], resize['width']] if is_open else []
+    sizes = image_sizes(dataset_for_testing(cfg).pipeline)
+    if sizes.fixed is not None:
+        return []
+    bounded = not sizes.cropped and math.inf not in sizes.most
+    return ['--shape', *sizes.nominal] if bounded else ['--dynamic']
 
 
 def _given(args: argparse.Namespace) -> list:

@@ -25,7 +25,8 @@ from ..device import (
     padding_pixel,
     warn_of_saturation,
 )
-from ..engine.config import load_config
+from ..engine.config import dataset_for_testing, load_config
+from ..engine.image_sizes import ImageSizes, image_sizes
 from ..files import write_text
 from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
@@ -60,7 +61,8 @@ class DeployOptions:
 
     Args:
         precision (str): 'int8' or 'float'. Default: 'int8'.
-        shape (tuple[int, int], optional): Height and width of the images; by default those of the test pipeline.
+        shape (tuple[int, int], optional): Height and width of the images behind the test pipeline, which is scaled to
+            it; by default those that it makes.
         batch (int): Images in a batch, for a fixed shape. Default: 1.
         dynamic (bool): Leave batch size, height and width open. Default: False.
         decode (bool): Append decoding and non-maximum suppression to a detector, for engines that read ONNX. Default:
@@ -121,7 +123,9 @@ def deploy(
     out = Path(out)
     _check_target(out)
     if options.shape is None and not options.dynamic:  # said now, not after loading and calibrating the model
-        _require_size(*resize_and_pad(load_config(config, options.cfg_options, classes=()))[:2])
+        cfg = load_config(config, options.cfg_options, classes=())
+        resize_and_pad(cfg)  # raises for what cannot be expressed
+        _require_size(image_sizes(dataset_for_testing(cfg).pipeline))
     opened = None if checkpoint is None else Checkpoint.open(checkpoint, options.classes)
     if options.example_shape is not None and opened is not None:
         raise DeploymentError(
@@ -151,7 +155,7 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
     if options.bake:
         settings['baked'] = True
         baked = Normalization.of(settings)
-    example, dynamic = _example(settings, options)
+    example, dynamic = _example(settings, source.image_sizes, options)
     if baked is not None and example.dtype != torch.uint8:
         print(PIXELS.format(value=settings['pad_value'], channels=len(baked.mean)), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -240,27 +244,33 @@ def _save(description: dict, folder: Path) -> None:
     write_text(folder / DESCRIPTION, json.dumps(description, indent=1) + '\n')
 
 
-def _require_size(resize: dict | None, pad: dict | None) -> None:
+def _require_size(sizes: ImageSizes) -> None:
     """Refuse a test pipeline that leaves the size of the images open."""
-    if pad is not None or (resize is not None and not resize['keep_ratio']):
+    if sizes.fixed is not None:
         return
+    if sizes.cropped:
+        height, width = sizes.most
+        raise DeploymentError(
+            f'The CenterCrop of the test pipeline leaves {width}x{height} (width x height) of an image, and less of a '
+            f'smaller one. Give --shape {height} {width}, with which smaller ones are refused, or leave the size open '
+            '(--dynamic).'
+        )
     hint = ''
-    if resize is not None:
-        height, width = resize['height'], resize['width']
-        hint = f' Images of the same ratio as its scale, {width}x{height}, need --shape {height} {width}.'
+    if sizes.nominal is not None:
+        height, width = sizes.nominal
+        which = 'Square images' if height == width else f'Images of the same ratio as its scale, {width}x{height},'
+        hint = f' {which} need --shape {height} {width}.'
     raise DeploymentError(
         'The test pipeline keeps the ratio of an image, so its size differs from image to image. Give the size of '
         f'all your images after resizing (--shape HEIGHT WIDTH), or leave it open (--dynamic).{hint}'
     )
 
 
-def _example(settings: dict, options: DeployOptions) -> tuple[Tensor, bool]:
+def _example(settings: dict, sizes: ImageSizes, options: DeployOptions) -> tuple[Tensor, bool]:
     """Images of the shape that the network is written for, and whether the shape stays open."""
-    resize, pad = settings['resize'], settings['pad']
     if options.shape is None and not options.dynamic:
-        _require_size(resize, pad)
-    place = pad or resize or dict(height=320, width=320)
-    height, width = options.shape or (place['height'], place['width'])
+        _require_size(sizes)
+    height, width = options.shape or sizes.fixed or sizes.nominal or (320, 320)
     divisor = settings['size_divisor']
     height, width = (-(-size // divisor) * divisor for size in (height, width))
     generator = torch.Generator().manual_seed(0)

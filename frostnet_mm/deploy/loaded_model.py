@@ -14,7 +14,8 @@ from ..apis.images import spread_paths
 from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
-from ..engine.config import ConfigError, inner_dataset, load_config, without_pretrained
+from ..engine.config import ConfigError, dataset_for_testing, inner_dataset, load_config, without_pretrained
+from ..engine.image_sizes import ImageSizes, image_sizes, set_image_size
 from ..models.dense import DenseNetwork, detach, family_of
 from ..models.input_channels import input_channels
 from ..quantization.calibration import calibrate
@@ -24,9 +25,7 @@ from ..quantization.network import QuantizedNetwork
 from ..quantization.prepare import prepare_model, quantized_network
 from ..quantization.report import float_operators, int8_share
 from ..quantization.settings import QuantizationSettings
-from ..registry import type_name
 from .flat_network import FlatNetwork, converted_network, float_network
-from .heads.describe import describe_model
 
 _RANDOM_PASSES = 4
 _EPS = 1e-5  # of batch norms while their statistics are gathered
@@ -91,8 +90,12 @@ class LoadedModel:
     @property
     def has_fixed_size(self) -> bool:
         """Whether the test pipeline makes all images the same size."""
-        settings = describe_model(self.model, self.cfg)['preprocessing']
-        return settings['pad'] is not None or bool(settings['resize'] and not settings['resize']['keep_ratio'])
+        return self.image_sizes.fixed is not None
+
+    @property
+    def image_sizes(self) -> ImageSizes:
+        """The sizes of the images behind the test pipeline."""
+        return image_sizes(dataset_for_testing(self.cfg).pipeline)
 
     def test_paths(self, count: int) -> list[str]:
         """Images of the test data, or none where the config's data are not on this machine."""
@@ -122,7 +125,8 @@ def load_for_deployment(
         checkpoint (str | PathLike | Checkpoint, optional): The checkpoint, or its path; None for random weights.
         precision (str): 'int8' or 'float'.
         cfg_options (dict, optional): Values that replace those of the config.
-        size (tuple[int, int], optional): Height and width that the test pipeline is set to.
+        size (tuple[int, int], optional): Height and width that the test pipeline is set to; a CenterCrop takes it, and
+            Resize is scaled with it.
         preset (str): The arithmetic of random weights in INT8; a checkpoint has its own. Default: 'onnx'.
         weight_bits (int, optional): 8 or 7, for INT8. Default: as the checkpoint was made; 8 for random weights.
         example_shape (tuple[int, int], optional): Height and width that random weights are captured with.
@@ -130,6 +134,7 @@ def load_for_deployment(
     Raises:
         DeploymentError: The precision is unknown.
         CheckpointError: INT8 of a checkpoint without ranges.
+        ConfigError: The test pipeline has a CenterCrop that cannot be scaled to the size.
     """
     if precision not in PRECISIONS:
         raise DeploymentError(f"precision={precision!r} was given; expected 'int8' or 'float'.")
@@ -157,17 +162,10 @@ def load_for_deployment(
 
 
 def set_input_size(cfg: Config, size: tuple[int, int]) -> None:
-    """Have the test pipeline resize (and pad) to another size, (height, width)."""
-    height, width = size
+    """Have the test pipeline make images of another size, (height, width), as :func:`set_image_size` does."""
     for name in ('test_dataloader', 'val_dataloader'):
-        if not cfg.get(name):
-            continue
-        for step in inner_dataset(cfg[name].dataset).pipeline:
-            kind = type_name(step)
-            if kind == 'Resize':
-                step['scale'] = (width, height)
-            elif kind == 'Pad' and 'size' in step:
-                step['size'] = (width, height)
+        if cfg.get(name):
+            set_image_size(inner_dataset(cfg[name].dataset).pipeline, size)
 
 
 def _facts(model: nn.Module, config: str | os.PathLike, checkpoint: Checkpoint | None) -> dict:

@@ -120,6 +120,7 @@ VALUES: dict[tuple[str, ...], tuple[Check, str]] = {
     ('input', 'shape'): (_is_shape, 'four sizes, of at most 67 million pixels, or null for what is open'),
     ('input', 'dtype'): (_one_of('float32', 'uint8'), 'float32 or uint8'),
     ('preprocessing', 'resize'): (_optional(_is_resize), 'null, or width, height (67 million pixels) and keep_ratio'),
+    ('preprocessing', 'crop'): (_has_size, 'width and height, whole numbers from 1'),
     ('preprocessing', 'pad'): (_optional(_is_pad), 'null, or width, height (67 million pixels) and value'),
     ('preprocessing', 'size_divisor'): (lambda value: is_whole(value) and value <= 1024, 'a whole number from 1'),
     ('preprocessing', 'bgr_to_rgb'): _flag,

@@ -116,7 +116,8 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
         than the network's fixed size is padded at the right and the bottom, as in a batch with a larger one.
 
     Raises:
-        DeploymentError: The image comes out larger than the network's fixed size.
+        DeploymentError: The image comes out larger than the network's fixed size; or smaller, of a classifier, which
+            would average the padding in.
     """
     settings, original = description['preprocessing'], image.shape[:2]
     size = resized(original, settings['resize'])
@@ -138,11 +139,13 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
     whole = tuple(-(-side // divisor) * divisor for side in size)
     fixed = shape[1:3] if settings['baked'] else shape[2:4]
     final = tuple(side if limit is None else limit for side, limit in zip(whole, fixed, strict=True))
-    if any(side > limit for side, limit in zip(whole, final, strict=True)):
+    alone = description.get('task') == 'classification'
+    if any(side > limit or (alone and side < limit) for side, limit in zip(whole, final, strict=True)):
+        how = 'this shape, for a classifier takes no padding' if alone else 'a shape that holds it'
         raise DeploymentError(
             f'An image of {original[1]}x{original[0]} pixels becomes {whole[1]}x{whole[0]} (width x height), the '
-            f'network has the fixed size {final[1]}x{final[0]}: deploy the model with a shape that holds it, or for '
-            'any shape (dynamic).'
+            f'network has the fixed size {final[1]}x{final[0]}: deploy the model with {how}, or for any shape '
+            '(dynamic).'
         )
     return normalize_pixels(image, final, settings), Geometry(original, size, final, scale)
 

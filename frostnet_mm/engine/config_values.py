@@ -66,7 +66,8 @@ RULES = {
 }
 NEVER_NONE = ('train_cfg.', 'optim_wrapper.optimizer.lr', '.batch_size', 'log_level')
 FILTERS = {'filter_empty_gt', 'min_size'}
-_SIZES = {'Resize': ('scale',), 'RandomResize': ('scale',), 'Pad': ('size',), 'RandomCrop': ('crop_size',)}
+_SIZES = {'Resize': ('scale',), 'RandomResize': ('scale',), 'Pad': ('size',)}
+_SIZES |= dict.fromkeys(('RandomCrop', 'CenterCrop'), ('crop_size',))
 
 
 def check_values(cfg: Config) -> None:

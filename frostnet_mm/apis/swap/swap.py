@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from ...engine.config import ConfigError, inner_dataset, load_config
+from ...engine.image_sizes import image_sizes
 from ...files import require_checkpoint, write_text
 from ...models.backbones.frostnet import NUM_STAGES, FrostNet
 from ...models.dense import DenseNetwork
@@ -104,18 +105,20 @@ def swap_backbone(base: str | os.PathLike, options: SwapOptions) -> Swap:
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width of a landscape image behind a config's test pipeline, padded as the preprocessor pads it.
+    """Height and width of an image behind a config's test pipeline, padded as the preprocessor pads it.
+
+    Where the pipeline leaves them open: of an image of the same ratio as its scale, or of a square one.
 
     Raises:
-        ConfigError: The pipeline does not resize to a size of its own.
+        ConfigError: The pipeline has no size of its own.
     """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     steps = inner_dataset(loader.dataset).get('pipeline', []) if loader else []
-    scales = [step.scale for step in steps if type_name(step) == 'Resize' and isinstance(step.get('scale'), Sequence)]
-    if not scales:
+    size = image_sizes(steps).nominal
+    if size is None:
         raise ConfigError('The test pipeline of this config resizes to no fixed scale; give --shape HEIGHT WIDTH.')
     divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
-    width, height = scales[0]
+    height, width = size
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 

@@ -216,13 +216,18 @@ def _load_deployment(spec: dict) -> Loaded:
     elif description.get('decoding') is None:
         loaded.no_stages = 'this head has no decoding outside mm'
     else:
-        loaded.stages = _predictor_stages(module, network, description, spec['image'])
+        image = module.read_image(spec['image'])
+        try:
+            module.preprocess(image, description)
+        except module.DeploymentError as error:
+            loaded.no_stages = str(error)
+        else:
+            loaded.stages = _predictor_stages(module, network, description, image)
     return loaded
 
 
-def _predictor_stages(module: Any, network: Callable, description: dict, path: str) -> Callable[[], Stages]:
+def _predictor_stages(module: Any, network: Callable, description: dict, image: np.ndarray) -> Callable[[], Stages]:
     """The times of the three parts of ``Predictor.predict``."""
-    image = module.read_image(path)
 
     def stages() -> Stages:
         started = time.perf_counter()

@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...engine.config import ConfigError, dataset_for_testing
+from ...engine.image_sizes import image_sizes, size_of
 from ...models.classifiers import LogitsHead
 from ...models.dense import family_of
 from ...models.input_channels import input_channels
@@ -129,18 +130,22 @@ def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
     """
     resize = pad = None
     options = {}
-    for step in dataset_for_testing(cfg).pipeline:
+    steps = dataset_for_testing(cfg).pipeline
+    for index, step in enumerate(steps):
         name = type_name(step)
         if name not in EXPRESSED:
             raise _inexpressible(f'the transform {name}', f'expected only {", ".join(EXPRESSED)}')
-        if (name == 'Resize' and (resize or pad)) or (name == 'Pad' and pad):
-            raise _inexpressible(f'a second transform {name}, or one after Pad', 'expected Resize, then Pad, each once')
+        if (name == 'Resize' and (resize or pad or 'crop' in options)) or (name == 'Pad' and pad):
+            raise _inexpressible(
+                f'a second transform {name}, or one after CenterCrop or Pad',
+                'expected Resize, then CenterCrop, then Pad, each once',
+            )
         if name == 'Resize':
             resize = _resize(step)
         elif name == 'CenterCrop':
             options['crop'] = _crop(step, 'crop' in options or pad is not None)
         elif name == 'Pad':
-            pad = _pad(step, resize)
+            pad = _pad(step, image_sizes(steps[:index]).longest)
         elif step.get('color_type') == 'color_ignore_orientation':
             options['ignore_orientation'] = True  # of the loader; absent otherwise, as in earlier deployments
     return resize, pad, options
@@ -160,8 +165,8 @@ def _resize(step: ConfigDict) -> dict:
     if scale is None or odd:
         given = ', '.join(odd) or f'scale_factor={step.get("scale_factor")!r}'
         raise _inexpressible(f'Resize with {given}', 'expected a scale (width, height), bilinear, by OpenCV')
-    width, height = (scale, scale) if isinstance(scale, int) else scale
-    return dict(width=int(width), height=int(height), keep_ratio=bool(step.get('keep_ratio', False)))
+    height, width = size_of(step, 'scale')
+    return dict(width=width, height=height, keep_ratio=bool(step.get('keep_ratio', False)))
 
 
 def _crop(step: ConfigDict, late: bool) -> dict:
@@ -170,16 +175,14 @@ def _crop(step: ConfigDict, late: bool) -> dict:
         raise _inexpressible(
             f'CenterCrop with {options}' if options else 'CenterCrop there', 'expected one, before Pad'
         )
-    width, height = (step['crop_size'],) * 2 if isinstance(step['crop_size'], int) else step['crop_size']
-    return dict(width=int(width), height=int(height))
+    height, width = size_of(step, 'crop_size')
+    return dict(width=width, height=height)
 
 
-def _pad(step: ConfigDict, resize: dict | None) -> dict:
+def _pad(step: ConfigDict, longest: int | None) -> dict:
     size = step.get('size')
-    if step.get('pad_to_square') and resize is not None and not step.get('size_divisor'):
-        # the longer side has one length for all images then
-        if not resize['keep_ratio'] or resize['width'] == resize['height']:
-            size = [max(resize['width'], resize['height'])] * 2
+    if step.get('pad_to_square') and longest is not None and not step.get('size_divisor'):
+        size = [longest] * 2
     if size is None or step.get('padding_mode', 'constant') != 'constant':
         given = ', '.join(f'{key}={value!r}' for key, value in step.items() if key != 'type')
         raise _inexpressible(

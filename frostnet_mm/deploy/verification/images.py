@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...apis.inference import build_pipeline
 from ...device import DeploymentError, preprocess, with_channels
+from ...models.dense import family_of
 from ..flat_network import Normalization, pixels_last
 from ..loaded_model import LoadedModel
 
@@ -94,6 +95,8 @@ def mm_image(source: LoadedModel, path: str) -> np.ndarray:
 def mm_batch(source: LoadedModel, pixels: np.ndarray, size: tuple[int, int] | None) -> dict:
     """The test pipeline behind reading; beside a larger image, in a batch, if the network has a fixed size.
 
+    A classifier's image stays alone: it has no other size than the network's, and pooling would average the padding in.
+
     Args:
         source (LoadedModel): The model.
         pixels (ndarray): uint8 (H, W, channels).
@@ -105,7 +108,8 @@ def mm_batch(source: LoadedModel, pixels: np.ndarray, size: tuple[int, int] | No
     image = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     about = dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2], img_path='', img_id=0)
     data = Compose(build_pipeline(source.cfg).transforms[1:])(about)
-    if size is None or type(source.model.data_preprocessor).__name__ == 'SegDataPreProcessor':
+    alone = family_of(source.model).task == 'classification'
+    if size is None or alone or type(source.model.data_preprocessor).__name__ == 'SegDataPreProcessor':
         return pseudo_collate([data])
     larger = dict(
         inputs=torch.zeros((data['inputs'].shape[0], *size), dtype=data['inputs'].dtype),
@@ -149,6 +153,12 @@ def require_equal_inputs(
     found, settings = torch.from_numpy(image.raw), description['preprocessing']
     if settings['baked']:
         found = Normalization.of(settings).apply(found)
+    if found.shape != image.normalized.shape:
+        (rows, columns), (height, width) = found.shape[2:], image.normalized.shape[2:]
+        raise DeploymentError(
+            f'An image of {pixels.shape[1]}x{pixels.shape[0]} pixels (width x height) reaches the network as '
+            f"{columns}x{rows}, through mm's own pipeline as {width}x{height}; expected the same size."
+        )
     difference = np.abs(found.numpy() - image.normalized) * np.asarray(settings['std']).reshape(1, -1, 1, 1)
     height, width = image.filled
     bound = np.full(difference.shape[2:], INPUT_BOUND)
