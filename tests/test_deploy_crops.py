@@ -282,6 +282,15 @@ def test_the_benchmark_says_why_an_image_does_not_fit(folder, tmp_path):
         assert reason in loaded.no_stages and (loaded.stages is None) == bool(reason)
 
 
+def test_the_benchmark_times_a_classifier_in_torch(folder, tmp_path):
+    """Its end-to-end time asked the model for a method that mm's detectors and segmenters have."""
+    config = config_of(folder, tmp_path, [resize(64, 64)])
+    spec = dict(kind='torch', config=str(config), checkpoint=str(folder / 'small.pth'), precision='float', threads=1)
+    loaded = load(spec | dict(batch=1, shape=(64, 64), image=paths_of(folder)[0]))
+    times = loaded.stages()  # of preparing, the network and the rest
+    assert len(times) == 3 and min(times) > 0
+
+
 # -- the sizes behind a pipeline, against mm's own transforms
 
 

@@ -315,7 +315,7 @@ def _torch_stages(model: Any, cfg: Any, run: Callable, path: str) -> Callable[[]
                 batch = model.data_preprocessor(pseudo_collate([data]), False)
                 images = batch['inputs'].contiguous(memory_format=torch.channels_last)
                 prepared, network.seconds = time.perf_counter(), 0.0
-                model.predict(images, batch['data_samples'])
+                model(images, batch['data_samples'], mode='predict')
             whole = time.perf_counter() - prepared
         return prepared - started, network.seconds, whole - network.seconds
 
