@@ -156,7 +156,7 @@ def test_odd_names_bad_files_and_results_inside_of_the_images(tmp_path, capsys):
         assert set(results['images']) == good and set(results['failed']) == bad
         assert f'{len(good)} of {len(good | bad)} images done' in shown
         assert 'Left out: 1 ._*, 2 .heic, 1 .mp4; these formats are not read' in shown
-        assert 'Left out: 1 .txt, 1 pipe or device: no images.' in shown
+        assert 'no images' not in shown  # a text and a pipe, which nobody takes for one
         hidden = (tmp_path / '.thumbnails', tmp_path / '__MACOSX', tmp_path / 'sub/@eaDir')
         assert f'Left out: hidden images and folders: {", ".join(map(str, hidden))}.' in shown
         assert 'failed: empty.jpg: ' in shown and results['failed']['broken.jpg'].endswith('the file does not exist')

@@ -250,7 +250,7 @@ class ImageFolder(CountingDataset, BaseDataset):
         """The images of folders of classes, and a line in the log for each kind of what is left out."""
         search = ImageSearch()
         images = {name: [str(path) for path in search.add(Path(self.folder, name))] for name in folders}
-        for note in search.notes():
+        for note in search.notes(others=True):
             self._warn(note, logging.INFO)
         return images
 

@@ -83,7 +83,7 @@ def find_images(given: Sequence[str | os.PathLike], *out: str | os.PathLike) -> 
         search.add(place)
     if not search.images:
         what = ' '.join(map(str, places))
-        raise ImageError('\n'.join([f'{what} holds no image ({", ".join(image_suffixes())}).', *search.notes()]))
+        raise ImageError('\n'.join([f'{what} holds no image ({", ".join(image_suffixes())}).', *search.notes(True)]))
     roots = [place if place.is_dir() else place.parent for place in map(_absolute, places)]
     root = os.path.commonpath(roots)
     return Found(search.images, [os.path.relpath(_absolute(image), root) for image in search.images], search.notes())
@@ -203,14 +203,18 @@ class ImageSearch:
         elif is_image or entry.is_dir():  # of .DS_Store and the like nobody asks
             self.hidden.append(str(entry))
 
-    def notes(self) -> list[str]:
-        """What was left out."""
+    def notes(self, others: bool = False) -> list[str]:
+        """What was left out.
+
+        Args:
+            others (bool): Also files that nobody takes for images, such as texts. Default: False.
+        """
         notes = []
         if self.left_out:
             notes.append(
                 f'Left out: {_counted(self.left_out)}; these formats are not read: convert the files to JPEG or PNG.'
             )
-        if self.others:
+        if others and self.others:
             notes.append(f'Left out: {_counted(self.others)}: no images.')
         if self.hidden:
             more = f' and {len(self.hidden) - _NAMED} more' if len(self.hidden) > _NAMED else ''
