@@ -26,7 +26,7 @@ def test_the_plan_has_each_run_once(study):
     runs = [own for row in study.make_plan().rows.values() for own in row]
     assert len(set(runs)) == len(runs) == len({own.name for own in runs})
     trainings = [own for own in runs if own.variant != 'ptq']
-    assert len(trainings) == 16 + 16 + 16 + 12 + 8 + 6 + 4 + 10 + 6 + 2 + 70
+    assert len(trainings) == 16 + 16 + 24 + 12 + 8 + 6 + 4 + 10 + 6 + 2 + 70
     floats = {(own.model, own.seed) for own in runs if own.variant == 'float'}
     assert {(own.model, own.seed) for own in runs if own.variant == 'ptq'} <= floats
 

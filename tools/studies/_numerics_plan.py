@@ -24,6 +24,7 @@ NUMERICS = {
     'a scale a tensor': dict(weights='tensor'),
     '4-bit weights': dict(weight_bits=4),
     'tensorrt': dict(numerics='tensorrt'),
+    'executorch': dict(numerics='executorch'),
     'a scale a channel': {},
 }
 BOOSTED = {'gradboost': 'paper', 'gradboost-reference': 'reference', 'gradboost-relative': 'relative'}
@@ -101,7 +102,7 @@ class Plan:
 def make_plan() -> Plan:
     """The study's rows."""
     plan, detectors = Plan(), ('mobilenetv2', 'frostnet')
-    tensor, four, others = 'a scale a tensor', '4-bit weights', ('tensorrt', 'a scale a channel')
+    tensor, four, others = 'a scale a tensor', '4-bit weights', ('tensorrt', 'executorch', 'a scale a channel')
     both = (REFERENCE, OURS)
     plan.add('1', detectors, [tensor], both, 4)
     plan.add('2', detectors, [four], both, 4)
