@@ -210,7 +210,7 @@ class QATHook(Hook):
     def _begin_warmup(self, loop) -> None:
         """Count the warm-up from here if a float run is resumed, and say so if nothing comes behind it."""
         warmup = self.points[0]
-        if loop.iter and not self._begun and not self.network.observed:
+        if loop.iter and warmup.amount and not self._begun and not self.network.observed:
             self._begun = warmup.progress(loop)
             print_log(f'Nothing has been observed yet: the float warm-up of {warmup} begins here.', logger='current')
         if self._begun + warmup.amount >= warmup.end(loop):

@@ -51,7 +51,7 @@ class RoundChannels(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple:
-        """Pass the gradient on where the value lies in range."""
+        """Pass the gradient on."""
         return grad, None, None
 
 
