@@ -213,8 +213,9 @@ class CheckpointRunner(Runner):
             entries = checkpoint.get('state_dict', checkpoint)
             for pattern, text in keys:
                 entries = {re.sub(pattern, text, name): value for name, value in entries.items()}
-            number = require_some(unwrap(self.model), entries, filename)
-            checkpoint = _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict, revise_keys=keys)
+            model = unwrap(self.model)
+            number, total = require_some(model, entries, filename), len(model.state_dict())
+            checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=keys)
         except UserError:
             raise
         except _DAMAGED as error:
@@ -223,7 +224,7 @@ class CheckpointRunner(Runner):
                 "tensors under 'state_dict'."
             ) from error
         self._has_loaded = True
-        self.logger.info(f'{number} of {len(unwrap(self.model).state_dict())} weights loaded from {filename}.')
+        self.logger.info(f'{number} of {total} weights loaded from {filename}.')
         return checkpoint
 
 

@@ -1,7 +1,7 @@
 """``init_cfg=dict(type='Pretrained', checkpoint=FILE)``: the weights are found under any prefix, or it is said."""
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -64,15 +64,13 @@ def prefix_of(own: Iterable[str], names: Iterable[str]) -> str:
     own, names = set(own), list(names)
     if not own.isdisjoint(names):
         return ''
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for name in names:
         parts = name.split('.')
-        for length in range(1, len(parts)):
-            if '.'.join(parts[length:]) in own:
-                prefix = '.'.join(parts[:length]) + '.'
-                found[prefix] = found.get(prefix, 0) + 1
-    best = [prefix for prefix, number in found.items() if number == max(found.values())]
-    return best[0] if len(best) == 1 else ''
+        ends = (length for length in range(1, len(parts)) if '.'.join(parts[length:]) in own)
+        found.update('.'.join(parts[:length]) + '.' for length in ends)
+    (best, most), (_, second) = (*found.most_common(2), ('', 0), ('', 0))[:2]
+    return best if most > second else ''
 
 
 def require_some(
