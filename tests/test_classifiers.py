@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
+from mmpretrain_parts import ImageClassifier
 from torch import nn
-from torch.nn import functional
 
 from frostnet_mm.deploy.heads.describe import describe_model
 from frostnet_mm.engine.config import ConfigError
@@ -24,53 +23,13 @@ CHANNELS = FrostNet(**BACKBONE).out_channels[-1]
 KINDS = ['stand-in', 'mmpretrain']
 
 
-class LinearHead(nn.Module):
-    """As mmpretrain's LinearClsHead: losses and predictions come from ``self(feats)``."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(CHANNELS, CLASSES)
-
-    def forward(self, feats):
-        return self.fc(feats[-1])
-
-    def loss(self, feats, data_samples):
-        return dict(loss=functional.cross_entropy(self(feats), torch.tensor([s.label for s in data_samples])))
-
-    def predict(self, feats, data_samples):
-        return [SimpleNamespace(pred_score=score) for score in self(feats).softmax(1)]
-
-
-class Pooling(nn.Module):
-    def forward(self, feats):
-        return tuple(functional.adaptive_avg_pool2d(feat, 1).view(feat.size(0), -1) for feat in feats)
-
-
-class ImageClassifier(BaseModel):
-    """As mmpretrain's."""
-
-    __module__ = 'mmpretrain.models.classifiers.image'
-
-    def __init__(self):
-        super().__init__()
-        self.backbone, self.neck, self.head = FrostNet(**BACKBONE), Pooling(), LinearHead()
-
-    @property
-    def with_neck(self):
-        return self.neck is not None
-
-    def extract_feat(self, inputs):
-        return self.neck(self.backbone(inputs))
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        feats = self.extract_feat(inputs)
-        return self.head(feats) if mode == 'tensor' else getattr(self.head, mode)(feats, data_samples)
-
-    def loss(self, inputs, data_samples):
-        return self(inputs, data_samples, 'loss')
-
-    def predict(self, inputs, data_samples):
-        return self(inputs, data_samples, 'predict')
+def build_stand_in():
+    return ImageClassifier(
+        dict(type='frostnet_mm.FrostNet', **BACKBONE),
+        dict(type='GlobalAveragePooling'),
+        dict(type='StandInLinearClsHead', num_classes=CLASSES, in_channels=CHANNELS),
+        dict(mean=[0.0] * 3, std=[1.0] * 3),
+    )
 
 
 def build_real():
@@ -101,7 +60,7 @@ def case(request):
     if request.param == 'mmpretrain' and (spec is None or spec.origin is None):  # no package, or a folder of that name
         pytest.skip('mmpretrain is not installed: pip install onedl-mmpretrain')
     torch.manual_seed(0)
-    model = ImageClassifier() if request.param == 'stand-in' else build_real()
+    model = build_stand_in() if request.param == 'stand-in' else build_real()
     images = torch.randn(BATCH, 3, *SIZE)
     model.train()
     with torch.no_grad():
@@ -180,10 +139,38 @@ def test_converted_equals_simulated(case):
     torch.testing.assert_close(rounded, simulated.softmax(1))
 
 
-def test_deployment_is_refused(case):
-    message = (
-        '^ImageClassifier is a model of mmpretrain, and a deployment cannot express what surrounds its network; '
-        'expected frostnet_mm.ImageClassifier, whose parts and weights have the same names.$'
-    )
-    with pytest.raises(ConfigError, match=message):
-        describe_model(case.reference, Config())
+TEST_DATA = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=SIZE[::-1])]))
+
+
+def test_what_surrounds_it_is_described(case):
+    cfg = Config(dict(test_dataloader=TEST_DATA))
+    model = copy.deepcopy(case.reference)
+    model.dataset_meta = dict(classes=list('abcde'))
+    described = describe_model(model, cfg)
+    assert described['task'] == 'classification' and described['no_decoding'] is None
+    assert described['decoding'] == dict(kind='classes', output='head', num_classes=CLASSES)
+    assert described['preprocessing']['resize'] == dict(width=SIZE[1], height=SIZE[0], keep_ratio=False)
+    model.data_preprocessor.to_rgb = True
+    assert describe_model(model, cfg)['preprocessing']['bgr_to_rgb'] is True
+    model.dataset_meta = dict(classes=['a', 'b'])
+    with pytest.raises(ConfigError, match='^The head has 5 classes, dataset_meta names 2'):
+        describe_model(model, cfg)
+
+
+@pytest.mark.parametrize('method', ['predict', '_get_predictions'])
+def test_a_head_that_predicts_otherwise_is_not_decoded(case, method):
+    """Such as mmpretrain's heads of several labels: a softmax would be another result."""
+    model = copy.deepcopy(case.reference)
+    model.dataset_meta = dict(classes=list('abcde'))
+    head = type(model.head)
+    model.head.__class__ = type('OwnHead', (head,), {method: lambda self, *given: getattr(head, method)(self, *given)})
+    described = describe_model(model, Config(dict(test_dataloader=TEST_DATA)))
+    assert described['decoding'] is None and described['no_decoding'] == f'OwnHead has a {method} of its own'
+
+
+def test_a_model_that_predicts_otherwise_is_not_decoded(case):
+    model = copy.deepcopy(case.reference)
+    model.dataset_meta = dict(classes=list('abcde'))
+    model.__class__ = type('Own', (type(model),), dict(predict=lambda self, inputs, samples=None: None))
+    described = describe_model(model, Config(dict(test_dataloader=TEST_DATA)))
+    assert described['decoding'] is None and described['no_decoding'] == 'Own has a predict of its own'

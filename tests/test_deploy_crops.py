@@ -17,7 +17,7 @@ from frostnet_mm.apis.model import load_model
 from frostnet_mm.apis.swap.swap import input_shape
 from frostnet_mm.benchmark.measure.loading import load
 from frostnet_mm.deploy.deploy import DeployOptions, deploy
-from frostnet_mm.deploy.heads.describe import resize_and_pad
+from frostnet_mm.deploy.heads.preprocessing import resize_and_pad
 from frostnet_mm.deploy.loaded_model import gather_statistics, load_for_deployment
 from frostnet_mm.deploy.verification.images import require_equal_inputs
 from frostnet_mm.device import DeploymentError, Predictor

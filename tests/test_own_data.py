@@ -417,18 +417,22 @@ OPTIONS = ['data_root=a b', 'x=1']
 BOTH = dict(best_ckpt='w/best.pth', last_ckpt='w/last.pth')
 
 
+HOOK = dict(type='frostnet_mm.QATHook')
+
+
 @pytest.mark.parametrize(
-    ('written', 'qat', 'wanted'),
+    ('written', 'hooks', 'wanted'),
     [
         (BOTH, {}, 'Make it INT8: frostnet calibrate my.py w/best.pth'),
-        (BOTH, dict(qat=1), 'Evaluate it: frostnet test my.py w/last.pth'),
+        (BOTH, dict(default_hooks=dict(qat=HOOK)), 'Evaluate it: frostnet test my.py w/last.pth'),
+        (BOTH, dict(custom_hooks=[HOOK]), 'Evaluate it: frostnet test my.py w/last.pth'),
         (dict(last_ckpt='w/last.pth'), {}, 'Make it INT8: frostnet calibrate my.py w/last.pth'),
     ],
 )
-def test_training_says_what_comes_next(monkeypatch, written, qat, wanted):
-    runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info=written), cfg=dict(default_hooks=qat))
+def test_training_says_what_comes_next(monkeypatch, written, hooks, wanted):
+    runner = SimpleNamespace(message_hub=SimpleNamespace(runtime_info=written), cfg=hooks)
     said = next_step('train', monkeypatch, runner, SimpleNamespace(config='my.py', given_options=OPTIONS))
-    assert said == f"{wanted}{' --compare' if qat else ''} --cfg-options 'data_root=a b' x=1"
+    assert said == f"{wanted}{' --compare' if hooks else ''} --cfg-options 'data_root=a b' x=1"
 
 
 def test_evaluation_says_what_comes_next(monkeypatch):

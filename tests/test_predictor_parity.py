@@ -324,7 +324,7 @@ def test_description_of_ssdlite_by_hand():
     [
         (dict(type='RandomCrop', crop_size=(9, 9)), 'the transform RandomCrop'),
         (dict(type='mmdet.Resize', scale_factor=0.5), r'Resize with scale_factor=0\.5'),
-        (dict(type='Resize', scale=(9, 9), interpolation='area'), "Resize with interpolation='area'"),
+        (dict(type='Resize', scale=(9, 9), interpolation='cubic'), "backend='cv2' and interpolation='cubic'"),
         (dict(type='Pad', size_divisor=32), 'Pad with size_divisor=32'),
         (dict(type='Pad', pad_to_square=True), 'Pad with pad_to_square=True'),
     ],

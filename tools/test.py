@@ -184,7 +184,7 @@ def _next_step(args: argparse.Namespace, checkpoint: 'Checkpoint', cfg: 'Config'
 
 def _size(cfg: 'Config') -> list:
     """The option that a test pipeline needs which leaves the size of images open: a segmenter's scale, or none."""
-    from frostnet_mm.deploy.heads.describe import resize_and_pad
+    from frostnet_mm.deploy.heads.preprocessing import resize_and_pad
     from frostnet_mm.engine.config import dataset_for_testing
     from frostnet_mm.engine.image_sizes import image_sizes
 

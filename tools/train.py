@@ -66,8 +66,10 @@ def main() -> None:
 
 def _next_step(runner: 'Runner', args: argparse.Namespace) -> str:
     """The command that goes on with the best checkpoint, in INT8 with the last one."""
+    from frostnet_mm.apis.qat_config import qat_hooks
+
     written = runner.message_hub.runtime_info
-    quantized = (runner.cfg.get('default_hooks') or {}).get('qat')
+    quantized = qat_hooks(runner.cfg)
     best = None if quantized else written.get('best_ckpt')  # the best may be one of the float warm-up
     checkpoint = best or written.get('last_ckpt')
     if checkpoint is None:

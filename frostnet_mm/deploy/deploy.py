@@ -32,7 +32,8 @@ from ..quantization.checkpoint import Checkpoint
 from .cost import count_macs, engine_int8_share
 from .engines import Engine, LayerTime, count_operators, engine_names, engine_of
 from .flat_network import Normalization, pixels_last
-from .heads.describe import describe_model, resize_and_pad
+from .heads.describe import describe_model
+from .heads.preprocessing import resize_and_pad
 from .loaded_model import LoadedModel, load_for_deployment
 from .onnx.export import read_onnx
 from .verification.deployment import append_decoding, verify_network, verify_surroundings

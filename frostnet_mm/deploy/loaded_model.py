@@ -26,6 +26,7 @@ from ..quantization.prepare import prepare_model, quantized_network
 from ..quantization.report import float_operators, int8_share
 from ..quantization.settings import QuantizationSettings
 from .flat_network import FlatNetwork, converted_network, float_network
+from .heads.describe import logits_of_backbone
 
 _RANDOM_PASSES = 4
 _EPS = 1e-5  # of batch norms while their statistics are gathered
@@ -155,7 +156,8 @@ def load_for_deployment(
         source = checkpoint.source
     quantized = quantized_network(model)
     detach(model)
-    float_ = float_network(model, size or (None, None) if quantized is None else quantized.program.fixed_size[2:])
+    own = size or _own_size(model, cfg) or (None, None)
+    float_ = float_network(model, own if quantized is None else quantized.program.fixed_size[2:])
     network = float_ if quantized is None else converted_network(model, convert(quantized))
     facts = _facts(model, config, checkpoint)
     return LoadedModel(model, cfg, source, precision, network, float_, quantized, settings, facts)
@@ -198,12 +200,19 @@ def _random_model(
     model.dataset_meta = dict(classes=_class_names(model))
     dense = DenseNetwork(model)
     enliven(dense)
-    height, width = size or (320, 320)
+    height, width = size or _own_size(model, cfg) or (320, 320)
     batches = [torch.randn(2, input_channels(model), height, width) for _ in range(_RANDOM_PASSES)]
     gather_statistics(model, dense, batches)
     if settings is not None:
         calibrate(prepare_model(model, settings), batches, 'minmax')
     return model, cfg
+
+
+def _own_size(model: nn.Module, cfg: Config) -> tuple[int, int] | None:
+    """The size of a classifier's images, whose dense layers may fit no other."""
+    if family_of(model).task != 'classification' or not cfg.get('test_dataloader'):
+        return None
+    return image_sizes(dataset_for_testing(cfg).pipeline).fixed
 
 
 @torch.no_grad()
@@ -241,5 +250,5 @@ def _class_names(model: nn.Module) -> tuple[str, ...]:
     rest = getattr(model, 'roi_head', None)  # of a two-stage detector, whose RPN knows one class only
     head = getattr(model, family_of(model).head) if rest is None else rest.bbox_head
     head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last stage of a cascade
-    count = head.num_classes
+    count = head.num_classes if hasattr(head, 'num_classes') else logits_of_backbone(model)
     return tuple(f'class {index}' for index in range(count))

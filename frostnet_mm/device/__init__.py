@@ -23,10 +23,11 @@ from .description import AGAIN, DECODINGS, DESCRIPTION, FORMAT, KEYS, deployed_w
 from .engines.onnxruntime import SATURATION_FREE, saturation_free_session
 from .errors import DeploymentError, ImageError, SaturationWarning, UserError
 from .image_files import as_bgr, read_image
-from .images import channels_of, normalize_pixels, padding_pixel, preprocess, resize_plane, resized, with_channels
+from .images import channels_of, normalize_pixels, padding_pixel, preprocess, with_channels
 from .network import Network, may_saturate, open_network, warn_of_saturation
 from .pictures import write_image
 from .pipeline import Predictor
+from .resizing import resize_plane, resized
 from .results import ClassScores, Detections, Geometry, LabelMap, geometry_values
 from .saturation import SATURATION, cpu_saturates
 from .suppression import NMS_BLOCK, nms

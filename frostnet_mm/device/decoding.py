@@ -8,7 +8,7 @@ import numpy as np
 
 from .description import AGAIN
 from .errors import DeploymentError
-from .images import resize_plane
+from .resizing import resize_plane
 from .results import ClassScores, Detections, Geometry, LabelMap
 from .suppression import suppress
 

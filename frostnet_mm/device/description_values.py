@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import DeploymentError
+from .resizing import EDGES, METHODS, MOST_PIXELS, method_of
 
-MOST_PIXELS = 1 << 26  # of an image on its way to the network, and of the network's input
 _MOST = 1 << 31
 Check = Callable[[Any], bool]
 
@@ -56,7 +56,15 @@ def _has_size(value: Any) -> bool:
 
 
 def _is_resize(value: Any) -> bool:
-    return _has_size(value) and _is_flag(value.get('keep_ratio')) and value['width'] * value['height'] <= MOST_PIXELS
+    if not _has_size(value) or not _is_flag(value.get('keep_ratio')) or value['width'] * value['height'] > MOST_PIXELS:
+        return False
+    backend, method = method_of(value)
+    return (
+        _one_of(*METHODS)(backend)
+        and _one_of(*METHODS[backend])(method)
+        and _one_of(*EDGES)(value.get('edge', 'short'))
+        and ('middle' not in value or (_is_positive(value['middle']) and value['middle'] <= 1))
+    )
 
 
 def _is_pad(value: Any) -> bool:
@@ -119,7 +127,11 @@ VALUES: dict[tuple[str, ...], tuple[Check, str]] = {
     ('input', 'name'): _text,
     ('input', 'shape'): (_is_shape, 'four sizes, of at most 67 million pixels, or null for what is open'),
     ('input', 'dtype'): (_one_of('float32', 'uint8'), 'float32 or uint8'),
-    ('preprocessing', 'resize'): (_optional(_is_resize), 'null, or width, height (67 million pixels) and keep_ratio'),
+    ('preprocessing', 'resize'): (
+        _optional(_is_resize),
+        'null, or width, height (67 million pixels) and keep_ratio, with a known edge, backend, interpolation, and '
+        'middle up to 1',
+    ),
     ('preprocessing', 'crop'): (_has_size, 'width and height, whole numbers from 1'),
     ('preprocessing', 'pad'): (_optional(_is_pad), 'null, or width, height (67 million pixels) and value'),
     ('preprocessing', 'size_divisor'): (lambda value: is_whole(value) and value <= 1024, 'a whole number from 1'),

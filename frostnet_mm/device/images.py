@@ -1,67 +1,11 @@
-"""Images on their way to a network: resizing, cropping, padding, normalization.
-
-With OpenCV the network gets the pixels that the test pipeline gives it, bit by bit. Without it Pillow reads the files
-and NumPy resizes them: a resized pixel differs by at most 1 of 255, a JPEG's decoder may add some more.
-"""
+"""Images on their way to a network: resizing, cropping, padding, normalization."""
 
 import numpy as np
 
 from .errors import DeploymentError, ImageError
-from .image_files import as_bgr, as_grey, optional
+from .image_files import as_bgr, as_grey
+from .resizing import middle_of, resize_image, resized
 from .results import Geometry
-
-
-def _neighbours(given: int, wanted: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of the wanted positions the two given ones, and the weight of the second; as torch computes them."""
-    positions = np.arange(wanted, dtype=np.float32)
-    if align_corners:
-        source = positions * np.float32((given - 1) / (wanted - 1) if wanted > 1 else 0)
-    else:
-        source = np.maximum((positions + np.float32(0.5)) * np.float32(given / wanted) - np.float32(0.5), 0)
-    first = np.minimum(source.astype(np.int64), given - 1)
-    return first, np.minimum(first + 1, given - 1), np.clip(source - first.astype(np.float32), 0, 1)
-
-
-def resize_plane(plane: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
-    """Resize bilinearly, as ``torch.nn.functional.interpolate`` does without antialiasing.
-
-    Args:
-        plane (np.ndarray): float32 of shape (H, W).
-        size (tuple[int, int]): The height and width wanted.
-        align_corners (bool): Whether the centres of the corner pixels stay where they are. Default: False.
-
-    Returns:
-        np.ndarray: float32 of that size.
-    """
-    if plane.shape == tuple(size):
-        return plane
-    cv2 = None if align_corners else optional('cv2')
-    if cv2 is not None:
-        return cv2.resize(np.ascontiguousarray(plane), size[::-1], interpolation=cv2.INTER_LINEAR)
-    first, second, weight = _neighbours(plane.shape[1], size[1], align_corners)
-    plane = plane[:, first] * (1 - weight) + plane[:, second] * weight
-    first, second, weight = _neighbours(plane.shape[0], size[0], align_corners)
-    return plane[first] * (1 - weight[:, None]) + plane[second] * weight[:, None]
-
-
-def _resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    cv2 = optional('cv2')
-    if cv2 is not None:
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, image.shape[2])
-    planes = [resize_plane(image[..., c].astype(np.float32), size) for c in range(image.shape[2])]
-    return np.rint(np.stack(planes, -1)).astype(np.uint8)
-
-
-def resized(size: tuple[int, int], resize: dict | None) -> tuple[int, int]:
-    """The size (height, width) that an image of a size is resized to; rounded as ``mmcv.rescale_size``."""
-    height, width = size
-    if resize is None:
-        return height, width
-    long, short = max(resize['width'], resize['height']), min(resize['width'], resize['height'])
-    if not resize['keep_ratio']:
-        return resize['height'], resize['width']
-    scale = min(long / max(height, width), short / min(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def _cropped(image: np.ndarray, crop: dict) -> np.ndarray:
@@ -121,10 +65,9 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
     """
     settings, original = description['preprocessing'], image.shape[:2]
     size = resized(original, settings['resize'])
-    if 0 in size:
-        raise ImageError(f'An image of {original[1]}x{original[0]} pixels (width x height) is resized to nothing.')
     scale = (size[1] / original[1], size[0] / original[0])
-    image = image if size == original else _resize_image(image, size)
+    image = middle_of(image, settings['resize'])
+    image = image if size == image.shape[:2] else resize_image(image, size, settings['resize'])
     if 'crop' in settings:
         image = _cropped(image, settings['crop'])
         size = image.shape[:2]

@@ -12,6 +12,7 @@ from .errors import DeploymentError
 from .image_files import as_bgr, read_image
 from .images import channels_of, preprocess, with_channels
 from .network import open_network
+from .resizing import require_method
 from .results import ClassScores, Detections, LabelMap, geometry_values
 
 
@@ -27,7 +28,8 @@ class Predictor:
         engine_options: As for :func:`~.network.open_network`.
 
     Raises:
-        DeploymentError: The deployment cannot be used, or no decoding is known for its head.
+        DeploymentError: The deployment cannot be used, no decoding is known for its head, or images are resized by a
+            library that is not installed.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Predictor:
             )
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise DeploymentError(f'score_threshold={score_threshold!r}, expected None or a number from 0 to 1.')
+        require_method(self.description['preprocessing']['resize'])
         self.score_threshold = score_threshold
         self.network = network or open_network(folder, self.description, threads, **engine_options)
 

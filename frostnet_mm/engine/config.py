@@ -89,6 +89,8 @@ def load_config(
             f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
             'config, for example train_dataloader.batch_size=8.'
         ) from error
+    if isinstance(cfg.get('model'), dict) and cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mm's Runner, whoever builds the model
     if isinstance(cfg.get('classes'), str) and cfg.classes != CLASSES_FROM_ANNOTATIONS and _reads_classes(cfg):
         raise ConfigError(
             f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '

@@ -1,4 +1,4 @@
-"""The size of the images that a test pipeline makes: its Resize, CenterCrop and Pad."""
+"""The size of the images that a test pipeline makes: its Resize, CenterCrop and Pad, and those of mmpretrain."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
 
-from ..device.description_values import MOST_PIXELS
+from ..device.resizing import MOST_PIXELS
 from ..registry import type_name
 from .errors import ConfigError
 
+CROPS = ('CenterCrop', 'EfficientNetCenterCrop')
+EFFICIENTNET_PADDING = 32  # its default of crop_padding
+RESIZINGS = ('Resize', 'ResizeEdge')
 WIDEST = 32  # no image is longer by its width: a scale whose long side is beyond bounds the short side only
 
 Size = tuple[int, int]
@@ -24,7 +27,7 @@ class ImageSizes(NamedTuple):
         nominal (tuple[int, int], optional): That of an image of the same ratio as the scale of Resize, of a square one
             where the scale bounds the short side only. None where no step has a size.
         longest (int, optional): The longer side, where it is the same for all images.
-        cropped (bool): Whether there is a CenterCrop.
+        cropped (bool): Whether there is a crop.
         padded (bool): Whether there is a Pad.
     """
 
@@ -42,7 +45,7 @@ class ImageSizes(NamedTuple):
 
 
 def image_sizes(steps: Sequence[ConfigDict]) -> ImageSizes:
-    """The sizes behind a pipeline, of which steps other than Resize, CenterCrop and Pad change none.
+    """The sizes behind a pipeline, of which steps other than Resize, CenterCrop, Pad and mmpretrain's change none.
 
     Args:
         steps (Sequence[dict]): Its transforms.
@@ -55,8 +58,12 @@ def image_sizes(steps: Sequence[ConfigDict]) -> ImageSizes:
         kind = type_name(step)
         if kind == 'Resize' and step.get('scale') is not None:
             sizes = _resized(size_of(step, 'scale'), bool(step.get('keep_ratio', False)))
+        elif kind == 'ResizeEdge':
+            sizes = _with_edge(min(size_of(step, 'scale')), step.get('edge', 'short'))
         elif kind == 'CenterCrop':
             sizes = _bounded(sizes, size_of(step, 'crop_size'), min)._replace(cropped=True)
+        elif kind == 'EfficientNetCenterCrop':  # resizes what it has cut out
+            sizes = _resized(size_of(step, 'crop_size'), keep_ratio=False)._replace(cropped=True)
         elif kind == 'Pad':
             sizes = _padded(sizes, step)._replace(padded=True)
     return sizes
@@ -65,7 +72,7 @@ def image_sizes(steps: Sequence[ConfigDict]) -> ImageSizes:
 def set_image_size(steps: Sequence[ConfigDict], size: Size) -> None:
     """Have a pipeline make images of another size, in place.
 
-    A CenterCrop takes the size, and Resize is scaled with it, so that the crop is the same part of an image as before;
+    A crop takes the size, and Resize is scaled with it, so that the crop is the same part of an image as before;
     without a crop Resize takes the size itself, and so does Pad.
 
     Args:
@@ -75,13 +82,16 @@ def set_image_size(steps: Sequence[ConfigDict], size: Size) -> None:
     Raises:
         ConfigError: Its crop does not fill that size, however it is scaled; or the size of a step is none.
     """
-    if any(type_name(step) == 'CenterCrop' for step in steps):
+    if any(type_name(step) in CROPS for step in steps):
         _scale(steps, tuple(size))
         return
     for step in steps:
         kind = type_name(step)
         if kind == 'Resize':
             step['scale'] = size[::-1]
+        elif kind == 'ResizeEdge':
+            edge = step.get('edge', 'short')
+            step['scale'] = dict(short=min(size), long=max(size), width=size[1], height=size[0]).get(edge, min(size))
         elif kind == 'Pad' and 'size' in step:
             step['size'] = size[::-1]
 
@@ -117,6 +127,18 @@ def _resized(scale: Size, keep_ratio: bool) -> ImageSizes:
     return ImageSizes((least, least), (long, long), scale, long if long == short else None)
 
 
+def _with_edge(side: int, edge: str) -> ImageSizes:
+    """Behind mmpretrain's ``ResizeEdge``, which gives one edge of all images the same length."""
+    least = max(1, side // WIDEST)
+    if edge == 'long':
+        return ImageSizes((least, least), (side, side), (side, side), side)
+    if edge == 'short':
+        return ImageSizes((side, side), nominal=(side, side))
+    if edge == 'width':
+        return ImageSizes((least, side), (math.inf, side), (side, side))
+    return ImageSizes((side, least), (side, math.inf), (side, side))
+
+
 def _bounded(sizes: ImageSizes, size: Size, bound: Any) -> ImageSizes:
     """Behind a crop (``min``) or a padding (``max``) to a size."""
     least, most, nominal = (
@@ -142,24 +164,30 @@ def _padded(sizes: ImageSizes, step: ConfigDict) -> ImageSizes:
 
 
 def _scale(steps: Sequence[ConfigDict], size: Size) -> None:
-    """As :func:`set_image_size`, of a pipeline with a CenterCrop: all its sizes by the same factors."""
+    """As :func:`set_image_size`, of a pipeline with a crop: all its sizes by the same factors."""
     before = image_sizes(steps)
     if before.most == size:
         return
     down, across = (new / old for new, old in zip(size, before.most, strict=True))
     for step in steps:
         for key in ('scale', 'crop_size', 'size'):
-            if type_name(step) not in ('Resize', 'CenterCrop', 'Pad') or step.get(key) is None:
+            kind = type_name(step)
+            if kind not in (*RESIZINGS, *CROPS, 'Pad') or step.get(key) is None:
                 continue
             height, width = size_of(step, key)
-            if key == 'scale' and step.get('keep_ratio'):
+            if kind == 'EfficientNetCenterCrop':
+                step[key] = round(width * across)
+                step['crop_padding'] = round(step.get('crop_padding', EFFICIENTNET_PADDING) * across)
+            elif kind == 'ResizeEdge':
+                step[key] = max(1, round(width * max(down, across)))
+            elif key == 'scale' and step.get('keep_ratio'):
                 step[key] = _scaled_sides(width, height, max(down, across))
             else:
                 step[key] = (max(1, round(width * across)), max(1, round(height * down)))
     if before.nominal != before.most or image_sizes(steps).most != size:
         height, width = before.most
         raise ConfigError(
-            f'The shape {size[0]} {size[1]} (height, width) was given, the CenterCrop of the test pipeline leaves '
+            f'The shape {size[0]} {size[1]} (height, width) was given, the crop of the test pipeline leaves '
             f'{height}x{width} at most and cannot be scaled to it with Resize and Pad. Give --shape {height} {width} '
             'or leave the size open (--dynamic); or change test_dataloader.dataset.pipeline of the config.'
         )

@@ -47,7 +47,7 @@ def _guard(work: Callable[[], Any], name: str) -> Any:
 
 
 def run(module: nn.Module, inputs: Any, name: str) -> list[Tensor]:
-    """The maps that a backbone or neck makes of images or of other maps.
+    """The maps that a backbone or neck makes of images or of other maps; a pooled one, (N, C), is one of a pixel.
 
     Raises:
         ConfigError: It fails, or returns something else than maps of shape (N, C, H, W).
@@ -55,6 +55,7 @@ def run(module: nn.Module, inputs: Any, name: str) -> list[Tensor]:
     with torch.no_grad():
         outputs = _guard(lambda: module(inputs), name)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    outputs = [x[..., None, None] if isinstance(x, Tensor) and x.dim() == 2 else x for x in outputs]
     if not outputs or any(not isinstance(x, Tensor) or x.dim() != 4 for x in outputs):
         raise ConfigError(f'{name} ({type(module).__name__}) returns something else than maps of shape (N, C, H, W).')
     return outputs
@@ -142,17 +143,28 @@ def rewrite_necks(neck: nn.Module, model: ConfigDict, maps: Maps, device: str) -
     for i, cfg in enumerate(model.neck if several else [model.neck]):
         name = f'model.neck[{i}]' if several else 'model.neck'
         old, new = maps.channels
-        if old != new:
+        if old != new and not _takes_any(cfg, maps.new, device):
             before = cfg.get('in_channels')
             cfg.in_channels = _follow(before, old, new, f'{name}.in_channels', cfg)
             out = cfg.get('out_channels')
             if isinstance(out, Sequence) and list(out[: len(old)]) == old == list(before):  # SSDNeck hands them on
                 cfg.out_channels = type(out)([*new, *out[len(old) :]])
-        after = run(neck[i] if several else neck, maps.old, f'{name} of the base config')
+        after = run(neck[i] if several else neck, tuple(maps.old), f'{name} of the base config')
         built = build(cfg, name).eval().to(device)
-        found = run(built, maps.new, f'{name} ({_kind(cfg)}, in_channels={cfg.get("in_channels")})')
+        found = run(built, tuple(maps.new), f'{name} ({_kind(cfg)}, in_channels={cfg.get("in_channels")})')
         maps = Maps(after, found, list(range(len(after))), name)
     return maps
+
+
+def _takes_any(cfg: ConfigDict, maps: list[Tensor], device: str) -> bool:
+    """Whether a neck that names no channels, such as a global pooling, reads maps of any."""
+    if 'in_channels' in cfg:
+        return False
+    try:
+        run(build(cfg, 'a neck').eval().to(device), tuple(maps), 'a neck')
+    except RunError:
+        return False
+    return True
 
 
 def rewrite_heads(model: ConfigDict, maps: Maps) -> None:

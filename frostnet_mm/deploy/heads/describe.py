@@ -1,7 +1,7 @@
 """What surrounds a model's dense network, as plain data: images to its input, its outputs to predictions.
 
-The mm model is the source: its config's test pipeline, data preprocessor, head and test_cfg. The result are the keys of
-deploy.json that :mod:`frostnet_mm.device` reads.
+The mm model is the source: its config's test pipeline and data preprocessor (:mod:`.preprocessing`), head and test_cfg.
+The result are the keys of deploy.json that :mod:`frostnet_mm.device` reads.
 """
 
 import inspect
@@ -12,24 +12,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ...engine.config import ConfigError, dataset_for_testing
-from ...engine.image_sizes import image_sizes, size_of
+from ...engine.config import ConfigError
 from ...models.classifiers import LogitsHead
 from ...models.dense import family_of
-from ...models.input_channels import input_channels
-from ...registry import type_name
+from .preprocessing import describe_preprocessing
 
-BEFORE = ('LoadImage', 'LoadImageFromFile', 'LoadImageFromNDArray')
-IGNORED = (
-    'LoadAnnotations',
-    'LoadPanopticAnnotations',
-    'LoadSegAnnotations',
-    'PackDetInputs',
-    'PackSegInputs',
-    'PackClsInputs',
-)
-EXPRESSED = (*BEFORE, *IGNORED, 'Resize', 'CenterCrop', 'Pad')
-PREPROCESSORS = ('ImgDataPreprocessor', 'DetDataPreprocessor', 'SegDataPreProcessor')
 #: Of mmdet's BaseDenseHead: a head that has another one of these decodes in a way of its own.
 DECODING_METHODS = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
 
@@ -56,17 +43,11 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
         ``no_decoding`` says why; otherwise ``no_decoding`` is None.
 
     Raises:
-        ConfigError: The model is a classifier of mmpretrain, the test pipeline or the data preprocessor does something
-            that cannot be expressed, or the classes of the data set are not those of the head.
+        ConfigError: The test pipeline or the data preprocessor does something that cannot be expressed, or the classes
+            of the data set are not those of the head.
         UnsupportedModelError: The model has no dense network that is known.
     """
-    family = family_of(model)
-    task = family.task
-    if family.package == 'mmpretrain':
-        raise ConfigError(
-            f'{type(model).__name__} is a model of mmpretrain, and a deployment cannot express what surrounds its '
-            'network; expected frostnet_mm.ImageClassifier, whose parts and weights have the same names.'
-        )
+    task = family_of(model).task
     meta = getattr(model, 'dataset_meta', None) or {}
     if not meta.get('classes'):
         raise ConfigError(
@@ -89,7 +70,7 @@ def describe_model(model: nn.Module, cfg: Config) -> dict:
         task=task,
         classes=classes,
         palette=_palette(meta.get('palette'), len(classes)),
-        preprocessing=_preprocessing(model, cfg),
+        preprocessing=describe_preprocessing(model, cfg),
         decoding=decoding,
         no_decoding=reason,
     )
@@ -100,133 +81,6 @@ def _palette(palette: Any, count: int) -> list[list[int]]:
     if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) < count:
         return []
     return [[int(value) for value in colour] for colour in palette[:count]]
-
-
-# -- before the network
-
-
-def _preprocessing(model: nn.Module, cfg: Config) -> dict:
-    resize, pad, options = resize_and_pad(cfg)
-    if 'crop' in options and family_of(model).task != 'classification':
-        raise _inexpressible('the transform CenterCrop', 'expected one that keeps all of the image')
-    settings = _data_preprocessor(model.data_preprocessor, input_channels(model))
-    if pad is not None:
-        pad['value'] = (pad['value'] * len(settings['mean']))[: len(settings['mean'])]
-    return dict(resize=resize, pad=pad, **settings, baked=False, **options)
-
-
-def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
-    """What the test pipeline of a config makes of an image's size.
-
-    Args:
-        cfg (Config): The config.
-
-    Returns:
-        tuple[dict | None, dict | None, dict]: ``resize`` and ``pad`` as deploy.json has them, None without such a step;
-        and options that are absent otherwise: of the loader, and ``crop``.
-
-    Raises:
-        ConfigError: It does something that cannot be expressed.
-    """
-    resize = pad = None
-    options = {}
-    steps = dataset_for_testing(cfg).pipeline
-    for index, step in enumerate(steps):
-        name = type_name(step)
-        if name not in EXPRESSED:
-            raise _inexpressible(f'the transform {name}', f'expected only {", ".join(EXPRESSED)}')
-        if (name == 'Resize' and (resize or pad or 'crop' in options)) or (name == 'Pad' and pad):
-            raise _inexpressible(
-                f'a second transform {name}, or one after CenterCrop or Pad',
-                'expected Resize, then CenterCrop, then Pad, each once',
-            )
-        if name == 'Resize':
-            resize = _resize(step)
-        elif name == 'CenterCrop':
-            options['crop'] = _crop(step, 'crop' in options or pad is not None)
-        elif name == 'Pad':
-            pad = _pad(step, image_sizes(steps[:index]).longest)
-        elif step.get('color_type') == 'color_ignore_orientation':
-            options['ignore_orientation'] = True  # of the loader; absent otherwise, as in earlier deployments
-    return resize, pad, options
-
-
-def _inexpressible(what: str, expected: str) -> ConfigError:
-    return ConfigError(
-        f'A deployment cannot express {what} of the test pipeline; {expected}. Change test_dataloader.dataset.pipeline '
-        'of the config.'
-    )
-
-
-def _resize(step: ConfigDict) -> dict:
-    scale = step.get('scale')
-    others = {'backend': 'cv2', 'interpolation': 'bilinear'}
-    odd = [f'{key}={step[key]!r}' for key, usual in others.items() if step.get(key, usual) != usual]
-    if scale is None or odd:
-        given = ', '.join(odd) or f'scale_factor={step.get("scale_factor")!r}'
-        raise _inexpressible(f'Resize with {given}', 'expected a scale (width, height), bilinear, by OpenCV')
-    height, width = size_of(step, 'scale')
-    return dict(width=width, height=height, keep_ratio=bool(step.get('keep_ratio', False)))
-
-
-def _crop(step: ConfigDict, late: bool) -> dict:
-    options = {key: value for key, value in step.items() if key not in ('type', 'crop_size') and value}
-    if late or options.keys() - {'pad_mode', 'pad_cfg', 'clip_object_border'}:
-        raise _inexpressible(
-            f'CenterCrop with {options}' if options else 'CenterCrop there', 'expected one, before Pad'
-        )
-    height, width = size_of(step, 'crop_size')
-    return dict(width=width, height=height)
-
-
-def _pad(step: ConfigDict, longest: int | None) -> dict:
-    size = step.get('size')
-    if step.get('pad_to_square') and longest is not None and not step.get('size_divisor'):
-        size = [longest] * 2
-    if size is None or step.get('padding_mode', 'constant') != 'constant':
-        given = ', '.join(f'{key}={value!r}' for key, value in step.items() if key != 'type')
-        raise _inexpressible(
-            f'Pad with {given}', 'expected a constant and a size, or pad_to_square after a square scale'
-        )
-    value = step.get('pad_val', 0)
-    value = value.get('img', 0) if isinstance(value, dict) else value
-    value = list(value) if isinstance(value, Sequence) else [value]
-    return dict(width=int(size[0]), height=int(size[1]), value=[int(v) for v in value])
-
-
-def _data_preprocessor(preprocessor: nn.Module, channels: int) -> dict:
-    name = type(preprocessor).__name__
-    if name not in PREPROCESSORS:
-        raise ConfigError(
-            f'A deployment cannot express the data preprocessor {name}; expected one of {", ".join(PREPROCESSORS)}.'
-        )
-    if name == 'SegDataPreProcessor':  # pads in testing only by its test_cfg
-        options = preprocessor.test_cfg or {}
-        divisor, value = options.get('size_divisor') or 1, preprocessor.pad_val
-        if options.get('size') is not None:
-            raise ConfigError(
-                f'A deployment cannot express test_cfg.size={options["size"]!r} of the data preprocessor; expected '
-                'test_cfg=dict(size_divisor=…), or none.'
-            )
-    else:
-        divisor, value = preprocessor.pad_size_divisor, preprocessor.pad_value
-    mean, std = (
-        getattr(preprocessor, key).flatten().tolist() if preprocessor._enable_normalize else [default]
-        for key, default in (('mean', 0.0), ('std', 1.0))
-    )
-    if {len(mean), len(std)} - {1, channels}:
-        raise ConfigError(
-            f'The data preprocessor has mean={mean} and std={std}, the backbone reads images of {channels} channels: '
-            f'expected 1 or {channels} numbers each.'
-        )
-    mean, std = (values * (channels // len(values)) for values in (mean, std))
-    return dict(
-        size_divisor=int(divisor),
-        pad_value=float(value),
-        bgr_to_rgb=bool(preprocessor._channel_conversion) and channels == 3,
-        mean=mean,
-        std=std,
-    )
 
 
 # -- after the network
@@ -363,10 +217,47 @@ def _suppression(nms: ConfigDict | None) -> dict:
 
 
 def _classification(model: nn.Module) -> dict:
-    head = model.head
-    if not isinstance(head, LogitsHead) or type(head).predict is not LogitsHead.predict:
-        raise _NoDecodingError(f'{type(head).__name__} has a predict of its own')
-    return dict(kind='classes', output='head', num_classes=int(head.num_classes))
+    head, count = model.head, getattr(model.head, 'num_classes', None)
+    base = _softmax_head(type(head))
+    own = 'predict' if base is None else _overridden(type(head), base, ('predict', '_get_predictions'))
+    if own is not None:
+        raise _NoDecodingError(f'{type(head).__name__} has a {own} of its own')
+    own = _overridden(type(model), _base_of(type(model), 'ImageClassifier'), ('predict',))
+    if own is not None:
+        raise _NoDecodingError(f'{type(model).__name__} has a {own} of its own')
+    count = logits_of_backbone(model) if count is None else count
+    return dict(kind='classes', output='head', num_classes=int(count))
+
+
+def logits_of_backbone(model: nn.Module) -> int:
+    """The classes of a classifier whose head (mmpretrain's ``ClsHead``) puts out what its backbone does.
+
+    Raises:
+        ConfigError: The backbone does not say how many it has.
+    """
+    count = getattr(model.backbone, 'num_classes', None)
+    if isinstance(count, int) and count > 0:
+        return count
+    raise ConfigError(
+        f'The head {type(model.head).__name__} has no classes of its own, and the backbone '
+        f'{type(model.backbone).__name__} num_classes={count!r}: expected a backbone that puts out a value a class, '
+        'with num_classes, or a head such as LinearClsHead.'
+    )
+
+
+def _softmax_head(kind: type) -> type | None:
+    """The class of ours or of mmpretrain that a head predicts as: softmax of what forward returns."""
+    return LogitsHead if issubclass(kind, LogitsHead) else _base_of(kind, 'ClsHead')
+
+
+def _base_of(kind: type, name: str) -> type | None:
+    """Of a class and its bases, the last one of a name: mmpretrain need not be installed."""
+    return next((one for one in reversed(kind.__mro__) if one.__name__ == name), None)
+
+
+def _overridden(kind: type, base: type | None, methods: Sequence[str]) -> str | None:
+    """The first of some methods that a class has not from a base; None if it has all."""
+    return next((name for name in methods if getattr(kind, name, None) is not getattr(base, name, None)), None)
 
 
 _DECODINGS = dict(detection=_detection, segmentation=_segmentation, classification=_classification)

@@ -186,7 +186,7 @@ def _prepared(
 
 def _noise(source: LoadedModel, pixels: np.ndarray, description: dict) -> VerificationImage:
     inputs = torch.from_numpy(pixels).permute(2, 0, 1)
-    data = source.model.data_preprocessor(dict(inputs=[inputs], data_samples=[]), False)
+    data = source.model.data_preprocessor(dict(inputs=[inputs], data_samples=None), False)
     normalized = data['inputs'].contiguous().numpy()
     baked = description['preprocessing']['baked']
     raw = pixels[None].astype(description['input']['dtype']) if baked else normalized
