@@ -205,8 +205,11 @@ def test_all_arithmetics_and_an_engine_tell_the_classes_apart(trained, tmp_path)
     assert min(found.values()) > 60, found  # chance is 33
 
 
-def test_a_classifier_is_not_drawn_image_by_image(trained, tmp_path, capsys):
-    config, checkpoint = trained
+@pytest.mark.parametrize('hook', ['', "default_hooks = dict(visualization=dict(type='VisualizationHook'))"])
+def test_a_classifier_is_not_drawn_image_by_image(hook, trained, tmp_path, capsys):
+    """Nor by mmpretrain's hook, which has other options."""
+    config, checkpoint = tmp_path / 'hook.py', trained[1]
+    config.write_text(f'_base_ = {str(trained[0])!r}\n{hook}\n')
     assert run_tool('test', config, checkpoint, '--show-dir', tmp_path / 'a', '--work-dir', tmp_path) == 2
     shown = capsys.readouterr().err
     assert 'of a classifier, --plots DIR draws what it gets wrong' in shown and 'Hook' not in shown
