@@ -14,7 +14,8 @@ from frostnet_mm.deploy.heads.describe import describe_model
 from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
 from frostnet_mm.deploy.loaded_model import load_for_deployment
 from frostnet_mm.deploy.verification import deployment
-from frostnet_mm.device import DeploymentError, Predictor
+from frostnet_mm.deploy.verification.predictions import require_equal
+from frostnet_mm.device import ClassScores, DeploymentError, Predictor
 from frostnet_mm.device.engines.base import DeviceEngine
 from frostnet_mm.device.image_files import as_grey
 from frostnet_mm.models.dense import DenseNetwork
@@ -155,3 +156,22 @@ def test_engines_that_are_too_old_are_refused(monkeypatch):
         Old().check_version()
     Old().check_version('1.20')
     assert engine_of('onnxruntime').device.minimum == '1.23.2'
+
+
+def test_what_is_not_compared_does_not_count_as_equal(capsys):
+    """No image fits the network; and of two that do, one of three scores differs."""
+
+    def refuses(pixels):
+        raise DeploymentError('too large')
+
+    def predicts(*scores):
+        return lambda pixels: ClassScores(np.array(scores, np.float32), ('a', 'b', 'c'))
+
+    images = [np.zeros((4, 4, 3), np.uint8)] * 2
+    assert require_equal(refuses, refuses, images, 0.9, 'ours', 'theirs') is None
+    assert capsys.readouterr().out.startswith('ours was not compared with theirs: no image fits')
+    one, other = predicts(0.2, 0.3, 0.5), predicts(0.2, 0.301, 0.5)
+    assert require_equal(one, one, images, 0.9, 'ours', 'theirs') == 1
+    assert require_equal(one, other, images, 0.6, 'ours', 'theirs') == pytest.approx(2 / 3)
+    with pytest.raises(DeploymentError, match='^ours gives 66.7% of the scores of theirs for the same network'):
+        require_equal(one, other, images, 0.9, 'ours', 'theirs')

@@ -92,7 +92,7 @@ def _positions(by_image: Sequence[Sequence[np.ndarray]], index: int) -> int:
 
 def verify_surroundings(
     source: LoadedModel, description: dict, images: Sequence[VerificationImage], size: tuple[int, int] | None
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """What surrounds the network against mm's own pipeline, on an image in several sizes.
 
     The inputs are compared by themselves; the boxes or label maps around the same network, as torch computes it, for
@@ -105,7 +105,7 @@ def verify_surroundings(
         size (tuple[int, int], optional): Height and width of the network's input; None for any.
 
     Returns:
-        dict[str, float]: For ``deploy.json``; empty where no decoding is known.
+        dict[str, float | None]: For ``deploy.json``; empty where no decoding is known.
 
     Raises:
         DeploymentError: The inputs, the boxes or the label maps are others.

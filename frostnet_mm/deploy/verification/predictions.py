@@ -111,7 +111,7 @@ def mm_predictor(source: LoadedModel, size: tuple[int, int] | None) -> Predict:
 
 def require_equal(
     found: Predict, expected: Predict, images: Sequence[np.ndarray], bound: float, what: str, whose: str
-) -> float:
+) -> float | None:
     """Compare two ways to predict.
 
     Args:
@@ -123,7 +123,7 @@ def require_equal(
         whose (str): What it is compared to.
 
     Returns:
-        float: The share.
+        float | None: The share; None where there was nothing to compare, which is said.
 
     Raises:
         DeploymentError: It is smaller.
@@ -136,7 +136,10 @@ def require_equal(
             continue
         same, count = _equal(own, expected(pixels))
         equal, total = equal + same, total + count
-    share = equal / total if total else 1.0
+    if not total:
+        print(f'{what} was not compared with {whose}: no image fits the network, or none shows anything.', flush=True)
+        return None
+    share = equal / total
     if share < bound:
         raise DeploymentError(
             f'{what} gives {share:.1%} of the {_COUNTED[type(own)]} of {whose} for '
