@@ -170,7 +170,7 @@ def test_what_is_not_compared_does_not_count_as_equal(capsys):
     images = [np.zeros((4, 4, 3), np.uint8)] * 2
     assert require_equal(refuses, refuses, images, 0.9, 'ours', 'theirs') is None
     assert capsys.readouterr().out.startswith('ours was not compared with theirs: no image fits')
-    one, other = predicts(0.2, 0.3, 0.5), predicts(0.2, 0.301, 0.5)
+    one, other = predicts(0.2, 0.3, 0.5), predicts(0.2, 0.31, 0.5)
     assert require_equal(one, one, images, 0.9, 'ours', 'theirs') == 1
     assert require_equal(one, other, images, 0.6, 'ours', 'theirs') == pytest.approx(2 / 3)
     with pytest.raises(DeploymentError, match='^ours gives 66.7% of the scores of theirs for the same network'):
