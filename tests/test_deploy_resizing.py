@@ -1,7 +1,10 @@
 """How test pipelines of mmcv and mmpretrain resize, on a device: against the transforms, pixel by pixel."""
 
+from importlib.util import find_spec
 from itertools import product
+from types import SimpleNamespace
 
+import mmcv
 import mmengine.registry
 import mmpretrain_parts  # noqa: F401 registers its transforms
 import numpy as np
@@ -13,14 +16,16 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from frostnet_mm.apis.images import spread_paths
 from frostnet_mm.apis.model import load_model
 from frostnet_mm.apis.swap.swap import input_shape
 from frostnet_mm.deploy.deploy import DeployOptions, deploy
+from frostnet_mm.deploy.heads.describe import describe_model
 from frostnet_mm.deploy.heads.preprocessing import resize_and_pad
-from frostnet_mm.device import DeploymentError, ImageError, Predictor, preprocess, read_deployment
+from frostnet_mm.device import DeploymentError, ImageError, Predictor, format_of, preprocess, read_deployment
 from frostnet_mm.device.description_values import check_values
 from frostnet_mm.device.resizing import METHODS, resized
-from frostnet_mm.engine.config import ConfigError, load_config
+from frostnet_mm.engine.config import ConfigError, load_config, model_config
 from frostnet_mm.engine.image_sizes import image_sizes, set_image_size
 from frostnet_mm.models.input_channels import input_channels
 from frostnet_mm.registry import MODELS
@@ -74,16 +79,22 @@ def pixels(size, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def expected_of(steps, image):
-    init_default_scope('mmengine')
+def expected_of(steps, image, scope='mmengine'):
+    init_default_scope(scope)
     return Compose(ConfigDict(p=steps).p)(dict(img=image))['img']
 
 
+@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain'])
 @pytest.mark.parametrize('name', CASES)
-def test_pixels_are_those_of_the_pipeline(name):
+def test_pixels_are_those_of_the_pipeline(name, scope):
+    """Of mmcv, of stand-ins for mmpretrain's transforms, and of those themselves where it is installed."""
+    if scope == 'mmpretrain':
+        if (spec := find_spec('mmpretrain')) is None or spec.origin is None:
+            pytest.skip('mmpretrain is not installed: pip install onedl-mmpretrain')
+        import mmpretrain.datasets  # noqa: F401 registers its transforms
     description = description_of(CASES[name])
     for size in SIZES:
-        expected = expected_of(CASES[name], pixels(size))
+        expected = expected_of(CASES[name], pixels(size), scope)
         found, geometry = preprocess(pixels(size), description)
         np.testing.assert_array_equal(found[0], expected.transpose(2, 0, 1).astype(np.float32), str(size))
         assert geometry.image == expected.shape[:2]
@@ -118,23 +129,28 @@ def test_a_library_that_is_not_there_is_named(name, library, how, monkeypatch):
         preprocess(pixels((64, 64)), description_of(CASES[name]))
 
 
-def test_other_numbers_of_channels_are_resized_one_by_one():
-    steps = CASES['bilinear by pillow']
+@pytest.mark.parametrize('channels', [1, 2, 4, 5])
+def test_other_numbers_of_channels_are_resized_as_by_mmcv(channels):
+    """Two and four are colours with an alpha channel for Pillow; mmcv takes no five by it."""
     image = pixels((60, 50))
-    for channels in (1, 2, 5):
-        several = np.concatenate([image, image[..., ::-1]], 2)[..., :channels]
+    several = np.ascontiguousarray(np.concatenate([image, image[::-1]], 2)[..., :channels])
+    for backend in ('cv2', 'pillow') if channels < 5 else ('cv2',):
+        steps = [transform('Resize', (33, 41), backend=backend)]
         description = description_of(steps)
         description['preprocessing'] |= dict(mean=[0.0] * channels, std=[1.0] * channels)
+        given = several[..., 0] if channels == 1 else several
+        expected = mmcv.imresize(given, (33, 41), backend=backend).reshape(41, 33, channels)
         found = preprocess(several, description)[0][0]
-        for index in range(channels):
-            alone = np.repeat(several[..., index : index + 1], 3, 2)
-            np.testing.assert_array_equal(found[index], expected_of(steps, alone)[..., 0])
+        np.testing.assert_array_equal(found, expected.transpose(2, 0, 1).astype(np.float32), backend)
 
 
 def test_an_image_that_becomes_nothing_or_too_large_is_refused():
     narrow = dict(width=48, height=48, keep_ratio=True, edge='long')
     with pytest.raises(ImageError, match=r'^An image of 2x300 pixels \(width x height\) is resized to nothing\.$'):
         resized((300, 2), narrow)
+    description = description_of(CASES['as mmpretrain with EfficientNet'])
+    with pytest.raises(ImageError, match=r'^An image of 100x1 pixels \(width x height\) is resized to nothing\.$'):
+        preprocess(pixels((1, 100)), description)
     with pytest.raises(ImageError, match=r'is resized to 1000x30000000, more than 67108864 pixels\.$'):
         resized((30000, 1), dict(width=1000, height=1000, keep_ratio=True, edge='short'))
 
@@ -145,13 +161,42 @@ def test_an_image_that_becomes_nothing_or_too_large_is_refused():
         (edge('longest'), "ResizeEdge with edge='longest' .* expected one of short, long, width, height"),
         (edge('short', interpolation='box'), "backend='cv2' and interpolation='box' .* pillow: .*box"),
         (transform('Resize', 64, backend='pil'), "Resize with backend='pil' and interpolation='bilinear'"),
-        (edge('short', 0), r'ResizeEdge\.scale=0 of a pipeline: expected one side'),
+        (edge('short', 0), 'ResizeEdge with scale=0 .* expected a whole number from 1'),
+        (edge('short', (48, 64)), r'ResizeEdge with scale=\(48, 64\) .* expected a whole number from 1'),
+        (dict(type='ResizeEdge'), 'ResizeEdge with scale=None'),
+        (dict(type='EfficientNetCenterCrop'), 'EfficientNetCenterCrop with crop_size=None'),
+        (
+            cropped(32, crop_padding=-16),
+            'crop_padding=-16 .* expected a whole number from 0',
+        ),
         (dict(type='Resize', scale_factor=0.5), r'Resize with scale_factor=0\.5 .* expected a scale'),
     ],
 )
 def test_what_mm_does_not_know_either_is_refused(step, message):
     with pytest.raises(ConfigError, match=message):
         resize_and_pad(config_of([step]))
+
+
+def test_a_pipeline_of_arrays_is_refused():
+    """As those of CIFAR in mmpretrain: the arrays of its data set are RGB, files are BGR."""
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[edge('short'), dict(type='PackInputs')]))))
+    with pytest.raises(ConfigError, match='another first step than reading a file .* expected one of LoadImage, '):
+        resize_and_pad(cfg)
+
+
+def test_records_without_files_are_refused(monkeypatch):
+    dataset = type('CIFAR', (list,), dict(get_data_info=lambda self, index: dict(img=self[index])))([1, 2, 3])
+    monkeypatch.setattr('frostnet_mm.apis.images.DATASETS', SimpleNamespace(build=lambda cfg: dataset))
+    with pytest.raises(ConfigError, match=r'^test_dataloader\.dataset \(CIFAR\) holds arrays, not files: '):
+        spread_paths(config_of([]), 2, 'test')
+
+
+def test_predictors_of_before_refuse_what_they_would_leave_out():
+    plain = dict(resize=dict(width=8, height=8, keep_ratio=True))
+    assert format_of(plain) == format_of(dict(resize=None)) == 1
+    assert format_of(plain | dict(crop=dict(width=4, height=4))) == 2
+    for key in ('edge', 'middle', 'backend', 'interpolation'):
+        assert format_of(dict(resize=plain['resize'] | {key: 1})) == 2
 
 
 @pytest.mark.parametrize('first, second', [(edge('short'), cropped(32)), (CENTRE, edge('long')), (cropped(32), CENTRE)])
@@ -257,7 +302,12 @@ def test_the_preprocessor_beside_the_model_is_its_own(config, tmp_path):
     given = [model.data_preprocessor(images)['inputs'] for model in (loaded, runner.model)]
     assert torch.equal(*given) and float(given[0].mean()) < 5
     own = load_config(config, {'data_preprocessor.to_rgb': False})
-    assert own.model.data_preprocessor.to_rgb is False
+    assert 'data_preprocessor' not in own.model and model_config(own).data_preprocessor.to_rgb is False
+    own.dump(tmp_path / 'dumped.py')  # and again from a config that was written
+    changed = load_config(tmp_path / 'dumped.py', {'data_preprocessor.mean': [1.0, 2.0, 3.0]})
+    assert model_config(changed).data_preprocessor.mean == [1.0, 2.0, 3.0]
+    inner = load_config(config, {'model.data_preprocessor': dict(mean=[4.0] * 3)})
+    assert model_config(inner).data_preprocessor == dict(mean=[4.0] * 3)
 
 
 def test_its_backbone_is_swapped(config, tmp_path, capsys):
@@ -320,5 +370,16 @@ def test_it_is_deployed_and_verified(precision, config, tmp_path):
 def test_a_head_without_classes_asks_for_them(config, tmp_path):
     own = tmp_path / 'none.py'
     own.write_text(f'_base_ = {str(config)!r}\nmodel = dict(head=dict(_delete_=True, type="StandInClsHead"))\n')
-    with pytest.raises(ConfigError, match='^The head ClsHead has no classes of its own, and the backbone MobileNetV2'):
+    with pytest.raises(ConfigError, match=r'^ClsHead does not say how many classes it has \(num_classes\), which'):
         deploy(own, None, 'onnxruntime', tmp_path / 'out', DeployOptions(precision='float'))
+
+
+def test_a_head_of_unknown_classes_is_not_decoded(config):
+    """Neither its own, nor those of a backbone whose output it changes (mmpretrain's VigClsHead)."""
+    cfg = load_config(config)
+    model = MODELS.build(model_config(cfg))
+    model.dataset_meta = dict(classes=('a', 'b', 'c'))
+    model.backbone.num_classes = 1000
+    del model.head.num_classes
+    reason = describe_model(model, cfg)['no_decoding']
+    assert reason == 'LinearClsHead does not say how many classes it has (num_classes)'

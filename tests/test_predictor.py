@@ -106,7 +106,7 @@ def change(folder, **values):
 
 
 BROKEN = [
-    (dict(format=2), 'has format 2, this predictor reads 1: use the predictor.py of the deployment itself'),
+    (dict(format=3), 'has format 3, this predictor reads 1 and 2: use the predictor.py of the deployment itself'),
     (dict(format=None), 'does not describe a deployment: expected an object with "format"'),
     (dict(classes=None), 'has no "classes": it is truncated or foreign'),
     (dict(classes='cat'), '"classes" is \'cat\', not of the type expected'),

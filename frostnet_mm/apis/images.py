@@ -34,7 +34,13 @@ def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
     dataset = DATASETS.build(inner_dataset(cfg[name].dataset))
     total = len(dataset)
     chosen = sorted({index * total // count for index in range(min(count, total))})
-    return [dataset.get_data_info(index)['img_path'] for index in chosen]
+    records = [dataset.get_data_info(index) for index in chosen]
+    if any('img_path' not in record for record in records):
+        raise ConfigError(
+            f'{name}.dataset ({type(dataset).__name__}) holds arrays, not files: expected records with img_path, such '
+            'as those of frostnet_mm.ImageFolder (CIFAR: tools/prepare_cifar.py writes the files).'
+        )
+    return [record['img_path'] for record in records]
 
 
 def preprocessed(

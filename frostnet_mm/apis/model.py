@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..compat import check_operators
-from ..engine.config import load_config
+from ..engine.config import load_config, model_config
 from ..quantization.checkpoint import Checkpoint
 
 check_operators()  # before models of mm are built, which would fail deep inside
@@ -45,7 +45,7 @@ def load_model(
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if 'init_cfg' in cfg.model.get('backbone', {}):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings the weights
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(model_config(cfg))
     network = None
     if execution != 'float':
         from ..quantization.prepare import prepare_model

@@ -18,10 +18,10 @@ from torch import Tensor
 from .. import device
 from ..device import (
     DESCRIPTION,
-    FORMAT,
     DeploymentError,
     SaturationWarning,
     channels_of,
+    format_of,
     padding_pixel,
     warn_of_saturation,
 )
@@ -164,7 +164,7 @@ def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deplo
     try:
         files = engine.write(source.network, example, folder, dynamic, baked)
         copy_device(folder, engine)
-        description |= _facts(source, engine, folder, files, example, dynamic)
+        description |= dict(format=format_of(settings)) | _facts(source, engine, folder, files, example, dynamic)
         _save(description, folder)
         paths = list(options.images) or source.test_paths(options.num_images)
         if channels_of(description) not in (1, 3):
@@ -291,7 +291,6 @@ def _facts(
     axes = (0, 1, 2) if pixels_last(example.shape) else (0, 2, 3)
     shape = [None if dynamic and axis in axes else size for axis, size in enumerate(example.shape)]
     return dict(
-        format=FORMAT,
         engine=engine.name,
         precision=source.precision,
         network=files[0],

@@ -14,7 +14,14 @@ from ..apis.images import spread_paths
 from ..apis.model import load_model
 from ..data import DatasetError
 from ..device.predictor import DeploymentError
-from ..engine.config import ConfigError, dataset_for_testing, inner_dataset, load_config, without_pretrained
+from ..engine.config import (
+    ConfigError,
+    dataset_for_testing,
+    inner_dataset,
+    load_config,
+    model_config,
+    without_pretrained,
+)
 from ..engine.image_sizes import ImageSizes, image_sizes, set_image_size
 from ..models.dense import DenseNetwork, detach, family_of
 from ..models.input_channels import input_channels
@@ -26,7 +33,6 @@ from ..quantization.prepare import prepare_model, quantized_network
 from ..quantization.report import float_operators, int8_share
 from ..quantization.settings import QuantizationSettings
 from .flat_network import FlatNetwork, converted_network, float_network
-from .heads.describe import logits_of_backbone
 
 _RANDOM_PASSES = 4
 _EPS = 1e-5  # of batch norms while their statistics are gathered
@@ -195,7 +201,7 @@ def _random_model(
     if size is not None:
         set_input_size(cfg, size)
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(model_config(cfg))
     model.init_weights()
     model.dataset_meta = dict(classes=_class_names(model))
     dense = DenseNetwork(model)
@@ -250,5 +256,10 @@ def _class_names(model: nn.Module) -> tuple[str, ...]:
     rest = getattr(model, 'roi_head', None)  # of a two-stage detector, whose RPN knows one class only
     head = getattr(model, family_of(model).head) if rest is None else rest.bbox_head
     head = head[-1] if isinstance(head, nn.ModuleList) else head  # the last stage of a cascade
-    count = head.num_classes if hasattr(head, 'num_classes') else logits_of_backbone(model)
+    count = getattr(head, 'num_classes', None) or getattr(model.backbone, 'num_classes', None)
+    if not count:
+        raise ConfigError(
+            f'{type(head).__name__} does not say how many classes it has (num_classes), which random weights need: '
+            'give a checkpoint.'
+        )
     return tuple(f'class {index}' for index in range(count))

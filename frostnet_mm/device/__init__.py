@@ -19,7 +19,7 @@ from .check import (
 )
 from .command import CHECK_RUNS, PICTURES
 from .decoding import MARGIN, decode
-from .description import AGAIN, DECODINGS, DESCRIPTION, FORMAT, KEYS, deployed_weight_bits, read_deployment
+from .description import AGAIN, DECODINGS, DESCRIPTION, FORMAT, KEYS, deployed_weight_bits, format_of, read_deployment
 from .engines.onnxruntime import SATURATION_FREE, saturation_free_session
 from .errors import DeploymentError, ImageError, SaturationWarning, UserError
 from .image_files import as_bgr, read_image
@@ -82,6 +82,7 @@ __all__ = [
     'deployed_weight_bits',
     'describe_outputs',
     'engines',
+    'format_of',
     'geometry_values',
     'may_saturate',
     'nms',

@@ -10,7 +10,8 @@ from . import engines
 from .description_values import check_values, is_text, shown
 from .errors import DeploymentError
 
-FORMAT = 1
+FORMAT = 2  # 2: a crop, and resizing otherwise than bilinearly by OpenCV, which predictors of format 1 leave out
+FORMATS = (1, FORMAT)
 DESCRIPTION = 'deploy.json'
 AGAIN = 'Deploy the model again (python tools/deploy.py), or copy the whole folder again.'
 #: What is read of deploy.json, with its types; other keys inform people.
@@ -60,10 +61,10 @@ def read_deployment(folder: str | os.PathLike, verify: bool = True) -> dict:
         ) from error
     if not isinstance(description, dict) or 'format' not in description:
         raise DeploymentError(f'{path} does not describe a deployment: expected an object with "format". {AGAIN}')
-    if description['format'] != FORMAT:
+    if description['format'] not in FORMATS:
         raise DeploymentError(
-            f'{path} has format {shown(description["format"])}, this predictor reads {FORMAT}: use the predictor.py of '
-            'the deployment itself, or deploy the model again.'
+            f'{path} has format {shown(description["format"])}, this predictor reads {FORMATS[0]} and {FORMAT}: use '
+            'the predictor.py of the deployment itself, or deploy the model again.'
         )
     _check_keys(description, path)
     check_values(description, str(path), AGAIN)
@@ -165,3 +166,13 @@ def deployed_weight_bits(description: dict) -> int | None:
         return 8
     overrides = [value for _, value in numerics.get('overrides') or () if value != 'float']
     return max(numerics.get('weight_bits', 8), *overrides, 0)
+
+
+def format_of(preprocessing: dict) -> int:
+    """The format of a deployment: the first whose predictors do all that its ``preprocessing`` says.
+
+    Args:
+        preprocessing (dict): As in deploy.json.
+    """
+    known = {'width', 'height', 'keep_ratio'}
+    return FORMAT if 'crop' in preprocessing or set(preprocessing['resize'] or ()) - known else FORMATS[0]

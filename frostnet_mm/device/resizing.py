@@ -26,6 +26,7 @@ METHODS = {
     'pillow': {name: name.upper() for name in ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')},
 }
 DEFAULT = ('cv2', 'bilinear')
+_WHOLE = (2, 3, 4)  # channels of an image of Pillow
 _MODULES = {
     'cv2': ('cv2', 'OpenCV: pip install opencv-python-headless'),
     'pillow': ('PIL', 'Pillow: pip install pillow'),
@@ -113,12 +114,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int], resize: dict | None =
 
 
 def _by_pillow(image: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
-    """Pillow computes each channel by itself, whatever it is."""
+    """As mmcv: 2 and 4 channels are colours with an alpha channel for Pillow, which weighs them by it."""
     from PIL import Image
 
     filters: Any = getattr(Image, 'Resampling', Image)
-    planes = [Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in range(image.shape[2])]
-    return np.stack([np.asarray(plane.resize(size[::-1], getattr(filters, method))) for plane in planes], -1)
+    channels = image.shape[2]
+    planes = [image] if channels in _WHOLE else [image[..., channel] for channel in range(channels)]
+    resized = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize(size[::-1], getattr(filters, method)))
+        for plane in planes
+    ]
+    return resized[0] if channels in _WHOLE else np.stack(resized, -1)
 
 
 def middle_of(image: np.ndarray, resize: dict | None) -> np.ndarray:
@@ -127,6 +133,9 @@ def middle_of(image: np.ndarray, resize: dict | None) -> np.ndarray:
     Args:
         image (np.ndarray): Of shape (H, W, channels).
         resize (dict, optional): ``preprocessing.resize``, where ``middle`` is the square's share of the shorter side.
+
+    Raises:
+        ImageError: It has no pixel.
     """
     if not resize or 'middle' not in resize:
         return image
@@ -134,7 +143,14 @@ def middle_of(image: np.ndarray, resize: dict | None) -> np.ndarray:
     for whole in image.shape[:2]:
         first = max(0, round((whole - side) / 2))
         places.append(slice(first, int(first + side - 1) + 1))
-    return image[places[0], places[1]]
+    middle = image[places[0], places[1]]
+    if 0 in middle.shape:
+        raise ImageError(f'An image of {_size_text(image.shape)} is resized to nothing.')
+    return middle
+
+
+def _size_text(shape: tuple[int, ...]) -> str:
+    return f'{shape[1]}x{shape[0]} pixels (width x height)'
 
 
 def resized(size: tuple[int, int], resize: dict | None) -> tuple[int, int]:
@@ -155,7 +171,7 @@ def resized(size: tuple[int, int], resize: dict | None) -> tuple[int, int]:
     wanted = _resized(*size, resize)
     if 0 in wanted or wanted[0] * wanted[1] > MOST_PIXELS:
         becomes = 'nothing' if 0 in wanted else f'{wanted[1]}x{wanted[0]}, more than {MOST_PIXELS} pixels'
-        raise ImageError(f'An image of {size[1]}x{size[0]} pixels (width x height) is resized to {becomes}.')
+        raise ImageError(f'An image of {_size_text(size)} is resized to {becomes}.')
     return wanted
 
 

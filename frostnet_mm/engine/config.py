@@ -89,8 +89,6 @@ def load_config(
             f'--cfg-options {options} does not fit {path}: {error}. Keys are dotted paths into the '
             'config, for example train_dataloader.batch_size=8.'
         ) from error
-    if isinstance(cfg.get('model'), dict) and cfg.get('data_preprocessor') is not None:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mm's Runner, whoever builds the model
     if isinstance(cfg.get('classes'), str) and cfg.classes != CLASSES_FROM_ANNOTATIONS and _reads_classes(cfg):
         raise ConfigError(
             f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
@@ -108,6 +106,20 @@ def load_config(
                 dataset.setdefault('leave_out_others', True)
     follow_datasets(cfg)
     return cfg
+
+
+def model_config(cfg: Config) -> ConfigDict:
+    """The model of a config, to be built without mm's Runner.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        ConfigDict: ``cfg.model`` with the ``data_preprocessor`` that stands beside it, as in all configs of mmpretrain,
+        unless it has its own. The config stays as it is.
+    """
+    beside = {} if cfg.get('data_preprocessor') is None else dict(data_preprocessor=cfg.data_preprocessor)
+    return ConfigDict({**beside, **cfg.model})
 
 
 def _settle_options(options: dict, cfg: Config, path: str) -> None:

@@ -106,7 +106,7 @@ def size_of(step: ConfigDict, key: str) -> Size:
     Raises:
         ConfigError: It is no size.
     """
-    value = step[key]
+    value = step.get(key)
     pair = value if isinstance(value, Sequence) and len(value) == 2 else (value, value)
     if not all(isinstance(side, (int, float)) and 1 <= side < math.inf for side in pair):
         raise ConfigError(

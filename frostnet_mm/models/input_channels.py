@@ -18,33 +18,46 @@ def input_channels(model: nn.Module) -> int:
         model (nn.Module): A model, its dense network or its backbone; it is left in the mode that it was in.
 
     Returns:
-        int: Those of its first convolution; where that reads pixels put together (Focus), those of the images that
-        reach it.
+        int: Those of its first convolution; where that reads pixels put together (Focus), those that the backbone runs
+        with, or that reach it.
     """
     backbone = getattr(model, 'backbone', model)
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels == 3:
         return 3
-    handle = first.register_forward_hook(_reached)
     modes = {module: module.training for module in backbone.modules()}
     try:
         backbone.eval()
-        for channels in (3, first.in_channels, 1, 4):
-            with suppress(RuntimeError, ValueError, AssertionError):
-                _run(backbone, torch.zeros((1, channels, 64, 64), device=first.weight.device))
-                return channels
+        return _fitting(backbone, first) or _reaching(backbone, first) or 3
     finally:
-        handle.remove()
         for module, mode in modes.items():
             module.training = mode
-    return 3
 
 
-def _run(backbone: nn.Module, images: torch.Tensor) -> None:
-    """Run a backbone up to its first convolution; what comes behind may fit no such image."""
-    with suppress(_ReachedError):
-        backbone(images)
+def _fitting(backbone: nn.Module, first: nn.Conv2d) -> int | None:
+    """The channels of images that a backbone runs with."""
+    for channels in (3, first.in_channels, 1, 4):
+        with suppress(RuntimeError, ValueError, AssertionError):
+            backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
+            return channels
+    return None
 
 
-def _reached(*_: object) -> None:
-    raise _ReachedError
+def _reaching(backbone: nn.Module, first: nn.Conv2d) -> int | None:
+    """The channels of images that its first convolution reads, where dense layers behind fit no image of 64x64."""
+
+    def reached(*_: object) -> None:
+        raise _ReachedError
+
+    handle = first.register_forward_hook(reached)
+    try:
+        for channels in (3, first.in_channels, 1, 4):
+            try:
+                backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
+            except _ReachedError:
+                return channels
+            except (RuntimeError, ValueError, AssertionError):
+                continue
+    finally:
+        handle.remove()
+    return None

@@ -16,6 +16,7 @@ from ...engine.config import ConfigError, without_pretrained
 from ...models.dense import DenseNetwork
 from ...registry import type_name
 
+POOLED = (4, 2)  # dimensions of what a neck makes: maps, or one value a channel
 PROBE = 512  # pixels: the maps show strides up to 64, and fill the 49x49 window of mmseg's LRASPPHead at stride 8
 
 check_operators()  # before models of mm are built, which would fail deep inside
@@ -46,8 +47,8 @@ def _guard(work: Callable[[], Any], name: str) -> Any:
         raise RunError(f'{name} does not work: {type(error).__name__}: {error}') from error
 
 
-def run(module: nn.Module, inputs: Any, name: str) -> list[Tensor]:
-    """The maps that a backbone or neck makes of images or of other maps; a pooled one, (N, C), is one of a pixel.
+def run(module: nn.Module, inputs: Any, name: str, dims: tuple[int, ...] = (4,)) -> list[Tensor]:
+    """The maps that a backbone or neck makes of images or of other maps; where ``dims`` has 2, pooled ones (N, C) too.
 
     Raises:
         ConfigError: It fails, or returns something else than maps of shape (N, C, H, W).
@@ -55,8 +56,7 @@ def run(module: nn.Module, inputs: Any, name: str) -> list[Tensor]:
     with torch.no_grad():
         outputs = _guard(lambda: module(inputs), name)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    outputs = [x[..., None, None] if isinstance(x, Tensor) and x.dim() == 2 else x for x in outputs]
-    if not outputs or any(not isinstance(x, Tensor) or x.dim() != 4 for x in outputs):
+    if not outputs or any(not isinstance(x, Tensor) or x.dim() not in dims for x in outputs):
         raise ConfigError(f'{name} ({type(module).__name__}) returns something else than maps of shape (N, C, H, W).')
     return outputs
 
@@ -149,9 +149,9 @@ def rewrite_necks(neck: nn.Module, model: ConfigDict, maps: Maps, device: str) -
             out = cfg.get('out_channels')
             if isinstance(out, Sequence) and list(out[: len(old)]) == old == list(before):  # SSDNeck hands them on
                 cfg.out_channels = type(out)([*new, *out[len(old) :]])
-        after = run(neck[i] if several else neck, tuple(maps.old), f'{name} of the base config')
+        after = run(neck[i] if several else neck, tuple(maps.old), f'{name} of the base config', POOLED)
         built = build(cfg, name).eval().to(device)
-        found = run(built, tuple(maps.new), f'{name} ({_kind(cfg)}, in_channels={cfg.get("in_channels")})')
+        found = run(built, tuple(maps.new), f'{name} ({_kind(cfg)}, in_channels={cfg.get("in_channels")})', POOLED)
         maps = Maps(after, found, list(range(len(after))), name)
     return maps
 
@@ -161,7 +161,7 @@ def _takes_any(cfg: ConfigDict, maps: list[Tensor], device: str) -> bool:
     if 'in_channels' in cfg:
         return False
     try:
-        run(build(cfg, 'a neck').eval().to(device), tuple(maps), 'a neck')
+        run(build(cfg, 'a neck').eval().to(device), tuple(maps), 'a neck', POOLED)
     except RunError:
         return False
     return True

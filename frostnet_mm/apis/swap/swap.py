@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 
-from ...engine.config import ConfigError, inner_dataset, load_config
+from ...engine.config import ConfigError, inner_dataset, load_config, model_config
 from ...engine.image_sizes import image_sizes
 from ...files import require_checkpoint, write_text
 from ...models.backbones.frostnet import NUM_STAGES, FrostNet
@@ -117,7 +117,7 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     size = image_sizes(steps).nominal
     if size is None:
         raise ConfigError('The test pipeline of this config resizes to no fixed scale; give --shape HEIGHT WIDTH.')
-    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    divisor = (model_config(cfg).get('data_preprocessor') or {}).get('pad_size_divisor', 1)
     height, width = size
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
@@ -261,7 +261,9 @@ def _note_training(cfg: Config, options: SwapOptions, notes: list[str]) -> None:
         )
     if options.checkpoint is None:
         return
-    preprocessor = cfg.model.get('data_preprocessor') or {}
+    preprocessor = dict(model_config(cfg).get('data_preprocessor') or {})
+    if 'to_rgb' in preprocessor:  # as mmpretrain calls it
+        preprocessor['bgr_to_rgb'] = preprocessor['to_rgb']
     other = {key: preprocessor.get(key) for key, value in IMAGENET.items() if preprocessor.get(key) != value}
     if other:
         notes.append(

@@ -225,24 +225,11 @@ def _classification(model: nn.Module) -> dict:
     own = _overridden(type(model), _base_of(type(model), 'ImageClassifier'), ('predict',))
     if own is not None:
         raise _NoDecodingError(f'{type(model).__name__} has a {own} of its own')
-    count = logits_of_backbone(model) if count is None else count
+    if count is None and _overridden(type(head), base, ('forward',)) is None:
+        count = getattr(model.backbone, 'num_classes', None)  # mmpretrain's ClsHead puts out what the backbone does
+    if not count:
+        raise _NoDecodingError(f'{type(head).__name__} does not say how many classes it has (num_classes)')
     return dict(kind='classes', output='head', num_classes=int(count))
-
-
-def logits_of_backbone(model: nn.Module) -> int:
-    """The classes of a classifier whose head (mmpretrain's ``ClsHead``) puts out what its backbone does.
-
-    Raises:
-        ConfigError: The backbone does not say how many it has.
-    """
-    count = getattr(model.backbone, 'num_classes', None)
-    if isinstance(count, int) and count > 0:
-        return count
-    raise ConfigError(
-        f'The head {type(model.head).__name__} has no classes of its own, and the backbone '
-        f'{type(model.backbone).__name__} num_classes={count!r}: expected a backbone that puts out a value a class, '
-        'with num_classes, or a head such as LinearClsHead.'
-    )
 
 
 def _softmax_head(kind: type) -> type | None:

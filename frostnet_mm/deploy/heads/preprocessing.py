@@ -65,6 +65,8 @@ def resize_and_pad(cfg: Config) -> tuple[dict | None, dict | None, dict]:
     resize = pad = None
     options = {}
     steps = dataset_for_testing(cfg).pipeline
+    if not steps or type_name(steps[0]) not in BEFORE:
+        raise _inexpressible('another first step than reading a file', f'expected one of {", ".join(BEFORE)}')
     for index, step in enumerate(steps):
         name = type_name(step)
         resizes = name in RESIZINGS or name == 'EfficientNetCenterCrop'
@@ -103,16 +105,22 @@ def _resize(step: ConfigDict) -> dict:
 
 
 def _resize_edge(step: ConfigDict) -> dict:
-    edge, side = step.get('edge', 'short'), min(size_of(step, 'scale'))
+    edge, side = step.get('edge', 'short'), _whole(step, 'scale', 1)
     if edge not in EDGES:
         raise _inexpressible(f'ResizeEdge with edge={edge!r}', f'expected one of {", ".join(EDGES)}')
     return dict(width=side, height=side, keep_ratio=True, edge=edge)
 
 
 def _resized_middle(step: ConfigDict) -> dict:
-    side = min(size_of(step, 'crop_size'))
-    middle = side / (side + step.get('crop_padding', EFFICIENTNET_PADDING))
-    return dict(width=side, height=side, keep_ratio=False, middle=middle)
+    side, padding = _whole(step, 'crop_size', 1), _whole(step, 'crop_padding', 0, EFFICIENTNET_PADDING)
+    return dict(width=side, height=side, keep_ratio=False, middle=side / (side + padding))
+
+
+def _whole(step: ConfigDict, key: str, least: int, default: int | None = None) -> int:
+    value = step.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise _inexpressible(f'{type_name(step)} with {key}={value!r}', f'expected a whole number from {least}')
+    return value
 
 
 def _method(step: ConfigDict) -> dict:
