@@ -120,12 +120,14 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def require_new_folder(path: str | os.PathLike, option: str = '--out') -> None:
-    """Refuse a folder that holds something, or a file.
+    """Refuse a folder that holds something, a file, and a folder that cannot take the place of another.
 
     Raises:
         UserError: It is there.
     """
     place = Path(path)
+    if os.path.ismount(place):
+        raise UserError(f"{option} '{path}' is where a disk is mounted (a volume): give a new folder in it.")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UserError(f"{option} '{path}' is there and not empty: give a new folder.")
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from frostnet_mm.apis.accuracy import Accuracy
 from frostnet_mm.data.classification_transforms import PackClsInputs, RandomResizedCrop
+from frostnet_mm.data.errors import DatasetError
 from frostnet_mm.device import Predictor, preprocess
 from frostnet_mm.engine.config import load_config
 from frostnet_mm.models.backbones.shufflenet_v2 import channel_shuffle
@@ -85,6 +86,21 @@ def test_accuracy_is_that_of_topk():
     assert constant['accuracy/top1'] == round(100 * labels.count(0) / 60, 2)
     assert accuracy_of(torch.full((60, 9), math.nan), labels)['accuracy/top5'] == 0.0
     assert list(accuracy_of(scores[:, :3], [0] * 60)) == ['accuracy/top1']
+
+
+@pytest.mark.parametrize('label', [-1, 3, [0, 2], 1.5, [1, 0, 0]])
+def test_labels_that_are_no_class_are_refused(label):
+    metric = Accuracy()
+    sample = dict(pred_score=torch.tensor([0.2, 0.3, 0.5]), gt_label=torch.as_tensor(label), img_path='a.png')
+    with pytest.raises(DatasetError, match=r'^gt_label=.* of a\.png: expected one index of a class, 0 to 2, '):
+        metric.process({}, [sample])
+
+
+def test_where_no_k_is_left_it_is_1():
+    metric = Accuracy(topk=5)
+    metric.dataset_meta = dict(classes='abc')
+    metric.process({}, [dict(pred_score=torch.tensor([0.2, 0.3, 0.5]), gt_label=torch.tensor([2]))])
+    assert metric.evaluate(1) == {'accuracy/top1': 100.0}
 
 
 def test_the_head_by_hand():

@@ -114,3 +114,28 @@ def test_weights_that_are_not_installed(monkeypatch):
         released_file()
     with pytest.raises(ValueError, match="no arch='b0': choose one of lite0, lite1"):
         EfficientNetLite('b0')
+
+
+def test_weights_of_a_network_with_other_blocks_are_refused(tmp_path):
+    """EfficientNet-B0 has the names and sizes of Lite0, and squeeze-and-excitation besides."""
+    path = tmp_path / 'b0.pth'
+    torch.save({'_conv_stem.weight': torch.zeros(32, 3, 3, 3), '_blocks.0._se_reduce.weight': torch.zeros(8)}, path)
+    with pytest.raises(
+        CheckpointError, match=r'has _blocks\.0\._se_reduce\.weight: it is of an EfficientNet with squeeze'
+    ):
+        EfficientNetLite(init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
+
+
+@pytest.mark.parametrize(
+    'given, eps, momentum',
+    [
+        (None, 0.001, 0.01),
+        (dict(type='BN', requires_grad=True), 0.001, 0.01),
+        (dict(type='BN', momentum=0.1), 0.001, 0.1),
+        (dict(type='SyncBN', eps=1e-5), 1e-5, 0.01),
+    ],
+)
+def test_norms_are_those_of_the_released_weights(given, eps, momentum):
+    model = EfficientNetLite(norm_cfg=given)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(eps, momentum)}

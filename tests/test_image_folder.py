@@ -294,3 +294,9 @@ def test_classes_need_folders_of_their_own():
     assert folder_names(('a/b', 'c')) == {'a/b': 'a_b', 'c': 'c'}
     with pytest.raises(DatasetError, match="The classes a/b, A_b would share the folder 'a_b'"):
         folder_names(('a/b', 'A_b'))
+    with pytest.raises(DatasetError, match="would share the folder 'caf\u00e9'"):
+        folder_names(('caf\u00e9', 'cafe\u0301'))
+    assert folder_names(('CON', 'nul.txt', '__MACOSX', '..', 'console')) == {
+        'CON': 'CON_', 'nul.txt': 'nul.txt_', '__MACOSX': '__MACOSX_', '..': '_', 'console': 'console',
+    }  # fmt: skip
+    assert len(folder_names(('\u00e9' * 270,))['\u00e9' * 270].encode()) == 200

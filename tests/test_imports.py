@@ -34,6 +34,7 @@ ALLOWED = {  # defined there, because device is copied into deployments
     ('data.imagenet', 'device.image_search'),
     ('data.image_folder', 'device.image_search'),  # and find them by one function
     ('data.own_folders', 'device.image_search'),
+    ('data.crops', 'device.image_search'),  # what it would not find again
 }
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 NOT_ON_DEVICES = {'torch', 'torchvision', 'torchao', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain'}

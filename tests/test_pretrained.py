@@ -84,6 +84,25 @@ def test_a_file_of_which_nothing_fits_is_refused(entries, message, tmp_path):
         Net(init_cfg=init).init_weights()
 
 
+@pytest.mark.parametrize(
+    'own, other',
+    [
+        (dict(type='mmseg.MobileNetV2', widen_factor=0.5), dict(type='mmseg.MobileNetV2')),  # counters of norms alone
+        (dict(type='mmdet.MobileNetV2', widen_factor=0.5), dict(type='mmdet.MobileNetV2')),  # the last norm too
+        (dict(type='frostnet_mm.ShuffleNetV2', widen_factor=0.5), dict(type='frostnet_mm.ShuffleNetV2')),  # the stem
+    ],
+)
+def test_weights_of_another_width_are_refused(own, other, tmp_path):
+    """Though each norm's counter of batches fits, and some weights do."""
+    path = tmp_path / 'wide.pth'
+    torch.save(MODELS.build(other).state_dict(), path)
+    model = MODELS.build(own | dict(init_cfg=dict(type='Pretrained', checkpoint=str(path))))
+    with pytest.raises(
+        CheckpointError, match='(no weight fits|[0-9]+ of [0-9]+ weights fit) .* others differ likewise'
+    ):
+        model.init_weights()
+
+
 def test_a_part_is_taken_with_mms_list_of_the_rest(tmp_path):
     weight = torch.randn(4, 3, 3, 3)
     net = Net(init_cfg=saved(tmp_path / 'part.pth', module__net__conv1__weight=weight, head=torch.ones(2)))

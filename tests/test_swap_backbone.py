@@ -413,3 +413,25 @@ def test_differences_of_configs():
     old = dict(a=1, b=dict(c=(1, 2), d=[dict(e=1), dict(e=2)]), f=3)
     new = dict(a=1, b=dict(c=[1, 2], d=[dict(e=1), dict(e=4)]), g=5)
     assert differences(old, new) == [('b.c', (1, 2), [1, 2]), ('b.d[1].e', 2, 4), ('f', 3, None), ('g', None, 5)]
+
+
+@pytest.mark.parametrize('name, channels', [('alexnet', 256), ('vgg11', 512), ('shufflenetv2', 464)])
+def test_classifiers_are_swapped_without_their_data(name, channels, tmp_path, capsys):
+    """Their heads pool the last map, whatever its size; of VGG's five maps one is read."""
+    assert run_tool('swap_backbone', ROOT / f'configs/{name}_custom_cls.py', '--out', tmp_path / 'a.py') == 0
+    said = capsys.readouterr().out
+    assert f'model.head.in_channels: {channels} -> 320' in said
+    assert 'note: the data are not here: parameters are those for 2 classes' in said
+    cfg = load_config(tmp_path / 'a.py', classes=('x', 'y', 'z'))
+    assert cfg.model.backbone.out_indices == (4,)
+    assert MODELS.build(cfg.model).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_a_backbone_for_grey_images_is_swapped_for_one(tmp_path):
+    grey = tmp_path / 'grey.py'
+    grey.write_text(
+        f'_base_ = {str(ROOT / "configs/shufflenetv2_custom_cls.py")!r}\nmodel = dict(backbone=dict(in_channels=1))\n'
+    )
+    assert run_tool('swap_backbone', grey, '--out', tmp_path / 'a.py') == 0
+    cfg = load_config(tmp_path / 'a.py', classes=('x', 'y'))
+    assert MODELS.build(cfg.model).eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 2)

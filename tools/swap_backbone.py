@@ -62,14 +62,16 @@ def cost(cfg: 'Config', model: 'ConfigDict', shape: tuple[int, int]) -> tuple[in
     from frostnet_mm.apis.swap.parts import build_model
     from frostnet_mm.deploy.cost import count_macs
     from frostnet_mm.models.dense import DenseNetwork
+    from frostnet_mm.models.input_channels import input_channels
 
     built = build_model(cfg, model)
+    channels = input_channels(built)
     params = [sum(p.numel() for p in part.parameters()) for part in (built, built.backbone)]
     try:  # without data: the sizes are enough
-        macs = count_macs(DenseNetwork(built).to('meta'), torch.empty(1, 3, *shape, device='meta'))
+        macs = count_macs(DenseNetwork(built).to('meta'), torch.empty(1, channels, *shape, device='meta'))
     except (NotImplementedError, RuntimeError):  # an operator of mmcv that needs data, or a size that does not fit
         try:
-            macs = count_macs(DenseNetwork(build_model(cfg, model)), torch.zeros(1, 3, *shape))
+            macs = count_macs(DenseNetwork(build_model(cfg, model)), torch.zeros(1, channels, *shape))
         except RuntimeError as error:
             raise ConfigError(
                 f'The model cannot run at {shape[0]}x{shape[1]}, give another --shape: {error}'

@@ -1,11 +1,13 @@
 """The share of images whose class is among the first k predictions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from ..data.errors import DatasetError
 from ..registry import METRICS
 from .class_scores import class_table, percent
 
@@ -18,8 +20,8 @@ class Accuracy(BaseMetric):
     score the ones of lower index count as higher: a network that puts out the same for all classes is not right.
 
     Args:
-        topk (int | Sequence[int]): Numbers k; those that are not less than the number of classes are left out.
-            Default: (1, 5).
+        topk (int | Sequence[int]): Numbers k; those that are not less than the number of classes are left out, and
+            where none is left it is 1. Default: (1, 5).
         collect_device (str): 'cpu' or 'gpu', for several processes. Default: 'cpu'.
         prefix (str, optional): In place of 'accuracy'.
 
@@ -41,9 +43,13 @@ class Accuracy(BaseMetric):
         Args:
             data_batch (dict): What the model was given; not read.
             data_samples (Sequence[dict]): With ``pred_score`` (classes, ) and ``gt_label`` (1, ).
+
+        Raises:
+            DatasetError: A label is no index of a class.
         """
         for sample in data_samples:
-            scores, label = sample['pred_score'].float(), int(sample['gt_label'])
+            scores = sample['pred_score'].float()
+            label = class_index(sample['gt_label'], len(scores), sample.get('img_path'))
             own = scores[label]
             before = (scores > own) | ((scores == own) & (torch.arange(len(scores), device=scores.device) < label))
             rank = len(scores) if torch.isnan(scores).any() else int(before.sum())
@@ -61,7 +67,7 @@ class Accuracy(BaseMetric):
         if not results:
             raise ValueError('Accuracy was given no image: check test_dataloader.dataset and its data_prefix.')
         labels, ranks, (count, *_) = (torch.tensor(values) for values in zip(*results, strict=True))
-        known = [k for k in self.topk if k == 1 or k < int(count)]
+        known = [k for k in self.topk if k == 1 or k < int(count)] or [1]
         metrics = {f'top{k}': percent((ranks < k).double().mean()) for k in known}
         classes = self.dataset_meta['classes']
         columns = {
@@ -74,3 +80,24 @@ class Accuracy(BaseMetric):
         }
         print_log(f'per class results:\n{class_table(columns, classes)}', logger='current')
         return metrics
+
+
+def class_index(label: Any, count: int, image: Any = None) -> int:
+    """The class of an image as a number.
+
+    Args:
+        label (Tensor | int): What its data set says, one number.
+        count (int): The number of classes.
+        image (str, optional): The image, for the message.
+
+    Raises:
+        DatasetError: It is no index of a class: a value for several classes, or out of range.
+    """
+    values = torch.as_tensor(label).flatten().tolist()
+    if len(values) == 1 and values[0] == int(values[0]) and 0 <= values[0] < count:
+        return int(values[0])
+    given = values[0] if len(values) == 1 else values
+    raise DatasetError(
+        f'gt_label={given} of {image or "an image"}: expected one index of a class, 0 to {count - 1}, the number of '
+        f'classes of the model being {count}. Labels of several classes have no top-k.'
+    )

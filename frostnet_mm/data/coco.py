@@ -191,6 +191,18 @@ class CheckedCocoDataset(CountingDataset, CocoDataset):
             return self.pipeline(data_info)
         return data
 
+    def load_image(self, idx: int) -> np.ndarray:
+        """The image (H, W, 3) that the pipeline loads, held against the size that the json states.
+
+        Args:
+            idx (int): Index of the image.
+
+        Raises:
+            BadImageError: It cannot be read, or its boxes were made on another frame.
+        """
+        data = self.get_data_info(idx)
+        return self._run_pipeline(data, data['sample_idx'], (int(data['height']), int(data['width'])))['img']
+
     def _run_pipeline(self, data: dict, index: int, stated: tuple[int, int]) -> dict | None:
         """The pipeline; between loading the image and the rest, its boxes are held against the size that was read."""
         screened = False

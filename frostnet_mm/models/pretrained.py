@@ -10,6 +10,8 @@ from torch import nn
 
 from .checkpoint_files import CheckpointError
 
+COUNTER = 'num_batches_tracked'  # of a batch norm
+
 
 def initialize_from_checkpoint(initializer: Any, module: nn.Module) -> None:
     """What mmengine's ``PretrainedInit`` does, for a module that may be a part of what the file holds.
@@ -85,17 +87,24 @@ def require_some(
         names (Sequence[str], optional): Names in the file. Default: those of ``entries``.
         prefix (str): What was taken off the names. Default: nothing.
 
+    Counters of batches fit any network, and count as no weight when it is judged.
+
     Raises:
-        CheckpointError: None fits, of those that the network has.
+        CheckpointError: None fits, of those that the network has; or most that have its names have other shapes.
     """
     own = module.state_dict()
-    fitting = [name for name, value in entries.items() if name in own and own[name].shape == getattr(value, 'shape', 0)]
-    if fitting or not own:
+    named = [name for name in own if name in entries]
+    fitting = [name for name in named if own[name].shape == getattr(entries[name], 'shape', 0)]
+    other = [name for name in named if name not in set(fitting)]
+    weights = sum(not name.endswith(COUNTER) for name in fitting)
+    if not own or weights > len(other):
         return len(fitting)
-    both = next((name for name in own if name in entries), None)
-    if both is not None:
+    if other:
+        both = other[0]
         shapes = (tuple(getattr(weights[both], 'shape', ())) for weights in (entries, own))
         found = '{} is {} in the file and {} in the network'.format(both, *shapes)
+        if len(other) > 1:
+            found += f', and {len(other) - 1} others differ likewise'
         mend = 'Give the network the width and depth of the file, or name another file.'
     else:
         examples = ', '.join(map(str, list(names or entries)[:3])) or 'nothing'
@@ -104,4 +113,5 @@ def require_some(
             "Name a file of this network; of a backbone alone it is model.backbone.init_cfg=dict(type='Pretrained', "
             "checkpoint=FILE), with prefix='...' where the file has the backbone under several."
         )
-    raise CheckpointError(f'{source}: no weight fits {type(module).__name__}: {found}. {mend}')
+    share = f'{weights} of {weights + len(other)} weights fit' if weights else 'no weight fits'
+    raise CheckpointError(f'{source}: {share} {type(module).__name__}: {found}. {mend}')

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from ..apis.swap.parts import PROBE, Maps, RunError, build, build_model, rewrite_heads, rewrite_necks, run, verify
 from ..engine.config import ConfigError
 from ..models.frostnet_arch import ARCHS
+from ..models.input_channels import input_channels
 from .networks import plain_backbone
 
 MOBILENET = 'MobileNetV2'
@@ -83,7 +84,7 @@ def with_backbone(cfg: Config, backbone: Callable[[list[int]], dict]) -> ConfigD
 
 def _with_backbone(cfg: Config, backbone: Callable[[list[int]], dict], device: str) -> ConfigDict:
     base, model = build_model(cfg, cfg.model).to(device), copy.deepcopy(cfg.model)
-    images = torch.zeros(1, 3, PROBE, PROBE, device=device)
+    images = torch.zeros(1, input_channels(base), PROBE, PROBE, device=device)
     old = run(base.backbone, images, 'model.backbone of the config')
     model.backbone = ConfigDict(backbone([round(PROBE / x.shape[-1]) for x in old]))
     model.backbone.pop('init_cfg', None)

@@ -20,7 +20,7 @@ from ..deploy.engines import engine_of
 from ..engine.config import load_config
 from ..engine.runner import build_runner
 from ..files import write_text
-from ..models.dense import DenseNetwork, unwrap
+from ..models.dense import DenseNetwork, family_of, unwrap
 from ..quantization.calibration import calibrate
 from ..quantization.checkpoint import Checkpoint
 from ..quantization.errors import RangeError
@@ -185,7 +185,7 @@ class Evaluator:
                 metrics = runner.test_loop.run()
         finally:
             runner.model = supernet
-        if not metrics:
+        if not metrics and family_of(supernet).task == 'detection':
             return NOTHING_FOUND, 0.0
         try:
             found = main_metric(self.kept.arithmetic, metrics)

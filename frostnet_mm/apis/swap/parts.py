@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...compat import check_operators
 from ...engine.config import ConfigError, without_pretrained
 from ...models.dense import DenseNetwork
+from ...models.input_channels import input_channels
 from ...registry import type_name
 
 POOLED = (4, 2)  # dimensions of what a neck makes: maps, or one value a channel
@@ -88,9 +89,11 @@ def verify(cfg: Config, model: ConfigDict, device: str) -> None:
         meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0))
         samples = [DetDataSample(metainfo=meta)]
         with torch.no_grad():
-            _guard(lambda: built(torch.zeros(1, 3, *shape), samples, mode='tensor'), 'model.roi_head')
+            _guard(
+                lambda: built(torch.zeros(1, input_channels(built), *shape), samples, mode='tensor'), 'model.roi_head'
+            )
     built.to(device)
-    images = torch.zeros(2, 3, PROBE, PROBE, device=device)
+    images = torch.zeros(2, input_channels(built), PROBE, PROBE, device=device)
     for training in (True, False):  # some heads read other maps in training
         _run_heads(built.train(training), images)
     with torch.no_grad():
@@ -156,6 +159,18 @@ def rewrite_necks(neck: nn.Module, model: ConfigDict, maps: Maps, device: str) -
     return maps
 
 
+def is_classifier(model: ConfigDict) -> bool:
+    """Whether the head of a model takes in whole images, by pooling, and thus maps of any size."""
+    return bool(model.get('head')) and not any(model.get(key) for key in ('bbox_head', 'decode_head', 'rpn_head'))
+
+
+def reads_last_map(model: ConfigDict) -> bool:
+    """Whether a model reads the last of its backbone's maps alone: a classifier without a neck, or with a pooling."""
+    necks = model.get('neck') or []
+    necks = necks if isinstance(necks, (list, tuple)) else [necks]
+    return is_classifier(model) and not any('in_channels' in neck for neck in necks)
+
+
 def _takes_any(cfg: ConfigDict, maps: list[Tensor], device: str) -> bool:
     """Whether a neck that names no channels, such as a global pooling, reads maps of any."""
     if 'in_channels' in cfg:
@@ -177,7 +192,7 @@ def rewrite_heads(model: ConfigDict, maps: Maps) -> None:
                 _rewrite_decode_head(head, f'model.{key}[{i}]' if several else f'model.{key}', maps)
         return
     sizes = [[tuple(x.shape[2:]) for x in xs] for xs in (maps.old, [maps.new[place] for place in maps.places])]
-    if sizes[0] != sizes[1] or not maps.in_order:
+    if not is_classifier(model) and (sizes[0] != sizes[1] or not maps.in_order):
         raise ConfigError(
             f"The detector's heads would read maps of the sizes {sizes[1]} (at {PROBE}x{PROBE}) from {maps.source}, "
             f'expected {sizes[0]}, for which their priors are: choose other stages with --out-indices.'

@@ -13,18 +13,32 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 
+from ...data.errors import DatasetNotFoundError
 from ...engine.config import ConfigError, inner_dataset, load_config, model_config
 from ...engine.image_sizes import image_sizes
 from ...files import require_checkpoint, write_text
 from ...models.backbones.frostnet import NUM_STAGES, FrostNet
 from ...models.dense import DenseNetwork
+from ...models.input_channels import input_channels
 from ...registry import type_name
 from .config_text import assignments, differences, inherit
-from .parts import PROBE, Maps, RunError, build, build_model, rewrite_heads, rewrite_necks, run, verify
+from .parts import (
+    PROBE,
+    Maps,
+    RunError,
+    build,
+    build_model,
+    reads_last_map,
+    rewrite_heads,
+    rewrite_necks,
+    run,
+    verify,
+)
 
 TYPE = 'frostnet_mm.FrostNet'
 STRIDES = (4, 8, 16, 32, 32)  # of the stages, before output_stride
 LEVELS = (0, 1, 2, 4)  # the widest stage at each stride; stage 3 is for a further map
+STAND_IN_CLASSES = ('a', 'b')
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 
 
@@ -57,12 +71,14 @@ class Swap:
         model (ConfigDict): The new model.
         changes (list[tuple]): Key, old value and new value of all that differs; None for what is not there.
         notes (list[str]): What the user should know.
+        classes (tuple[str, ...], optional): What stands for the classes of data that are not there. Default: nothing.
     """
 
     base: Config
     model: ConfigDict
     changes: list[tuple[str, Any, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] | None = None
 
     def write(self, base: str | os.PathLike, out: str | os.PathLike) -> None:
         """Write the config that inherits ``base``, the path or the name that it was made from."""
@@ -72,7 +88,7 @@ class Swap:
         overrides = inherit(self.base.model, self.model)
         overrides['backbone'] = dict(_delete_=True) | self.model.backbone.to_dict()
         write_text(out, assignments(str(base), Path(out), [*imports, 'frostnet_mm'], overrides))
-        found = load_config(out).model
+        found = load_config(out, classes=self.classes).model
         wrong = [key for key, *_ in differences(self.model, found) if not key.endswith('_scope_')]
         if wrong:
             os.unlink(out)
@@ -93,15 +109,27 @@ def swap_backbone(base: str | os.PathLike, options: SwapOptions) -> Swap:
         ConfigError: The base config or the FrostNet does not allow it; the message names the part and its key.
         UnsupportedModelError: The base model is not one of those that :class:`DenseNetwork` knows.
     """
-    cfg = load_config(base)
+    cfg, classes = _load(base)
     if not isinstance(cfg.get('model'), dict) or not isinstance(cfg.model.get('backbone'), dict):
         raise ConfigError(f'{base} has no model with a backbone of its own: expected model = dict(backbone=dict(...)).')
     if options.checkpoint is not None:
         require_checkpoint(options.checkpoint, '--checkpoint')
     try:
-        return _swap(cfg, options, 'meta')
+        swap = _swap(cfg, options, 'meta')
     except RunError:  # also what cannot run without data, such as the operators of mmcv
-        return _swap(cfg, options, 'cpu')
+        swap = _swap(cfg, options, 'cpu')
+    if classes is not None:
+        swap.classes = classes
+        swap.notes.append(f'the data are not here: parameters are those for {len(classes)} classes')
+    return swap
+
+
+def _load(base: str | os.PathLike) -> tuple[Config, tuple[str, ...] | None]:
+    """A config; with classes that stand for those of data which are not there."""
+    try:
+        return load_config(base), None
+    except DatasetNotFoundError:
+        return load_config(base, classes=STAND_IN_CLASSES), STAND_IN_CLASSES
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:
@@ -172,10 +200,16 @@ def _swap(cfg: Config, options: SwapOptions, device: str) -> Swap:
     DenseNetwork(base)  # raises for models whose network is not known
     base.to(device)
     swap = Swap(cfg, model)
-    images = torch.zeros(1, 3, PROBE, PROBE, device=device)
+    channels = input_channels(base)
+    images = torch.zeros(1, channels, PROBE, PROBE, device=device)
     old = run(base.backbone, images, 'model.backbone of the base config')
-    stages, output_stride = _stages([round(PROBE / x.shape[-1]) for x in old], options)
+    strides = [round(PROBE / x.shape[-1]) for x in old]
+    if reads_last_map(model):
+        old, strides = old[-1:], [max(8, min(STRIDES, key=lambda stride: abs(stride - strides[-1])))]
+    stages, output_stride = _stages(strides, options)
     model.backbone = ConfigDict(_frostnet(cfg.model.backbone, options, stages, output_stride, swap.notes))
+    if channels != 3:
+        model.backbone.in_channels = channels
     frostnet = build(model.backbone, 'FrostNet').eval()
     if options.checkpoint is not None:
         frostnet.init_weights()  # raises where the file does not fit

