@@ -88,7 +88,7 @@ def test_accuracy_is_that_of_topk():
     assert list(accuracy_of(scores[:, :3], [0] * 60)) == ['accuracy/top1']
 
 
-@pytest.mark.parametrize('label', [-1, 3, [0, 2], 1.5, [1, 0, 0]])
+@pytest.mark.parametrize('label', [-1, 3, [0, 2], 1.5, math.nan, [1, 0, 0]])
 def test_labels_that_are_no_class_are_refused(label):
     metric = Accuracy()
     sample = dict(pred_score=torch.tensor([0.2, 0.3, 0.5]), gt_label=torch.as_tensor(label), img_path='a.png')

@@ -94,7 +94,7 @@ def class_index(label: Any, count: int, image: Any = None) -> int:
         DatasetError: It is no index of a class: a value for several classes, or out of range.
     """
     values = torch.as_tensor(label).flatten().tolist()
-    if len(values) == 1 and values[0] == int(values[0]) and 0 <= values[0] < count:
+    if len(values) == 1 and values[0] in range(count):
         return int(values[0])
     given = values[0] if len(values) == 1 else values
     raise DatasetError(
