@@ -15,7 +15,7 @@ from frostnet_mm.deploy.heads.onnx_decoding import with_decoding
 from frostnet_mm.deploy.loaded_model import load_for_deployment
 from frostnet_mm.deploy.verification import deployment
 from frostnet_mm.deploy.verification.predictions import require_equal
-from frostnet_mm.device import ClassScores, DeploymentError, Predictor
+from frostnet_mm.device import ClassScores, DeploymentError, ImageSizeError, Predictor
 from frostnet_mm.device.engines.base import DeviceEngine
 from frostnet_mm.device.image_files import as_grey
 from frostnet_mm.models.dense import DenseNetwork
@@ -162,7 +162,7 @@ def test_what_is_not_compared_does_not_count_as_equal(capsys):
     """No image fits the network; and of two that do, one of three scores differs."""
 
     def refuses(pixels):
-        raise DeploymentError('too large')
+        raise ImageSizeError('too large')
 
     def predicts(*scores):
         return lambda pixels: ClassScores(np.array(scores, np.float32), ('a', 'b', 'c'))
@@ -170,6 +170,12 @@ def test_what_is_not_compared_does_not_count_as_equal(capsys):
     images = [np.zeros((4, 4, 3), np.uint8)] * 2
     assert require_equal(refuses, refuses, images, 0.9, 'ours', 'theirs') is None
     assert capsys.readouterr().out.startswith('ours was not compared with theirs: no image fits')
+
+    def fails(pixels):
+        raise DeploymentError('Output 2 holds NaN')
+
+    with pytest.raises(DeploymentError, match='holds NaN'):  # of FCOS with random weights: nothing was compared
+        require_equal(fails, refuses, images, 0.9, 'ours', 'theirs')
     one, other = predicts(0.2, 0.3, 0.5), predicts(0.2, 0.31, 0.5)
     assert require_equal(one, one, images, 0.9, 'ours', 'theirs') == 1
     assert require_equal(one, other, images, 0.6, 'ours', 'theirs') == pytest.approx(2 / 3)

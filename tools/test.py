@@ -86,7 +86,7 @@ def parse_args() -> argparse.Namespace:
 def draw_into(cfg: 'Config', folder: str) -> None:
     """Have the visualization hook draw every test image into a folder."""
     hook = cfg.get('default_hooks', {}).get('visualization')
-    if type_name(cfg.model) == 'ImageClassifier':  # mmpretrain's hook would draw nothing by these options
+    if type_name(cfg.get('model') or {}) == 'ImageClassifier':  # mmpretrain's hook would draw nothing by these options
         raise ConfigError('--show-dir draws boxes and masks: of a classifier, --plots DIR draws what it gets wrong.')
     if hook is None:
         raise ConfigError(

@@ -21,7 +21,7 @@ from .command import CHECK_RUNS, PICTURES
 from .decoding import MARGIN, decode
 from .description import AGAIN, DECODINGS, DESCRIPTION, FORMAT, KEYS, deployed_weight_bits, format_of, read_deployment
 from .engines.onnxruntime import SATURATION_FREE, saturation_free_session
-from .errors import DeploymentError, ImageError, SaturationWarning, UserError
+from .errors import DeploymentError, ImageError, ImageSizeError, SaturationWarning, UserError
 from .image_files import as_bgr, read_image
 from .images import channels_of, normalize_pixels, padding_pixel, preprocess, with_channels
 from .network import Network, may_saturate, open_network, warn_of_saturation
@@ -66,6 +66,7 @@ __all__ = [
     'Detections',
     'Geometry',
     'ImageError',
+    'ImageSizeError',
     'LabelMap',
     'Network',
     'OutputDifference',

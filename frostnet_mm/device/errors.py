@@ -12,6 +12,10 @@ class DeploymentError(UserError, ValueError):
     """A deployment, or what is asked of it, that cannot be used."""
 
 
+class ImageSizeError(DeploymentError):
+    """An image that comes out in another size than that of the network."""
+
+
 class ImageError(UserError, ValueError):
     """An image that cannot be used."""
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import DeploymentError, ImageError
+from .errors import ImageError, ImageSizeError
 from .image_files import as_bgr, as_grey
 from .resizing import middle_of, resize_image, resized
 from .results import Geometry
@@ -60,7 +60,7 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
         than the network's fixed size is padded at the right and the bottom, as in a batch with a larger one.
 
     Raises:
-        DeploymentError: The image comes out larger than the network's fixed size; or smaller, of a classifier, which
+        ImageSizeError: The image comes out larger than the network's fixed size; or smaller, of a classifier, which
             would average the padding in.
     """
     settings, original = description['preprocessing'], image.shape[:2]
@@ -85,7 +85,7 @@ def preprocess(image: np.ndarray, description: dict) -> tuple[np.ndarray, Geomet
     alone = description.get('task') == 'classification'
     if any(side > limit or (alone and side < limit) for side, limit in zip(whole, final, strict=True)):
         how = 'this shape, for a classifier takes no padding' if alone else 'a shape that holds it'
-        raise DeploymentError(
+        raise ImageSizeError(
             f'An image of {original[1]}x{original[0]} pixels becomes {whole[1]}x{whole[0]} (width x height), the '
             f'network has the fixed size {final[1]}x{final[0]}: deploy the model with {how}, or for any shape '
             '(dynamic).'

@@ -231,7 +231,10 @@ def _without_values(argument: Any) -> Any:
 
 
 def _hint(size: Any) -> Any:
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else size
+    """A size as a number; torch gives sizes that it has found to be constant no hint."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    return int(size.node.expr if size.node.hint is None else size.node.hint)
 
 
 def _module_name(node: Node) -> str:

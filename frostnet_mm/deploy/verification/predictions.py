@@ -10,6 +10,7 @@ from ...device import (
     ClassScores,
     DeploymentError,
     Detections,
+    ImageSizeError,
     LabelMap,
     Network,
     decode,
@@ -69,7 +70,8 @@ def comparable(source: LoadedModel, outputs: Sequence[torch.Tensor]) -> list[tor
     for output in outputs:
         dims = tuple(range(1, output.dim()))
         if source.facts['random_weights']:
-            output = (output - output.mean(dims, keepdim=True)) / output.std(dims, keepdim=True).clamp(min=1e-6)
+            deviation = output.std(dims, correction=0, keepdim=True)  # 0 of a single value, not NaN
+            output = (output - output.mean(dims, keepdim=True)) / deviation.clamp(min=1e-6)
         noise = torch.rand(output.shape[1:], generator=generator) - 0.5
         spread = output.amax(dims, keepdim=True) - output.amin(dims, keepdim=True)
         changed.append(output + noise * (spread * _NOISE + _LEAST_NOISE))
@@ -126,13 +128,13 @@ def require_equal(
         float | None: The share; None where there was nothing to compare, which is said.
 
     Raises:
-        DeploymentError: It is smaller.
+        DeploymentError: It is smaller, or what is compared cannot predict.
     """
     equal = total = 0
     for pixels in images:
         try:
             own = found(pixels)
-        except DeploymentError:
+        except ImageSizeError:
             continue
         same, count = _equal(own, expected(pixels))
         equal, total = equal + same, total + count
