@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..device.image_search import LITTER
+from ..device.image_search import is_litter
 from ..files import new_folder, require_new_folder, write_bytes
 from .coco import CheckedCocoDataset
 from .coco_duplicates import leak_message, shared_images
@@ -66,7 +66,7 @@ def folder_names(classes: tuple[str, ...]) -> dict[str, str]:
 def _folder_name(name: str) -> str:
     name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', '_', name)
     name = name.encode()[:LONGEST].decode(errors='ignore').strip(' .') or '_'
-    return f'{name}_' if name in LITTER or RESERVED.fullmatch(name) else name
+    return f'{name}_' if is_litter(name) or RESERVED.fullmatch(name) else name
 
 
 def _alike(name: str) -> str:

@@ -21,7 +21,7 @@ _OTHER_IMAGES = (
     '.raw', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.rw2', '.raf',
 )  # fmt: skip
 _VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.mts', '.3gp')
-LITTER = ('__MACOSX', '@eaDir')  # folders that macOS' archives and Synology's servers leave beside images
+_LITTER = ('__MACOSX', '@eaDir')  # folders that macOS' archives and Synology's servers leave beside images
 RESULTS = 'results.json'  # marks a folder of results
 _NAMED = 4  # names in a note
 RESULTS_START = b'{\n "config":'
@@ -51,7 +51,7 @@ def image_suffixes() -> tuple[str, ...]:
 
 def is_litter(name: str) -> bool:
     """Whether a file or folder of this name is nobody's data: a hidden one, or a known leaving of other programs."""
-    return name.startswith('.') or name in LITTER
+    return name.startswith('.') or name in _LITTER
 
 
 def images_in(folder: str | os.PathLike) -> list[Path]:

@@ -35,10 +35,11 @@ def input_channels(model: nn.Module) -> int:
 
 
 def _fitting(backbone: nn.Module, first: nn.Conv2d) -> int | None:
-    """The channels of images that a backbone runs with."""
+    """The channels of images that a backbone runs with, or that get as far as they have to."""
     for channels in (3, first.in_channels, 1, 4):
         with suppress(RuntimeError, ValueError, AssertionError):
-            backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
+            with suppress(_ReachedError):
+                backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
             return channels
     return None
 
@@ -51,13 +52,6 @@ def _reaching(backbone: nn.Module, first: nn.Conv2d) -> int | None:
 
     handle = first.register_forward_hook(reached)
     try:
-        for channels in (3, first.in_channels, 1, 4):
-            try:
-                backbone(torch.zeros((1, channels, 64, 64), device=first.weight.device))
-            except _ReachedError:
-                return channels
-            except (RuntimeError, ValueError, AssertionError):
-                continue
+        return _fitting(backbone, first)
     finally:
         handle.remove()
-    return None
