@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmpretrain_parts import ImageClassifier
 from torch import nn
 
+from frostnet_mm.deploy.deploy import branched_layers
 from frostnet_mm.deploy.heads.describe import describe_model
 from frostnet_mm.engine.config import ConfigError
 from frostnet_mm.models import FrostNet
@@ -174,3 +175,29 @@ def test_a_model_that_predicts_otherwise_is_not_decoded(case):
     model.__class__ = type('Own', (type(model),), dict(predict=lambda self, inputs, samples=None: None))
     described = describe_model(model, Config(dict(test_dataloader=TEST_DATA)))
     assert described['decoding'] is None and described['no_decoding'] == 'Own has a predict of its own'
+
+
+class Block(nn.Module):
+    """As mmpretrain's MobileOneBlock: several convolutions side by side until it is switched."""
+
+    def __init__(self, blocks=0):
+        super().__init__()
+        self.deploy, self.inner = False, nn.Sequential(*(Block() for _ in range(blocks)))
+
+    def switch_to_deploy(self):
+        self.deploy = True
+
+
+class Backbone(Block):
+    """Holds such blocks, and the same flag."""
+
+
+def test_branches_of_the_training_are_found():
+    backbone = Backbone(2)
+    assert branched_layers(nn.Sequential(backbone, nn.ReLU())) == ['Block']
+    backbone.inner[0].switch_to_deploy()
+    assert branched_layers(backbone) == ['Block']
+    backbone.inner[1].switch_to_deploy()
+    assert branched_layers(backbone) == ['Backbone']  # not switched itself
+    backbone.switch_to_deploy()
+    assert branched_layers(backbone) == branched_layers(build_stand_in()) == []

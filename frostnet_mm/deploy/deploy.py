@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import device
 from ..device import (
@@ -53,6 +53,11 @@ NOT_RUN = 'Written for {} by its rules and verified on {}; it was not run on the
 PIXELS = (
     'Padding is {value:g} in normalized units, which is no pixel from 0 to 255: the network takes its pixels as '
     'float32 (N, H, W, {channels}), not as uint8.'
+)
+BRANCHES = (
+    'The network has the branches of its training ({}), which cost time on every engine: reparameterize the float '
+    "checkpoint first (mmpretrain's tools/model_converters/reparameterize_model.py), with deploy=True in the config, "
+    'and calibrate that.'
 )
 
 
@@ -150,6 +155,8 @@ def deploy_model(source: LoadedModel, engine: Engine, out: Path, options: Deploy
 
 def _deploy_model(source: LoadedModel, engine: Engine, out: Path, options: DeployOptions) -> dict:
     _check_engine(source, engine, options)
+    if branched := branched_layers(source.model):
+        print(BRANCHES.format(', '.join(branched)), flush=True)
     description = describe_model(source.model, source.cfg)
     settings = description['preprocessing']
     baked = None
@@ -203,6 +210,20 @@ def _check_engine(source: LoadedModel, engine: Engine, options: DeployOptions) -
         engine.check_preset(source.preset, source.source)
     if options.decode and not engine.reads_onnx:
         raise DeploymentError(f'{engine.name} reads no ONNX, which decoding is written in: leave --with-decode out.')
+
+
+def branched_layers(model: nn.Module) -> list[str]:
+    """Which layers would be fewer when reparameterized, by the names that mmpretrain gives to that.
+
+    Args:
+        model (nn.Module): A model; MobileOne and RepVGG have such layers.
+
+    Returns:
+        list[str]: Their classes, without those that hold others of them.
+    """
+    layers = [m for m in model.modules() if hasattr(m, 'switch_to_deploy') and getattr(m, 'deploy', None) is False]
+    inner = [layer for layer in layers if not any(other in layers for other in layer.modules() if other is not layer)]
+    return sorted({type(layer).__name__ for layer in inner})
 
 
 def copy_device(folder: str | os.PathLike, engine: Engine | None = None) -> None:

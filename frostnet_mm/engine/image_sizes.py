@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from mmengine.config import ConfigDict
@@ -169,21 +170,9 @@ def _scale(steps: Sequence[ConfigDict], size: Size) -> None:
     if before.most == size:
         return
     down, across = (new / old for new, old in zip(size, before.most, strict=True))
-    for step in steps:
-        for key in ('scale', 'crop_size', 'size'):
-            kind = type_name(step)
-            if kind not in (*RESIZINGS, *CROPS, 'Pad') or step.get(key) is None:
-                continue
-            height, width = size_of(step, key)
-            if kind == 'EfficientNetCenterCrop':
-                step[key] = round(width * across)
-                step['crop_padding'] = round(step.get('crop_padding', EFFICIENTNET_PADDING) * across)
-            elif kind == 'ResizeEdge':
-                step[key] = max(1, round(width * max(down, across)))
-            elif key == 'scale' and step.get('keep_ratio'):
-                step[key] = _scaled_sides(width, height, max(down, across))
-            else:
-                step[key] = (max(1, round(width * across)), max(1, round(height * down)))
+    for step, key in product(steps, ('scale', 'crop_size', 'size')):
+        if type_name(step) in (*RESIZINGS, *CROPS, 'Pad') and step.get(key) is not None:
+            _scale_step(step, key, down, across)
     if before.nominal != before.most or image_sizes(steps).most != size:
         height, width = before.most
         raise ConfigError(
@@ -191,6 +180,21 @@ def _scale(steps: Sequence[ConfigDict], size: Size) -> None:
             f'{height}x{width} at most and cannot be scaled to it with Resize and Pad. Give --shape {height} {width} '
             'or leave the size open (--dynamic); or change test_dataloader.dataset.pipeline of the config.'
         )
+
+
+def _scale_step(step: ConfigDict, key: str, down: float, across: float) -> None:
+    """The size of one transform by the factors of height and width, in place."""
+    height, width = size_of(step, key)
+    kind = type_name(step)
+    if kind == 'EfficientNetCenterCrop':
+        step[key] = round(width * across)
+        step['crop_padding'] = round(step.get('crop_padding', EFFICIENTNET_PADDING) * across)
+    elif kind == 'ResizeEdge':
+        step[key] = max(1, round(width * max(down, across)))
+    elif key == 'scale' and step.get('keep_ratio'):
+        step[key] = _scaled_sides(width, height, max(down, across))
+    else:
+        step[key] = (max(1, round(width * across)), max(1, round(height * down)))
 
 
 def _scaled_sides(width: int, height: int, factor: float) -> Size:
