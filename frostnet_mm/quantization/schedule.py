@@ -110,8 +110,7 @@ class TrainingPoint:
         return loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters / len(loop.dataloader)
 
     def __str__(self) -> str:
-        unit = '%' if self.unit == 'percent' else self.unit.removesuffix('s') if self.amount == 1 else self.unit
-        return f'{self.amount:g} {unit}'
+        return f'{self.amount:g} %' if self.unit == 'percent' else f'{self.amount:g} {self.unit}'
 
 
 def steps_left(loop: BaseLoop, wrapper: OptimWrapper) -> int:
