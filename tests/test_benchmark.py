@@ -10,10 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mmcv
+import numpy as np
 import pytest
 from conftest import ROOT, run_tool
 
-from frostnet_mm.benchmark import runs
+from frostnet_mm.benchmark import cells, runs
 from frostnet_mm.benchmark.cells import Cell, Result, cell_store, groups, plan
 from frostnet_mm.benchmark.measure import operators, scheduler, timing
 from frostnet_mm.benchmark.measure.operator_costs import OperatorResult
@@ -327,6 +329,33 @@ def test_tool_keeps_what_cannot_be(tmp_path, capsys):
     assert run_tool('benchmark', config, *options, '--out', tmp_path) == 0
     assert 'not measured: onnxruntime has no bf16 form' in capsys.readouterr().out
     assert (tmp_path / 'report.html').is_file() and (tmp_path / 'cells.csv').is_file()
+
+
+@pytest.mark.parametrize(
+    ('configs', 'options', 'shape'),
+    [
+        (['frostnet_imagenet'], [], (224, 224)),  # its test pipeline resizes to 256 and cuts out 224
+        (['frostnet_imagenet'], ['--cfg-options', 'input_size=96'], (96, 96)),
+        (['frostnet_imagenet', 'ssdlite_frostnet_coco'], ['--shape', 64, 128], (64, 128)),
+        (['frostnet_imagenet', 'ssdlite_frostnet_coco'], [], None),
+        (['retinanet_frostnet_coco', 'ssdlite_frostnet_coco'], [], (320, 320)),
+    ],
+)
+def test_the_shape_is_that_of_the_models(configs, options, shape, tmp_path, monkeypatch, capsys):
+    planned = []
+
+    def plan_nothing(*args):
+        planned.append(args[-1])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(cells, 'plan', plan_nothing)
+    for name in ('train/cat', 'train/dog', 'val/cat', 'val/dog'):
+        mmcv.imwrite(np.zeros((9, 9, 3), np.uint8), str(tmp_path / f'data/imagenet/{name}/1.png'))
+    monkeypatch.chdir(tmp_path)
+    files = [ROOT / f'configs/{name}.py' for name in configs]
+    status = run_tool('benchmark', *files, '--engines', 'onnxruntime', '--out', 'out', *options)
+    assert (status, planned) == ((2, []) if shape is None else (0, [shape]))
+    assert ('usual shapes of these configs are 224 224 and 320 320: give' in capsys.readouterr().err) == (not shape)
 
 
 def test_tool_refuses_engines_that_no_config_registers(tmp_path, capsys):

@@ -11,6 +11,7 @@ lie beside it. The command can be stopped and repeated: what is measured already
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
@@ -23,7 +24,11 @@ from frostnet_mm.device import cpu_saturates
 from frostnet_mm.device.engines import names as engine_files
 from frostnet_mm.files import require_config, write_text
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 EFFORT = Effort()
+USUAL = (320, 320)  # height, width
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +44,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--precisions', type=names, default=default_precisions(), help=', '.join(PRECISIONS))
     parser.add_argument('--threads', type=numbers, default=[1], help='such as 1,2; default 1')
     parser.add_argument('--batch', type=numbers, default=[1], help='such as 1,8; default 1')
-    parser.add_argument('--shape', type=int, nargs=2, default=[320, 320], metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images; default 320 320, of classifiers that of their test pipelines',
+    )
     parser.add_argument('--out', default='work_dirs/benchmark', help='folder; default work_dirs/benchmark')
     parser.add_argument('--rounds', type=int, default=EFFORT.rounds, help=f'turns of a cell; default {EFFORT.rounds}')
     parser.add_argument('--seconds', type=float, default=EFFORT.seconds, help='length of a turn; default 1')
@@ -83,16 +94,33 @@ def default_engines() -> list[str]:
     return [TORCH, *(name for name in running_engines() if engine_of(name).reads_onnx)]
 
 
-def with_options(args: argparse.Namespace, config: str) -> str:
-    """A config file with ``--cfg-options`` in it, which the processes that measure can read."""
+def with_options(args: argparse.Namespace, config: str) -> 'tuple[str, Config]':
+    """A config, and its file with ``--cfg-options`` in it, which the processes that measure can read."""
     from frostnet_mm.engine.config import load_config
 
     cfg = load_config(config, args.cfg_options)  # registers its engines; what is wrong with it is said now
     if not args.cfg_options:
-        return config
+        return config, cfg
     path = Path(args.out) / 'configs' / f'{Path(config.split("::")[-1]).stem}.py'
     write_text(path, cfg.pretty_text)
-    return str(path)
+    return str(path), cfg
+
+
+def usual_shape(configs: 'list[Config]') -> tuple[int, int]:
+    """Height and width at which models are measured when none is given.
+
+    Raises:
+        ConfigError: It is not the same for all, or a classifier's test pipeline leaves it open.
+    """
+    from frostnet_mm.apis.swap.parts import is_classifier
+    from frostnet_mm.apis.swap.swap import input_shape
+    from frostnet_mm.engine.config import ConfigError
+
+    sizes = sorted({input_shape(cfg) if is_classifier(cfg.model) else USUAL for cfg in configs})
+    if len(sizes) > 1:
+        found = ' and '.join(f'{height} {width}' for height, width in sizes)
+        raise ConfigError(f'The usual shapes of these configs are {found}: give one for all, --shape HEIGHT WIDTH.')
+    return sizes[0]
 
 
 def by_operator(args: argparse.Namespace, machine: dict, engines: list[str]) -> None:
@@ -139,13 +167,17 @@ def main() -> None:
     args = parse_args()
     for config in args.configs:
         require_config(config)  # before what reads configs is imported
-    configs = [with_options(args, config) for config in args.configs]
+    read = [with_options(args, config) for config in args.configs]
+    configs = [path for path, _ in read]
     engines = default_engines() if args.engines is None else args.engines
     check_engines(engines)
     machine = describe_machine()
     say(describe_line(machine))
-    options = (engines, args.precisions, args.threads, args.batch, tuple(args.shape))
-    cells = plan(configs, args.checkpoints, *options) if configs else []
+    cells = []
+    if configs:
+        shape = tuple(args.shape or usual_shape([cfg for _, cfg in read]))
+        options = (engines, args.precisions, args.threads, args.batch, shape)
+        cells = plan(configs, args.checkpoints, *options)
     if args.by_operator:
         by_operator(args, machine, engines)
     by_cell(args, machine, cells)

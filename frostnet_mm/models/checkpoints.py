@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .checkpoint_files import TRUST_VARIABLE, CheckpointError, StateDict, read_checkpoint, read_file
 from .frostnet_arch import ARCHS
+from .weight_names import other_depth, prefix_of
 
 __all__ = ['TRUST_VARIABLE', 'CheckpointError', 'StateDict', 'load_pretrained', 'read_checkpoint', 'read_file']
 
@@ -110,14 +111,7 @@ def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
     Raises:
         CheckpointError: There are no weights in it.
     """
-    for key in WEIGHTS:
-        state_dict = checkpoint.get(key)
-        if isinstance(state_dict, Mapping) and state_dict:
-            if key not in ('state_dict', 'model'):
-                print_log(f'{source}: using its EMA weights ({key}).', logger='current')
-            break
-    else:
-        state_dict = checkpoint
+    state_dict = weights_in(checkpoint, source)
     others = [key for key, value in state_dict.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if others or not state_dict:
         raise CheckpointError(
@@ -132,7 +126,27 @@ def state_dict_of(checkpoint: Mapping, source: str = 'checkpoint') -> StateDict:
         print_log(
             f'{source}: its {len(state_dict) - len(kept)} copies of weights (ema_*) are left out.', logger='current'
         )
-    return {re.sub(r'^((module|_orig_mod)\.)+', '', key): value for key, value in kept.items()}
+    return {bare_name(key): value for key, value in kept.items()}
+
+
+def weights_in(checkpoint: Mapping, source: object) -> Mapping:
+    """The entry of a checkpoint that holds its weights, averaged ones first, or the checkpoint itself.
+
+    Args:
+        checkpoint (Mapping): Content of a file.
+        source (object): Name of the file, for messages.
+    """
+    for key in WEIGHTS:
+        if isinstance(checkpoint.get(key), Mapping) and checkpoint[key]:
+            if key not in ('state_dict', 'model'):
+                print_log(f'{source}: using its EMA weights ({key}).', logger='current')
+            return checkpoint[key]
+    return checkpoint
+
+
+def bare_name(name: str) -> str:
+    """The name of a weight without the prefixes of wrappers, ``module.`` and ``_orig_mod.``."""
+    return re.sub(r'^((module|_orig_mod)\.)+', '', name)
 
 
 def is_release_state_dict(state_dict: Mapping) -> bool:
@@ -210,7 +224,9 @@ def load_pretrained(
         state_dict = convert_release_state_dict(state_dict, str(path))
     target = model.state_dict()
     if prefix is None and 'stem.conv.weight' in target and 'backbone.stem.conv.weight' in state_dict:
-        prefix = 'backbone.'  # a backbone out of a whole model
+        prefix = 'backbone.'  # a backbone out of a whole model, which may have a teacher too
+    elif prefix is None:
+        prefix = prefix_of(target, state_dict)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
         inside = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -218,6 +234,11 @@ def load_pretrained(
     else:
         inside, outside = state_dict, []
     check_fit(target, inside, type(model).__name__, str(path))
+    if depth := other_depth(list(target), inside, target):
+        raise CheckpointError(
+            f'{path} has another network than {type(model).__name__}: {depth}. Use the config that it was trained '
+            'with, or another checkpoint.'
+        )
     unused = outside + [key for key in inside if key not in target]
     model.load_state_dict({key: inside[key] for key in target if key in inside}, strict=False)
     message = f'{type(model).__name__}: loaded all {len(target)} weights and statistics from {path}.'
@@ -258,7 +279,8 @@ def check_fit(target: Mapping, state_dict: Mapping, model_name: str, source: str
     raise CheckpointError(
         f'{source} does not fit {model_name}: of {len(target)} entries, {" and ".join(problems)}. '
         + (f'The file holds {found}. ' if found else '')
-        + 'Use the config the checkpoint was trained with (arch, widen_factor, num_classes), or another checkpoint.'
+        + 'Use the config the checkpoint was trained with (arch, widen_factor, in_channels, num_classes), or another '
+        'checkpoint.'
     )
 
 
@@ -294,6 +316,8 @@ def describe_frostnet(state_dict: Mapping) -> str | None:
             own = {key: shape for key, shape in _shapes_of(arch, width).items() if key[0] in held}
             if shapes == own:
                 return f'FrostNet(arch={arch!r}, widen_factor={width})'
+    if not any('.squeeze.' in f'.{name}' for *_, name in shapes):
+        return None  # such as EfficientNet-Lite, whose other convolutions have the same names
     return f'a FrostNet with {len(projections)} blocks and {max(projections.values())} channels'
 
 

@@ -1,16 +1,15 @@
 """``init_cfg=dict(type='Pretrained', checkpoint=FILE)``: the weights are found under any prefix, or it is said."""
 
-import re
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 
 from .checkpoint_files import CheckpointError
-
-COUNTER = 'num_batches_tracked'  # of a batch norm
+from .checkpoints import bare_name, weights_in
+from .weight_names import COUNTER, other_depth, prefix_of
 
 
 def initialize_from_checkpoint(initializer: Any, module: nn.Module) -> None:
@@ -35,9 +34,9 @@ def initialize_from_checkpoint(initializer: Any, module: nn.Module) -> None:
         module.read_pretrained(initializer.checkpoint, initializer.prefix)
     else:
         content = files._load_checkpoint(initializer.checkpoint, initializer.map_location, 'current')
-        entries = content.get('state_dict', content) if isinstance(content, dict) else {}
+        entries = weights_in(content, initializer.checkpoint) if isinstance(content, Mapping) else {}
         metadata = getattr(entries, '_metadata', OrderedDict())
-        entries = OrderedDict((re.sub(r'^module\.', '', name), value) for name, value in entries.items())
+        entries = OrderedDict((bare_name(str(name)), value) for name, value in entries.items())
         own = module.state_dict()
         prefix = prefix_of(own, entries) if initializer.prefix is None else initializer.prefix.rstrip('.') + '.'
         inside = OrderedDict((name[len(prefix) :], x) for name, x in entries.items() if name.startswith(prefix))
@@ -50,29 +49,6 @@ def initialize_from_checkpoint(initializer: Any, module: nn.Module) -> None:
         files.load_state_dict(module, inside, strict=False, logger='current')
     if hasattr(module, '_params_init_info'):
         update_init_info(module, init_info=initializer._get_init_info())
-
-
-def prefix_of(own: Iterable[str], names: Iterable[str]) -> str:
-    """Under which prefix a file has a module's weights.
-
-    Args:
-        own (Iterable[str]): Names of the module's weights.
-        names (Iterable[str]): Names of the file's.
-
-    Returns:
-        str: '' if one of the names fits as it is, if none does under any prefix, or if two prefixes fit as well as each
-        other (a student's and a teacher's backbone); else such as 'backbone.'.
-    """
-    own, names = set(own), list(names)
-    if not own.isdisjoint(names):
-        return ''
-    found: Counter[str] = Counter()
-    for name in names:
-        parts = name.split('.')
-        ends = (length for length in range(1, len(parts)) if '.'.join(parts[length:]) in own)
-        found.update('.'.join(parts[:length]) + '.' for length in ends)
-    (best, most), (_, second) = (*found.most_common(2), ('', 0), ('', 0))[:2]
-    return best if most > second else ''
 
 
 def require_some(
@@ -90,7 +66,9 @@ def require_some(
     Counters of batches fit any network, and count as no weight when it is judged.
 
     Raises:
-        CheckpointError: None fits, of those that the network has; or most that have its names have other shapes.
+        CheckpointError: None fits, of those that the network has; or most that have its names have other shapes; or
+            the backbone, which is the network itself where it has none, is deeper or shallower than the file's, or has
+            images of other channels.
     """
     own = module.state_dict()
     named = [name for name in own if name in entries]
@@ -98,6 +76,7 @@ def require_some(
     other = [name for name in named if name not in set(fitting)]
     weights = sum(not name.endswith(COUNTER) for name in fitting)
     if not own or weights > len(other):
+        _require_backbone(module, entries, set(fitting), source)
         return len(fitting)
     if other:
         both = other[0]
@@ -115,3 +94,25 @@ def require_some(
         )
     share = f'{weights} of {weights + len(other)} weights fit' if weights else 'no weight fits'
     raise CheckpointError(f'{source}: {share} {type(module).__name__}: {found}. {mend}')
+
+
+def _require_backbone(module: nn.Module, entries: Mapping, fitting: set[str], source: object) -> None:
+    """Refuse what fits a backbone in part because it is of a similar one; heads and necks may well be others."""
+    inside = 'backbone.' if hasattr(module, 'backbone') else ''
+    own = {name: value for name, value in module.state_dict().items() if name.startswith(inside)}
+    depth = other_depth(list(own), [name for name in entries if name.startswith(inside)], fitting)
+    if depth:
+        raise CheckpointError(
+            f'{source} has another network than {type(module).__name__}: {depth}. Give the network the depth of the '
+            'file, or name another file.'
+        )
+    first = next((name for name, value in own.items() if value.ndim == 4), None)
+    if first is None or first in fitting:
+        return
+    shapes = [tuple(getattr(weights.get(first), 'shape', ())) for weights in (entries, own)]
+    if shapes[0][:1] + shapes[0][2:] == shapes[1][:1] + shapes[1][2:]:
+        raise CheckpointError(
+            f'{source}: {first}, the first convolution, is {shapes[0]} in the file and {shapes[1]} in '
+            f'{type(module).__name__}, so the images have {shapes[0][1]} channels there and {shapes[1][1]} here. Give '
+            'the network such images, or the file such a convolution (for grey images its sum over the channels).'
+        )

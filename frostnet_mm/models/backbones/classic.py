@@ -4,6 +4,7 @@ They are mmcv's with batch norms that learn; mmcv keeps them in evaluation mode,
 """
 
 from mmcv import cnn
+from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 
 from ...registry import MODELS
@@ -11,14 +12,38 @@ from ...registry import MODELS
 __all__ = ['VGG', 'AlexNet', 'ResNet']
 
 
+class _Initialized:
+    """Takes ``init_cfg``, as mm's backbones do; mmcv's classes are older than that."""
+
+    init_cfg: dict | list | None = None
+
+    def init_weights(self, pretrained: str | None = None) -> None:
+        """Begin as mmcv's class does, and then as ``init_cfg`` says.
+
+        Args:
+            pretrained (str, optional): A checkpoint, of mmcv's class. Default: None.
+
+        Raises:
+            CheckpointError: The checkpoint of ``init_cfg`` is of another network.
+        """
+        super().init_weights(pretrained)
+        if self.init_cfg:
+            initialize(self, self.init_cfg)
+
+
 @MODELS.register_module()
-class AlexNet(cnn.AlexNet):
+class AlexNet(_Initialized, cnn.AlexNet):
     """AlexNet, "One weird trick" (`Krizhevsky 2014 <https://arxiv.org/abs/1404.5997>`_), as mmcv has it.
 
     Args:
         num_classes (int): Classes of the three fully connected layers, for images of 224x224; -1 leaves them out.
             Default: -1.
+        init_cfg (dict | list, optional): How weights begin. Default: as torch's layers do.
     """
+
+    def __init__(self, num_classes: int = -1, init_cfg: dict | list | None = None) -> None:
+        super().__init__(num_classes)
+        self.init_cfg = init_cfg
 
     def forward(self, x: Tensor) -> Tensor:
         """As mmcv's class, also for channels_last, which ``view`` cannot flatten.
@@ -34,7 +59,7 @@ class AlexNet(cnn.AlexNet):
 
 
 @MODELS.register_module()
-class VGG(cnn.VGG):
+class VGG(_Initialized, cnn.VGG):
     """VGG (`Simonyan and Zisserman 2014 <https://arxiv.org/abs/1409.1556>`_), as mmcv has it.
 
     Args:
@@ -43,13 +68,21 @@ class VGG(cnn.VGG):
         num_classes (int): Classes of the three fully connected layers, for images of 224x224; -1 leaves them out.
             Default: -1.
         bn_eval (bool): Keep batch norms in evaluation mode. Default: False.
+        init_cfg (dict | list, optional): How weights begin, after mmcv's class. Default: as there.
         kwargs: Of mmcv's class: ``out_indices``, ``frozen_stages`` and so on.
     """
 
     def __init__(
-        self, depth: int = 16, with_bn: bool = True, num_classes: int = -1, bn_eval: bool = False, **kwargs
+        self,
+        depth: int = 16,
+        with_bn: bool = True,
+        num_classes: int = -1,
+        bn_eval: bool = False,
+        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
         super().__init__(depth, with_bn, num_classes, bn_eval=bn_eval, **kwargs)
+        self.init_cfg = init_cfg
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """As mmcv's class, also for channels_last, which ``view`` cannot flatten.
@@ -77,17 +110,19 @@ class VGG(cnn.VGG):
 
 
 @MODELS.register_module()
-class ResNet(cnn.ResNet):
+class ResNet(_Initialized, cnn.ResNet):
     """ResNet (`He et al. 2015 <https://arxiv.org/abs/1512.03385>`_), as mmcv has it.
 
     Args:
         depth (int): 18, 34, 50, 101 or 152.
         bn_eval (bool): Keep batch norms in evaluation mode. Default: False.
+        init_cfg (dict | list, optional): How weights begin, after mmcv's class. Default: as there.
         kwargs: Of mmcv's class: ``out_indices``, ``frozen_stages`` and so on.
     """
 
-    def __init__(self, depth: int = 50, bn_eval: bool = False, **kwargs) -> None:
+    def __init__(self, depth: int = 50, bn_eval: bool = False, init_cfg: dict | list | None = None, **kwargs) -> None:
         super().__init__(depth, bn_eval=bn_eval, **kwargs)
+        self.init_cfg = init_cfg
 
     def train(self, mode: bool = True) -> 'nn.Module':
         """Set training mode and return the module, which mmcv's class forgets."""
