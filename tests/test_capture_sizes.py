@@ -73,6 +73,8 @@ def test_a_network_bound_to_a_size_takes_no_other(kind, said):
     assert network(images())[0].shape[2:] == expected[2:]
     with pytest.raises(ValueError, match=r'captured for \(.any., 3, 32, 48\)'):
         network(torch.randn(2, 3, 64, 96))
+    with pytest.raises(ValueError, match=r'\(2, 4, 32, 48\) were given, of 4 channels, and this network reads 3: give'):
+        network(torch.randn(2, 4, 32, 48))
 
 
 def test_a_network_of_sizes_themselves_takes_any():

@@ -103,6 +103,12 @@ def test_where_no_k_is_left_it_is_1():
     assert metric.evaluate(1) == {'accuracy/top1': 100.0}
 
 
+@pytest.mark.parametrize('value', [0, -3, 1.5, 'many'])
+def test_hidden_channels_of_none(value):
+    with pytest.raises(ValueError, match=f'hidden_channels={value!r}, expected a whole number of at least 1, or None'):
+        ClsHead(4, hidden_channels=value)
+
+
 def test_the_head_by_hand():
     torch.manual_seed(0)
     head, x = ClsHead(4, num_classes=3, label_smoothing=0.1), torch.randn(5, 4, 2, 3)

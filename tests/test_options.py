@@ -343,6 +343,23 @@ def test_a_map_that_is_too_small_for_a_layer(layer):
             model(zeros(1, 3, 2, 2))
 
 
+@pytest.mark.parametrize(
+    ('layers', 'message'),
+    [
+        (
+            [nn.Conv2d(1, 3, 3)],
+            r'^0 reads images of 1 channels and gets 3: give the backbone in_channels=3, or it images',
+        ),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(5, 3, 3)], r'^1 reads 5 channels and gets 4: give model\.1 the in_channels of'),
+        ([nn.Flatten(), nn.Linear(5, 2)], r'^1 reads 5 channels and gets 192: give model\.1 .*images of one size'),
+    ],
+)
+def test_a_layer_that_gets_other_channels(layers, message):
+    model = nn.Sequential(*layers)
+    with pytest.raises(ConfigError, match=message), step_errors(SimpleNamespace(model=model)):
+        model(zeros(1, 3, 8, 8))
+
+
 def test_other_errors_of_a_step_are_passed_on():
     for error in (ValueError('Expected something else'), KeyError('classes'), RuntimeError('sizes do not match')):
         with pytest.raises(type(error)), step_errors(None):

@@ -435,3 +435,13 @@ def test_a_backbone_for_grey_images_is_swapped_for_one(tmp_path):
     assert run_tool('swap_backbone', grey, '--out', tmp_path / 'a.py') == 0
     cfg = load_config(tmp_path / 'a.py', classes=('x', 'y'))
     assert MODELS.build(cfg.model).eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 2)
+
+
+def test_a_backbone_that_puts_out_logits_is_no_backbone_to_swap(tmp_path, capsys):
+    base = tmp_path / 'base.py'
+    base.write_text(
+        f'_base_ = {str(ROOT / "configs/alexnet_custom_cls.py")!r}\nmodel = dict(backbone=dict(num_classes=2), '
+        "head=dict(_delete_=True, type='frostnet_mm.LogitsHead', num_classes=2))\n"
+    )
+    assert run_tool('swap_backbone', base, '--out', tmp_path / 'a.py') == 2
+    assert 'AlexNet, puts out the logits itself (LogitsHead): expected one that' in capsys.readouterr().err

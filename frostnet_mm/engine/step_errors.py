@@ -22,12 +22,16 @@ TOO_SMALL = re.compile(
     r"Output size is too small|Kernel size can't be greater than actual input size|"
     'Padding size should be less than the corresponding input|Input and output sizes should be greater than 0'
 )
+MISFIT = re.compile(
+    r'expected input\[.*\] to have (?P<conv>\d+) channels, but got (?P<maps>\d+)|'
+    r'mat1 and mat2 shapes cannot be multiplied \(\d+x(?P<values>\d+) and (?P<linear>\d+)x'
+)
 
 
 @contextmanager
 def step_errors(runner: Runner) -> Iterator[None]:
-    """Explain a batch norm that sees one value, a map that is too small for a layer, a best score that no metric has,
-    and a process that is lost.
+    """Explain a batch norm that sees one value, a map that is too small for a layer or has other channels, a best score
+    that no metric has, and a process that is lost.
 
     All else is passed on.
 
@@ -35,7 +39,7 @@ def step_errors(runner: Runner) -> Iterator[None]:
         runner (Runner): What runs within.
 
     Raises:
-        ConfigError, ProcessLostError: In place of the four.
+        ConfigError, ProcessLostError: In place of the five.
     """
     try:
         yield
@@ -57,6 +61,9 @@ def step_errors(runner: Runner) -> Iterator[None]:
     except RuntimeError as error:
         if TOO_SMALL.search(str(error)):
             raise ConfigError(too_small_message(error, _layer(runner, _frames(error)))) from error
+        if MISFIT.search(str(error)):
+            layer = _layer(runner, _frames(error))
+            raise ConfigError(misfit_message(error, layer, layer == _first_convolution(runner))) from error
         if not _is_loss_of_a_process(error):
             raise
         raise ProcessLostError(
@@ -80,6 +87,35 @@ def too_small_message(error: Exception, layer: str = 'a layer') -> str | None:
         f'({str(error).splitlines()[0].rstrip(".")}). Give it a larger input: input_size or the scale of Resize, where '
         'the config has it.'
     )
+
+
+def misfit_message(error: Exception, layer: str = 'a layer', first: bool = False) -> str | None:
+    """What to say of a layer that gets other channels than it reads; None for another error.
+
+    Args:
+        error (Exception): What torch has raised.
+        layer (str): Name of the layer.
+        first (bool): Whether it reads the images.
+    """
+    found = MISFIT.search(str(error)) if isinstance(error, RuntimeError) else None
+    if not found:
+        return None
+    reads, gets = (found['conv'], found['maps']) if found['conv'] else (found['linear'], found['values'])
+    if first:
+        return (
+            f'{layer} reads images of {reads} channels and gets {gets}: give the backbone in_channels={gets}, or it '
+            f"images of {reads} (of grey ones, 1: LoadImageFromFile with color_type='grayscale', and one mean and std)."
+        )
+    part = f'model.{layer.partition(".")[0]}' if layer != 'a layer' else 'that part of the model'
+    return (
+        f'{layer} reads {reads} channels and gets {gets}: give {part} the in_channels of what lies before it (the '
+        "backbone's out_indices choose maps); a dense layer for images of one size needs images of that size."
+    )
+
+
+def _first_convolution(runner: Runner) -> str:
+    named = unwrap(runner.model).named_modules()
+    return next((name for name, module in named if isinstance(module, nn.Conv2d)), '')
 
 
 def _is_loss_of_a_process(error: RuntimeError) -> bool:

@@ -196,6 +196,12 @@ class QuantizedNetwork(nn.Module):
 
     def _check_size(self, images: Tensor) -> None:
         expected, found = self.program.fixed_size, tuple(images.shape)
+        if expected[1] not in (None, found[1]):
+            raise QuantizationError(
+                f'Images of shape {found} were given, of {found[1]} channels, and this network reads {expected[1]}: '
+                f'give the backbone in_channels={found[1]}, or it images of {expected[1]} (of grey ones, 1: '
+                "LoadImageFromFile with color_type='grayscale', and one mean and std)."
+            )
         if any(size is not None and size != own for size, own in zip(expected, found, strict=True)):
             shown = tuple(size or 'any' for size in expected)
             raise QuantizationError(

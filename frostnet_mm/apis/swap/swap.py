@@ -196,6 +196,11 @@ def choose_stages(strides: Sequence[int]) -> tuple[list[int], int]:
 
 
 def _swap(cfg: Config, options: SwapOptions, device: str) -> Swap:
+    if type_name(cfg.model.get('head') or {}) == 'LogitsHead':
+        raise ConfigError(
+            f'The backbone of this config, {type_name(cfg.model.backbone)}, puts out the logits itself (LogitsHead): '
+            'expected one that puts out maps (num_classes=-1 of AlexNet and VGG), with a ClsHead behind it.'
+        )
     base, model = build_model(cfg, cfg.model), copy.deepcopy(cfg.model)
     DenseNetwork(base)  # raises for models whose network is not known
     base.to(device)
