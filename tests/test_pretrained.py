@@ -149,6 +149,7 @@ def test_a_detector_does_not_begin_on_a_backbone_of_another_depth(tmp_path):
     ],
 )
 def test_which_rows_have_another_depth(names, found):
+    assert other_depth(['0.w', '1.w', 'b'], ['0.w', 'b'], {'0.w', 'b'}).startswith('its sequence has 1 layers in')
     own = ['a.0', 'a.1', 'b.0']
     assert other_depth(own, names.split(), {*own} & {*names.split()}) == found
 

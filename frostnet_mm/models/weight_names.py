@@ -55,7 +55,8 @@ def other_depth(own: Sequence[str], names: Collection[str], fitting: Collection[
         nested = common in (theirs, numbers)
         if not nested or min(theirs ^ numbers) < max(common) or last > ends[row]:
             others = f'{len(theirs)} layers in the file and {len(numbers)} in the network'
-            return f'{row} has {others}' if len(theirs) != len(numbers) else f'the layers of {row} have other numbers'
+            name = row or 'its sequence'
+            return f'{name} has {others}' if len(theirs) != len(numbers) else f'the layers of {name} have other numbers'
     return ''
 
 
