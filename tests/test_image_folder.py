@@ -157,6 +157,14 @@ def test_classes_of_a_config_are_the_folders(data):
     assert cfg.test_dataloader.dataset.metainfo.classes == cfg.classes
 
 
+def test_a_checkpoints_order_of_the_classes_that_a_config_names_is_taken(data):
+    """Its outputs are in that order; of other classes the config's stay."""
+    trained, given = ('disc', 'noise', 'square'), ('square', 'noise', 'disc')
+    for classes, expected in ((trained, trained), (None, given), ((), given), (('disc', 'noise', 'x'), given)):
+        cfg = load_config(CONFIG, dict(data_root=str(data), classes=given), classes=classes)
+        assert tuple(cfg.test_dataloader.dataset.metainfo.classes) == expected
+
+
 @pytest.mark.parametrize('how', ['metainfo', 'top level', 'command line'])
 def test_some_of_the_classes(data, tmp_path, said, how):
     """As with COCO's data: a config that names some leaves out the others, in training and validation."""

@@ -19,7 +19,7 @@ from test_segmentation import config  # noqa: F401  (a fixture)
 
 from frostnet_mm.apis.model import load_model
 from frostnet_mm.apis.visualization.training_plots import read_scalars
-from frostnet_mm.engine.config import load_config
+from frostnet_mm.engine.config import ConfigError, load_config
 from frostnet_mm.engine.runner import build_runner
 from frostnet_mm.models import read_checkpoint
 from frostnet_mm.quantization import QuantizationError
@@ -140,6 +140,16 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(straight, mini_coco, tmp
     assert one['meta']['quantization'] == two['meta']['quantization']
     begins = [record['iter'] for record in read_scalars(cfg.work_dir) if 'simulating' in record]
     assert begins == {'epoch_1': [4, 9, 10], 'epoch_3': [10]}[start]  # what began before the resume is logged already
+
+
+def test_a_training_in_int8_is_not_resumed_in_float(straight, mini_coco, tmp_path):
+    runner, _ = straight
+    cfg = tiny(mini_coco, tmp_path)
+    cfg.default_hooks.pop('qat', None)
+    cfg.custom_hooks = []
+    cfg.resume, cfg.load_from = True, f'{runner.work_dir}/epoch_1.pth'
+    with pytest.raises(ConfigError, match=r'epoch_1\.pth is of a training in INT8 and this config has no QATHook'):
+        build_runner(cfg).train()
 
 
 def test_all_arithmetics_beside_each_other(straight, mini_coco, tmp_path, capsys):

@@ -165,6 +165,12 @@ class CheckpointRunner(Runner):
             content = self.opened[str(filename)] = read_checkpoint(filename)
         require_training_state(content, str(filename))
         instead = f'To start from its weights, leave out --resume: --cfg-options load_from={filename}.'
+        kinds = {kind.__name__ for hook in self.hooks for kind in type(hook).__mro__}
+        if (content.get('meta') or {}).get('quantization') and 'QATHook' not in kinds:
+            raise ConfigError(
+                f'{filename} is of a training in INT8 and this config has no QATHook: it would go on in float. Resume '
+                f'with the config of that training. {instead}'
+            )
         saved = classes_of(content)
         own = (getattr(self.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
         if saved and own and tuple(saved) != tuple(own):

@@ -99,7 +99,8 @@ def load_config(
         fill_classes(cfg, classes if classes is not None else named)
     elif _are_names(cfg.get('classes')) and _reads_classes(cfg) and named_classes(cfg) is None:
         named = cfg.classes  # instead of those of the annotations, in a config that inherits that
-        fill_classes(cfg, named)
+        same = classes is not None and len(classes) == len(named) and set(classes) == set(named)
+        fill_classes(cfg, classes if same else named)  # a checkpoint's outputs are in its own order
     if named is not None:  # by the config: it may leave some out
         for dataset in all_datasets(cfg):
             if is_type(dataset, IMAGE_FOLDER):
