@@ -61,9 +61,9 @@ def step_errors(runner: Runner) -> Iterator[None]:
     except RuntimeError as error:
         if TOO_SMALL.search(str(error)):
             raise ConfigError(too_small_message(error, _layer(runner, _frames(error)))) from error
-        if MISFIT.search(str(error)):
+        if misfit := MISFIT.search(str(error)):
             layer = _layer(runner, _frames(error))
-            raise ConfigError(misfit_message(error, layer, layer == _first_convolution(runner))) from error
+            raise ConfigError(_other_channels(misfit, layer, layer == _first_convolution(runner))) from error
         if not _is_loss_of_a_process(error):
             raise
         raise ProcessLostError(
@@ -89,17 +89,8 @@ def too_small_message(error: Exception, layer: str = 'a layer') -> str | None:
     )
 
 
-def misfit_message(error: Exception, layer: str = 'a layer', first: bool = False) -> str | None:
-    """What to say of a layer that gets other channels than it reads; None for another error.
-
-    Args:
-        error (Exception): What torch has raised.
-        layer (str): Name of the layer.
-        first (bool): Whether it reads the images.
-    """
-    found = MISFIT.search(str(error)) if isinstance(error, RuntimeError) else None
-    if not found:
-        return None
+def _other_channels(found: re.Match, layer: str, first: bool) -> str:
+    """What to say of a layer that gets other channels than it reads; the first reads the images."""
     reads, gets = (found['conv'], found['maps']) if found['conv'] else (found['linear'], found['values'])
     if first:
         return (
