@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..data.errors import DatasetNotFoundError
 from ..errors import CheckpointWriteError, UserError
-from ..models.checkpoints import CheckpointError, classes_of, read_checkpoint, require_training_state
+from ..models.checkpoints import CheckpointError, classes_of, quantization_of, read_checkpoint, require_training_state
 from ..models.dense import unwrap
 from ..models.pretrained import require_some
 from .build_errors import building
@@ -166,7 +166,7 @@ class CheckpointRunner(Runner):
         require_training_state(content, str(filename))
         instead = f'To start from its weights, leave out --resume: --cfg-options load_from={filename}.'
         kinds = {kind.__name__ for hook in self.hooks for kind in type(hook).__mro__}
-        if (content.get('meta') or {}).get('quantization') and 'QATHook' not in kinds:
+        if quantization_of(content) is not None and 'QATHook' not in kinds:
             raise ConfigError(
                 f'{filename} is of a training in INT8 and this config has no QATHook: it would go on in float. Resume '
                 f'with the config of that training. {instead}'

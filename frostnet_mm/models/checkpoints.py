@@ -15,6 +15,7 @@ from .weight_names import other_depth, prefix_of
 
 __all__ = ['TRUST_VARIABLE', 'CheckpointError', 'StateDict', 'load_pretrained', 'read_checkpoint', 'read_file']
 
+QUANTIZATION = 'quantization'  # in a checkpoint's meta: what its ranges belong to
 VALIDATED = 'validated_iter'  # in a checkpoint's meta: after how many iterations validation last ended
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.25)  # of the release
 #: Where a checkpoint may have its weights. Beside ``ema_state_dict`` mmengine has averages in ``state_dict`` too.
@@ -44,6 +45,11 @@ def dataset_meta_of(checkpoint: Mapping) -> dict | None:
 def classes_of(checkpoint: Mapping) -> tuple[str, ...] | None:
     """The class names that a checkpoint of mm was trained with, or None."""
     return (dataset_meta_of(checkpoint) or {}).get('classes') or None
+
+
+def quantization_of(checkpoint: Mapping) -> object | None:
+    """What a checkpoint notes about its quantized network, or None for a float one."""
+    return (checkpoint.get('meta') or {}).get(QUANTIZATION)
 
 
 def note_epoch_length(checkpoint: dict, iterations: int) -> None:

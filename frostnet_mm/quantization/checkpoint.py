@@ -15,7 +15,16 @@ from torch import nn
 from ..engine.config import named_classes
 from ..engine.config_datasets import all_datasets
 from ..errors import UserError
-from ..models.checkpoints import CheckpointError, StateDict, check_fit, dataset_meta_of, read_file, state_dict_of
+from ..models.checkpoints import (
+    QUANTIZATION,
+    CheckpointError,
+    StateDict,
+    check_fit,
+    dataset_meta_of,
+    quantization_of,
+    read_file,
+    state_dict_of,
+)
 from .schedule import Phase
 from .settings import EXECUTIONS, NAME, QuantizationSettings
 
@@ -23,7 +32,6 @@ if TYPE_CHECKING:
     from .network import QuantizedNetwork
     from .scheme import Scheme
 
-META = 'quantization'  # of what a checkpoint's meta says about its quantized network
 CALIBRATED = 'calibrated'  # the phase of a checkpoint that was not trained with quantization
 RANGES = f'{NAME}.'  # the beginning of the ranges' names in a state dict
 
@@ -96,7 +104,7 @@ class Checkpoint:
     @property
     def quantized(self) -> bool:
         """Whether it has the ranges of a quantized network."""
-        return self.meta.get(META) is not None
+        return quantization_of(self.content) is not None
 
     @property
     def _note(self) -> dict[str, Any]:
@@ -105,7 +113,7 @@ class Checkpoint:
         Raises:
             CheckpointError: It is none.
         """
-        note = self.meta[META]
+        note = quantization_of(self.content)
         with self._understood():
             if not isinstance(note, Mapping):
                 raise TypeError(f'a {type(note).__name__}, expected a dict')
@@ -315,7 +323,7 @@ class Checkpoint:
         )
         if isinstance(phase, Phase):
             note |= dict(reached=asdict(phase), points=points)
-        self.content['meta'] = dict(self.meta, **{META: note | about})
+        self.content['meta'] = dict(self.meta, **{QUANTIZATION: note | about})
 
 
 def _meta_of_config(cfg: Config) -> dict[str, Any] | None:
