@@ -50,6 +50,14 @@ def test_validation_images_get_their_classes(release, capsys):
     assert again.linked == 0 and again.counts == dict(train=6, val=5)
 
 
+def test_two_images_of_a_number_are_refused(release):
+    """A copy under another name: which of the two would be validated on was a matter of order."""
+    (release / 'data/val/copy_of_ILSVRC2012_val_00000002.JPEG').write_bytes(b'another')
+    with pytest.raises(DatasetError, match="00000002.JPEG' and '.*copy_of_.*00000002.JPEG' have the same number"):
+        prepare_imagenet(str(release / 'data'), str(release / 'kit'))
+    assert not (release / 'data/val_by_class').exists()
+
+
 def test_what_is_missing_is_said(release, tmp_path):
     data, kit = str(release / 'data'), release / 'kit'
     with pytest.raises(DatasetError, match='holds 5 images in one folder, .* give --devkit'):

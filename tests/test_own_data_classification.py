@@ -216,7 +216,7 @@ def test_no_second_image_to_set_apart(tmp_path):
         ('a/0.jpg\nc/0.jpg\n', "1 of the 2 images of .* lie in no folder of a class: 'c/0.jpg'"),
         ('a/0.jpg 0\nb/0.jpg 1\n', "2 of the 2 images of .* do not exist: 'a/0.jpg 0', 'b/0.jpg 1'"),
         ('a/0.jpg\nb/0.jpg\na//0.jpg\n', "1 of the 3 images of .* are there twice: 'a/0.jpg'"),
-        ('a/0.jpg\n', 'has no image of 1 of 2 classes: .b.'),
+        ('a/0.jpg\n', 'lists no image of 1 of 2 classes: .b.'),
         (b'\xff\xfe\x00', 'cannot be read as text'),
     ],
 )

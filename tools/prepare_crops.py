@@ -50,6 +50,9 @@ def main() -> None:
         folders = folder_names(tuple(own))
         made = (f'{count} {name}{_folder(name, folders[name])}' for name, count in own.items())
         print(f'{args.out}/{split}: {sum(own.values())} crops, {", ".join(made)}')
+    if len(counts['train']) < 2:
+        print(f'One class, {next(iter(counts["train"]))}: a classifier needs a second, such as a folder of background.')
+        return
     print(f'Train on it: python tools/train.py configs/frostnet_custom_cls.py --cfg-options data_root={args.out}')
 
 

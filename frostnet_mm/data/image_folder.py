@@ -3,7 +3,7 @@
 import logging
 import os
 import os.path as osp
-from collections import Counter
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +15,10 @@ from .coco_json import palette_for
 from .coco_paths import list_folder, list_nearest, sample
 from .counters import CountingDataset
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
+from .image_lists import WHERE, listed_images
 
 SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
-WHERE = 'If the data lie elsewhere, --cfg-options data_root=/path says where'
+_NAMED = 8  # classes in a message
 GREY = (224, 224)  # size of the image that stands in for one that cannot be read, in evaluations
 
 
@@ -52,63 +53,26 @@ def _holds_folders_alone(folder: Path) -> bool:
     return not images_in(folder) and any(path.is_dir() and not is_litter(path.name) for path in folder.iterdir())
 
 
-def listed_images(list_file: str, folder: str, classes: Sequence[str]) -> dict[str, list[str]]:
-    """The images of a list, by class.
-
-    Args:
-        list_file (str): A text file with a path below ``folder`` a line.
-        folder (str): The folder of the classes' folders.
-        classes (Sequence[str]): Names of those.
-
-    Returns:
-        dict[str, list[str]]: Paths of each class, in the order of the list.
-
-    Raises:
-        DatasetNotFoundError: The list does not exist.
-        DatasetError: It lists nothing, or what cannot be used.
-    """
-    try:
-        content = Path(list_file).read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise DatasetNotFoundError(
-            f"The list of images '{list_file}' does not exist, or is no file; {list_nearest(list_file)}. {WHERE}."
-        ) from error
-    except OSError as error:
-        raise DatasetError(f"The list of images '{list_file}' cannot be read: {error}.") from error
-    names = _lines(content)
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        if any('\0' in name or not osp.isfile(osp.join(folder, name)) for name in names):
-            raise DatasetError(f"The list of images '{list_file}' cannot be read as text (UTF-8): {error}.") from error
-    example = f"Expected a path below '{folder}' a line, such as {classes[0]}/1.jpg"
-    if not names:
-        raise DatasetError(f"'{list_file}' lists no image. {example}.")
-    twice = [name for name, count in Counter(map(osp.normpath, names)).items() if count > 1]
-    other = [name for name in names if osp.normpath(name).split(os.sep)[0] not in classes]
-    absent = [name for name in names if not osp.isfile(osp.join(folder, name))] if not other else []
-    for wrong, what in ((other, 'lie in no folder of a class'), (absent, 'do not exist'), (twice, 'are there twice')):
-        if wrong:
-            raise DatasetError(
-                f"{len(wrong)} of the {len(names)} images of '{list_file}' {what}: {sample(wrong)}. {example}."
-            )
-    images: dict[str, list[str]] = {name: [] for name in classes}
-    for name in names:
-        images[osp.normpath(name).split(os.sep)[0]].append(osp.join(folder, name))
-    return images
-
-
-def check_training_classes(folder: str | os.PathLike, counts: Mapping[str, int]) -> None:
+def check_training_classes(
+    folder: str | os.PathLike, counts: Mapping[str, int], list_file: str | os.PathLike | None = None
+) -> None:
     """Refuse training images that do not tell at least two classes apart.
 
     Args:
         folder (str | PathLike): Where they are, for the message.
         counts (Mapping[str, int]): Images of each class.
+        list_file (str | PathLike, optional): The list that they are from.
 
     Raises:
         DatasetError: A class has no image, or there is one class alone.
     """
     lacking = [name for name, count in counts.items() if not count]
+    if lacking and list_file:
+        names = tuple(name for name in counts if name not in lacking)
+        raise DatasetError(
+            f"'{list_file}' lists no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}. List some of "
+            f"'{folder}', or name the other classes in the config: classes = {_as_tuple(names)}."
+        )
     if lacking:
         raise DatasetError(
             f"'{folder}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}. Give images of "
@@ -118,10 +82,15 @@ def check_training_classes(folder: str | os.PathLike, counts: Mapping[str, int])
         raise DatasetError(f"'{folder}' has one class, {', '.join(counts)}: expected at least two to tell apart.")
 
 
-def _lines(content: bytes) -> list[str]:
-    """The lines of a list that hold something; names of files that are not UTF-8 as Python names such files."""
-    lines = content.decode('utf-8-sig', 'surrogateescape').split('\n')
-    return [line.removesuffix('\r') for line in lines if line.strip()]
+def _as_tuple(names: Sequence[str]) -> str:
+    """Names as a config has them, the first of many."""
+    return f'({", ".join(map(repr, names[:_NAMED]))}{", ..." if len(names) > _NAMED else "," * (len(names) == 1)})'
+
+
+def _written_otherwise(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those of the names that look as one of the others and are of other characters, as macOS writes accents."""
+    looks = {unicodedata.normalize('NFC', name) for name in others}
+    return [name for name in names if unicodedata.normalize('NFC', name) in looks]
 
 
 @DATASETS.register_module()
@@ -141,11 +110,14 @@ class ImageFolder(CountingDataset, BaseDataset):
 
     Args:
         data_root (str): Folder of the data. Defaults to ''.
-        data_prefix (dict): ``img_path``, the folder of a split below ``data_root``. Defaults to dict(img_path='').
+        data_prefix (dict | str): ``img_path``, the folder of a split below ``data_root``, or that folder itself.
+            Defaults to dict(img_path='').
         metainfo (dict, optional): ``classes``, names of folders in the order of their indices.
         leave_out_others (bool): Folders of other names than ``classes`` are left out, with a warning, as long as each
             class has its folder; otherwise they are an error. ``load_config`` sets it where a config names the classes
             itself. Defaults to False.
+        is_part (bool): Other data sets are trained on together with this one, which may lack a class that they have.
+            ``load_config`` sets it in a concatenation. Defaults to False.
         max_bad_fraction (float): Fraction of the images, 0 to 1, that may be unreadable before training stops.
             Defaults to 0.1.
         **kwargs: Arguments of mmengine's ``BaseDataset``, such as ``ann_file``, a path or one below ``data_root``.
@@ -157,8 +129,10 @@ class ImageFolder(CountingDataset, BaseDataset):
             training a class has no image, or there is one class alone.
     """
 
-    def __init__(self, *args, leave_out_others: bool = False, **kwargs) -> None:
-        self.leave_out_others = leave_out_others
+    def __init__(self, *args, leave_out_others: bool = False, is_part: bool = False, **kwargs) -> None:
+        self.leave_out_others, self.is_part = leave_out_others, is_part
+        if isinstance(kwargs.get('data_prefix'), str):
+            kwargs['data_prefix'] = dict(img_path=kwargs['data_prefix'])
         super().__init__(*args, **kwargs)
 
     @classmethod
@@ -209,9 +183,9 @@ class ImageFolder(CountingDataset, BaseDataset):
         self._metainfo.setdefault('palette', palette_for(len(classes)))
         counts = {name: len(paths) for name, paths in images.items()}
         few, many = min(counts, key=counts.get), max(counts, key=counts.get)
+        each = f'{counts[few]} ({few}) to {counts[many]} ({many})' if counts[few] < counts[many] else counts[few]
         self._warn(
-            f"'{self.folder}': {len(entries)} images of {len(counts)} classes, {counts[few]} ({few}) to {counts[many]} "
-            f'({many}) a class.',
+            f"'{self.ann_file or self.folder}': {len(entries)} images of {len(counts)} classes, {each} a class.",
             logging.INFO,
         )
         return entries
@@ -225,6 +199,11 @@ class ImageFolder(CountingDataset, BaseDataset):
         if unknown and not (self.leave_out_others and not lacking):
             what = f"'{self.folder}' has the folders {sample(unknown)}, which are none of the {len(named)} classes "
             what += f'({sample(list(named))})'
+            if alike := _written_otherwise(unknown, lacking):
+                raise DatasetError(
+                    f'{what}. {sample(alike)} looks as a class does and is written with other characters (Unicode NFC '
+                    'and NFD, as macOS writes accents): rename the folder with the name of the class.'
+                )
             if not self.leave_out_others:
                 raise DatasetError(
                     f'{what}: the classes are those of the training data. Rename the folders, or take them out; a '
@@ -255,20 +234,39 @@ class ImageFolder(CountingDataset, BaseDataset):
         return images
 
     def _say_left_out(self, images: Mapping[str, list[str]]) -> None:
+        if self.ann_file:
+            images = {name: paths for name, paths in images.items() if paths}  # of the others nothing was asked for
         if images:
             self._warn(
-                f"'{self.folder}': the config's classes leave out {len(images)} folders: {sample(list(images))}; "
-                f'{sum(map(len, images.values()))} images are not used. To use them, name them in '
-                'metainfo=dict(classes=(...)).'
+                f"'{self.ann_file or self.folder}': the config's classes leave out {len(images)} folders: "
+                f'{sample(list(images))}; {sum(map(len, images.values()))} images are not used. To use them, name them '
+                'in metainfo=dict(classes=(...)).'
             )
 
     def _check_counts(self, counts: dict[str, int]) -> None:
         if not any(counts.values()):
+            if self.ann_file:
+                raise DatasetNotFoundError(
+                    f"'{self.ann_file}' lists no image of the classes {sample(list(counts))}, below '{self.folder}'."
+                )
             raise DatasetNotFoundError(f"'{self.folder}': the folders {sample(list(counts))} hold no image. {WHERE}.")
-        if not self.test_mode:
-            check_training_classes(self.folder, counts)
-        elif lacking := [name for name, count in counts.items() if not count]:
-            self._warn(f"'{self.folder}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}.")
+        lacking = [name for name, count in counts.items() if not count]
+        if not self.test_mode and not (self.is_part and len(counts) > 1):
+            check_training_classes(self.folder, counts, self.ann_file)
+        elif lacking:
+            where = self.ann_file or self.folder
+            self._warn(f"'{where}' has no image of {len(lacking)} of {len(counts)} classes: {sample(lacking)}.")
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of an image, as mmengine's ``ClassBalancedDataset`` asks for it.
+
+        Args:
+            idx (int): Index of the image.
+
+        Returns:
+            list[int]: Its one class.
+        """
+        return [self.get_data_info(idx)['gt_label']]
 
     # -- while running
 

@@ -138,7 +138,14 @@ def _link(images: list[Path], root: Path, devkit: str | None) -> tuple[Path, int
             '--devkit with the folder of ILSVRC2012_devkit_t12.'
         )
     truth = read_ground_truth(devkit)
-    wanted = dict(_numbered(images, len(truth)))
+    wanted: dict[int, Path] = {}
+    for number, image in _numbered(images, len(truth)):
+        if number in wanted:
+            raise DatasetError(
+                f"'{wanted[number]}' and '{image}' have the same number: one of them is no validation image of "
+                'ImageNet, or a copy. Take it out.'
+            )
+        wanted[number] = image
     out, made = root / LINKS, 0
     for number, image in sorted(wanted.items()):
         link = out / truth[number - 1] / image.name

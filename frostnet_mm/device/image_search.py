@@ -128,6 +128,8 @@ class ImageSearch:
         self.hidden: list[str] = []
         self.results: list[str] = []
         self.closed: list[str] = []
+        self.upward: list[str] = []
+        self.root = ''
 
     def add(self, path: Path) -> list[Path]:
         """Take a file that was given, or those of a folder.
@@ -148,6 +150,7 @@ class ImageSearch:
                     f'{path} is the folder of the images and of the results: give another folder with --out.'
                 )
             self.folders.clear()
+            self.root = os.path.realpath(path)
             for image in self._walk(path):
                 self._take(image)
         elif path.suffix.lower() in _VIDEOS:
@@ -166,9 +169,12 @@ class ImageSearch:
             self.images.append(path)
 
     def _walk(self, folder: Path) -> Iterator[Path]:
-        """Images below a folder, sorted; links are followed, circles of them are not."""
+        """Images below a folder, sorted; links are followed, but not to where the search has been or came from."""
         place = os.path.realpath(folder)
         if place in self.folders:
+            return
+        if self.root != place and self.root.startswith(os.path.join(place, '')):
+            self.upward.append(str(folder))  # all that lies beside the folder would count as lying in it
             return
         self.folders.add(place)
         try:
@@ -223,6 +229,8 @@ class ImageSearch:
             notes.append(f'Left out: folders of results: {", ".join(self.results)}.')
         if self.closed:
             notes.append(f'Left out: folders that cannot be read: {", ".join(self.closed)}.')
+        if self.upward:
+            notes.append(f'Left out: links to a folder that they lie in: {", ".join(self.upward)}.')
         if self.twice:
             notes.append(f'Given twice, taken once: {self.twice} images.')
         return notes

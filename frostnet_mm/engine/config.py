@@ -9,7 +9,15 @@ from ..errors import UserError
 from ..files import require_config
 from ..registry import is_type, reads_checkpoint
 from .config_checks import check_keys, check_optimizer
-from .config_datasets import all_datasets, dataset_for_testing, inner_dataset, leaf_datasets, require_parts
+from .config_datasets import (
+    all_datasets,
+    dataset_for_testing,
+    inner_dataset,
+    leaf_datasets,
+    parts_of_training,
+    require_mappings,
+    require_parts,
+)
 from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config, reading_error
 from .errors import ConfigError
 from .evaluators import follow_datasets
@@ -94,6 +102,7 @@ def load_config(
             f'classes={cfg.classes!r} of the config: expected {CLASSES_FROM_ANNOTATIONS!r} or a tuple of names, such '
             "as ('cat', 'dog'); of one class ('cat',), with the comma."
         )
+    require_mappings(cfg)
     named = named_classes(cfg) if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS else None
     if cfg.get('classes') == CLASSES_FROM_ANNOTATIONS:
         fill_classes(cfg, classes if classes is not None else named)
@@ -105,6 +114,9 @@ def load_config(
         for dataset in all_datasets(cfg):
             if is_type(dataset, IMAGE_FOLDER):
                 dataset.setdefault('leave_out_others', True)
+    for dataset in parts_of_training(cfg):
+        if is_type(dataset, IMAGE_FOLDER):
+            dataset.setdefault('is_part', True)
     follow_datasets(cfg)
     return cfg
 
@@ -233,9 +245,10 @@ def _annotated_classes(cfg: Config) -> tuple[str, ...]:
     first, classes = next(iter(found.items()))
     for path, own in found.items():
         if set(own) != set(classes):
+            every = dict.fromkeys(name for names in found.values() for name in names)
             raise ConfigError(
                 f'The training annotations name different classes: {", ".join(classes)} in {first}; '
-                f'{", ".join(own)} in {path}. Say which are meant: classes = ({", ".join(map(repr, classes))}).'
+                f'{", ".join(own)} in {path}. Say which are meant: classes = ({", ".join(map(repr, every))}).'
             )
     return classes
 
@@ -247,7 +260,8 @@ def _classes_of(dataset: ConfigDict) -> tuple[str, tuple[str, ...]] | None:
 
     root = dataset.get('data_root') or ''
     if is_type(dataset, IMAGE_FOLDER):
-        folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img_path') or '')
+        prefix = dataset.get('data_prefix') or ''
+        folder = os.path.join(root, prefix if isinstance(prefix, str) else prefix.get('img_path') or '')
         return folder, class_folders(folder)
     if isinstance(dataset.get('ann_file'), str):
         path = os.path.join(root, dataset['ann_file'])

@@ -1,10 +1,13 @@
 """Data sets of a config, inside wrappers and where some are left out."""
 
+import os
 from collections.abc import Iterator, Mapping
+from types import NoneType
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from ..registry import type_name
 from .errors import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -33,6 +36,35 @@ def all_datasets(cfg: Config) -> list[ConfigDict]:
     loaders = [cfg[name] for name in LOADERS if isinstance(cfg.get(name), Mapping)]
     datasets = [loader['dataset'] for loader in loaders if isinstance(loader.get('dataset'), Mapping)]
     return [leaf for dataset in datasets for leaf in leaf_datasets(dataset)]
+
+
+def parts_of_training(cfg: Config) -> list[ConfigDict]:
+    """The data set configs that are trained on together, where there are several."""
+    loader = cfg.get('train_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
+    leaves = list(leaf_datasets(dataset)) if isinstance(dataset, Mapping) else []
+    return leaves if len(leaves) > 1 else []
+
+
+def require_mappings(cfg: Config) -> None:
+    """Refuse data sets whose ``data_root``, ``metainfo`` or ``data_prefix`` is of another kind, before they are read.
+
+    Raises:
+        ConfigError: With the value, and what is expected.
+    """
+    for dataset in all_datasets(cfg):
+        root, metainfo, prefix = (dataset.get(key) for key in ('data_root', 'metainfo', 'data_prefix'))
+        kind = type_name(dataset)
+        if not isinstance(root, (str, os.PathLike, NoneType)):
+            raise ConfigError(f'{kind}: data_root={root!r} of the config: expected a path as text.')
+        if not isinstance(metainfo, (Mapping, NoneType)):
+            raise ConfigError(
+                f"{kind}: metainfo={metainfo!r} of the config: expected a dict, such as dict(classes=('cat', 'dog'))."
+            )
+        if not isinstance(prefix, (str, Mapping, NoneType)):
+            raise ConfigError(
+                f"{kind}: data_prefix={prefix!r} of the config: expected a dict, such as dict(img='val')."
+            )
 
 
 def dataset_for_testing(cfg: Config) -> ConfigDict:

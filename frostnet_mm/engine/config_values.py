@@ -27,6 +27,11 @@ def _is_number(value: Any, least: float = float('-inf')) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
 
 
+def _is_pair(value: Any) -> bool:
+    pair = value if isinstance(value, (list, tuple)) else [value]
+    return len(pair) in (1, 2) and all(_is_number(number, 1) for number in pair)
+
+
 def _is_size(value: Any) -> bool:
     sizes = value if isinstance(value, (list, tuple)) else [value]
     return bool(sizes) and all(_is_size(v) if isinstance(v, (list, tuple)) else _is_number(v, 1) for v in sizes)
@@ -36,7 +41,8 @@ COUNT = Rule(lambda value: _is_int(value, 1), 'an integer of at least 1')
 COUNT_OR_ZERO = Rule(lambda value: _is_int(value, 0), 'an integer of at least 0')
 RATE = Rule(lambda value: _is_number(value, 0), 'a number of at least 0')
 NUMBER = Rule(_is_number, 'a number')
-SIZE = Rule(_is_size, 'a positive number, or a pair of them such as (320, 320)')
+SIZE = Rule(_is_pair, 'a positive number, or a pair of them such as (320, 320)')
+SIZES = Rule(_is_size, 'a positive number, a pair of them such as (320, 320), or a list of such pairs')
 TEXT = Rule(lambda value: isinstance(value, str), 'a path as text')
 FLAG = Rule(lambda value: isinstance(value, (bool, int)), 'True or False')
 LEVEL = Rule(
@@ -66,8 +72,8 @@ RULES = {
 }
 NEVER_NONE = ('train_cfg.', 'optim_wrapper.optimizer.lr', '.batch_size', 'log_level')
 FILTERS = {'filter_empty_gt', 'min_size'}
-_SIZES = {'Resize': ('scale',), 'RandomResize': ('scale',), 'Pad': ('size',)}
-_SIZES |= dict.fromkeys(('RandomCrop', 'CenterCrop'), ('crop_size',))
+_SIZES = {'Resize': ('scale', SIZE), 'RandomResize': ('scale', SIZES), 'Pad': ('size', SIZE)}
+_SIZES |= dict.fromkeys(('RandomCrop', 'CenterCrop'), ('crop_size', SIZE))
 
 
 def check_values(cfg: Config) -> None:
@@ -141,9 +147,9 @@ def _check_dataset(name: str, dataset: Mapping) -> None:
             f'{name}: filter_cfg of the config has {", ".join(unknown)}; expected {", ".join(sorted(FILTERS))}.'
         )
     for step in dataset.get('pipeline') or ():
-        for key in _SIZES.get(type_name(step), ()) if isinstance(step, Mapping) else ():
-            if step.get(key) is not None:
-                _require(f'{name}, {type_name(step)}.{key}', step[key], SIZE)
+        key, rule = _SIZES.get(type_name(step), (None, SIZE)) if isinstance(step, Mapping) else (None, SIZE)
+        if key is not None and step.get(key) is not None:
+            _require(f'{name}, {type_name(step)}.{key}', step[key], rule)
 
 
 def _check_evaluator(name: str, evaluator: Any) -> None:

@@ -38,6 +38,7 @@ ADDED_HOOKS = (
     'frostnet_mm.MissedValidationHook',
     'frostnet_mm.DataLogHook',
     'frostnet_mm.SharedImagesHook',
+    'frostnet_mm.ClassFoldersHook',
 )
 MMENGINE_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 

@@ -2,6 +2,7 @@
 
 from .accumulated_gradients_hook import AccumulatedGradientsHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .class_folders_hook import ClassFoldersHook
 from .data_log_hook import DataLogHook
 from .degenerate_boxes_hook import DegenerateBoxesHook
 from .finite_checkpoint_hook import FiniteCheckpointHook
@@ -15,6 +16,7 @@ from .visualization_hook import VisualizationHook
 __all__ = [
     'AccumulatedGradientsHook',
     'AtomicCheckpointHook',
+    'ClassFoldersHook',
     'DataLogHook',
     'DegenerateBoxesHook',
     'FiniteCheckpointHook',

@@ -1,7 +1,6 @@
 """Segmentation data of any data set class are looked at before training, and each batch before its loss."""
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ...data.errors import DatasetError
+from ...data.loading import inner_datasets
 from ...models.dense import unwrap
 from ...registry import HOOKS
 
@@ -42,7 +42,7 @@ class SegmentationDataHook(Hook):
 
         names = [f'class {index}' for index in range(head.num_classes)]
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
-            for dataset in _inner(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
+            for dataset in inner_datasets(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
                 if isinstance(dataset, BaseSegDataset) and not isinstance(dataset, CheckedSegDataset):
                     check_plain(dataset, names)
 
@@ -123,13 +123,3 @@ def _head(model: Any) -> Any:
     if isinstance(head, nn.ModuleList):
         head = head[-1]
     return head if isinstance(getattr(head, 'num_classes', None), int) else None
-
-
-def _inner(dataset: Any) -> Iterator[Any]:
-    """The data sets inside wrappers."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner[0] is None:
-        yield dataset
-    else:
-        for part in inner:
-            yield from _inner(part)

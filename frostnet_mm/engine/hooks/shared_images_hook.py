@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ...data.coco_duplicates import leak_message, of_two_classes, shared_images
+from ...data.loading import inner_datasets
 from ...registry import HOOKS
 
 COCO = 'CheckedCocoDataset'  # by name: mmdet, which it is made of, is not imported for segmentation
@@ -56,13 +57,9 @@ def images_of(dataset: Any) -> Iterable[tuple[str, int | None]]:
     Yields:
         tuple[str, int | None]: The path of an image, and its class where it has one as a whole.
     """
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner[0] is not None:
-        for part in inner:
-            yield from images_of(part)
-    elif hasattr(dataset, 'get_data_info'):
-        for index in range(len(dataset)):
-            info = dataset.get_data_info(index)
+    for part in inner_datasets(dataset):
+        for index in range(len(part) if hasattr(part, 'get_data_info') else 0):
+            info = part.get_data_info(index)
             label = info.get('gt_label')
             if isinstance(info.get('img_path'), str):
                 yield info['img_path'], label if isinstance(label, Integral) else None
