@@ -96,6 +96,40 @@ def test_variables_that_a_config_of_a_package_has_used(child):
     assert cfg.train_cfg.max_epochs == cfg.max_epochs == 2
 
 
+def test_parts_of_variables_that_were_copied(log):
+    """What a config makes of a dict or list at its top level has a copy of it."""
+    for key, value, meant in (
+        ('test_pipeline.1.scale', (64, 64), 'val_dataloader.dataset.pipeline.1.scale, test_dataloader.dataset.pip'),
+        ('data_preprocessor.mean', [0, 0, 0], 'model.data_preprocessor.mean?'),
+        ('norm_cfg.momentum', 0.5, 'model.neck.norm_cfg.momentum, model.bbox_head.norm_cfg.momentum?'),
+        ('vis_backends.0.type', 'X', 'visualizer.vis_backends.0.type?'),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_config(COCO, {key: value})
+        first = key.split('.')[0]
+        assert f'has used {first!r} already, and nothing would read it any more. Did you mean ' in str(caught.value)
+        assert meant in str(caught.value)
+    assert load_config(COCO, {'norm_cfg.momentum': 0.03}).norm_cfg.momentum == 0.03  # what it is
+
+
+def test_the_copy_in_a_work_dir_has_no_variables(child, log, tmp_path):
+    """All is written out there: who changes a variable of it changes nothing."""
+    copy = tmp_path / 'work_dir_copy.py'
+    load_config(COCO).dump(copy)
+    with pytest.raises(
+        ConfigError, match=r'--cfg-options: max_epochs has no effect: .* 600 stands in train_cfg.max_epo'
+    ):
+        load_config(copy, dict(max_epochs=3))
+    with pytest.raises(ConfigError, match=r'\(320, 320\) stands in test_dataloader.dataset.pipeline.1.scale'):
+        load_config(copy, dict(input_size=(64, 64)))
+    with pytest.raises(ConfigError, match='child.py: max_epochs has no effect'):
+        load_config(child([copy], 'max_epochs = 3', 'child'))
+    own = 'max_epochs = 3\ntrain_cfg = dict(max_epochs=max_epochs)'
+    assert load_config(child([copy], own, 'own')).train_cfg.max_epochs == 3
+    for options in (dict(max_epochs=600), dict(log_level='ERROR'), {'train_cfg.max_epochs': 4}, dict(data_root='/x')):
+        load_config(copy, options)
+
+
 def test_the_tools_end_with_status_2(tmp_path, capsys):
     assert run_tool('train', COCO, '--work-dir', tmp_path, '--cfg-options', 'lr=0.1') == 2
     assert "error: --cfg-options lr=... : 'lr' is new to the config" in capsys.readouterr().err

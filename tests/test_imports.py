@@ -33,6 +33,7 @@ ALLOWED = {  # defined there, because device is copied into deployments
     ('data.download_checks', 'device.orientation'),
     ('data.imagenet', 'device.image_search'),
     ('data.image_folder', 'device.image_search'),  # and find them by one function
+    ('data.image_lists', 'device.image_search'),
     ('data.own_folders', 'device.image_search'),
     ('data.crops', 'device.image_search'),  # what it would not find again
 }

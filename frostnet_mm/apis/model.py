@@ -43,6 +43,7 @@ def load_model(
     execution = checkpoint.execution(execution)
     cfg = load_config(config, cfg_options, classes=checkpoint.classes)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    checkpoint.compare(cfg)
     if 'init_cfg' in cfg.model.get('backbone', {}):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings the weights
     model = MODELS.build(model_config(cfg))

@@ -17,7 +17,14 @@ from torch.utils.data import DataLoader
 
 from ..data.errors import DatasetNotFoundError
 from ..errors import CheckpointWriteError, UserError
-from ..models.checkpoints import CheckpointError, classes_of, quantization_of, read_checkpoint, require_training_state
+from ..models.checkpoints import (
+    CheckpointError,
+    classes_of,
+    config_text_of,
+    quantization_of,
+    read_checkpoint,
+    require_training_state,
+)
 from ..models.dense import unwrap
 from ..models.pretrained import require_some
 from .build_errors import building
@@ -26,6 +33,7 @@ from .console import quiet_console, summed_up
 from .errors import ConfigError
 from .late_removal import keep_until_saved, remove_kept, write_noted
 from .step_errors import step_errors
+from .trained_config import other_config_message
 
 _BEGUN: set[str] = set()  # names, seconds, of the Runners of this process
 _DAMAGED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -184,6 +192,8 @@ class CheckpointRunner(Runner):
                 f'{filename} is of another network: {len(other)} weights have other shapes, such as {other[0]}: it '
                 f'cannot be resumed. {instead}'
             )
+        if message := other_config_message(str(filename), config_text_of(content), self.cfg):
+            self.logger.warning(message)
         try:
             super().resume(filename, *args, **kwargs)
         except UserError:

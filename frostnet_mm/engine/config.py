@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from ..errors import UserError
 from ..files import require_config
 from ..registry import is_type, reads_checkpoint
-from .config_checks import check_keys, check_optimizer
+from .config_checks import QAT_HOOK, check_keys, check_optimizer
 from .config_datasets import (
     all_datasets,
     dataset_for_testing,
@@ -18,7 +18,7 @@ from .config_datasets import (
     require_mappings,
     require_parts,
 )
-from .config_variables import COMMAND_LINE, QAT_HOOK, like, read_config, reading_error
+from .config_variables import COMMAND_LINE, like, read_config, reading_error
 from .errors import ConfigError
 from .evaluators import follow_datasets
 

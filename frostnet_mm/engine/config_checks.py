@@ -42,6 +42,8 @@ SYNONYMS = {
     'workers_per_gpu': 'train_dataloader.num_workers',
 }
 _SHOWN = 6
+BESIDE = 'data_preprocessor'  # which may stand beside the model too
+QAT_HOOK = 'qat_hook'  # what configs/_base_/qat.py offers for default_hooks.qat, which options reach
 
 
 def check_keys(options: Mapping[str, Any], cfg: Mapping[str, Any], path: str) -> None:
@@ -68,6 +70,8 @@ def check_keys(options: Mapping[str, Any], cfg: Mapping[str, Any], path: str) ->
             )
         if key in cfg and key not in RUNNER_KEYS and not isinstance(cfg[key], Mapping):
             _check_variable(key, value, cfg, path)
+        elif first not in RUNNER_KEYS or first == BESIDE:
+            _check_part(key, value, cfg, path)
         if near := _near_sibling(key, cfg):
             print_log(f'--cfg-options {key} is new to the config, which has {near}. Is that meant?', 'current', WARNING)
 
@@ -80,6 +84,22 @@ def _check_variable(name: str, value: Any, cfg: Mapping[str, Any], path: str) ->
         raise ConfigError(
             f'--cfg-options {name}=... : {path} has used its variable {name!r} already, and nothing would read it any '
             f'more. Did you mean {", ".join(same[:_SHOWN])}?'
+        )
+
+
+def _check_part(key: str, value: Any, cfg: Mapping[str, Any], path: str) -> None:
+    """A dict or list at the top level was copied to where it is used: a part of it changes there, or nowhere."""
+    first, _, rest = key.partition('.')
+    if first == QAT_HOOK or not isinstance(cfg[first], (Mapping, list, tuple)) or dict(dotted(cfg)).get(key) == value:
+        return
+    used = [place for place, own in dotted(cfg) if '.' in place and own == cfg[first]]
+    if first == BESIDE and isinstance(cfg.get('model'), Mapping) and cfg['model'].get(BESIDE) is not None:
+        used = [f'model.{BESIDE}']  # which goes before the one beside the model
+    if used:
+        meant = (f'{place}.{rest}' if rest else place for place in used[:_SHOWN])
+        raise ConfigError(
+            f'--cfg-options {key}=... : {path} has used {first!r} already, and nothing would read it any more. Did you '
+            f'mean {", ".join(meant)}?'
         )
 
 

@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from .config_checks import RUNNER_KEYS, SYNONYMS, dotted, ending_in
 from .errors import ConfigError
 
+_SIZES = ('scale', 'crop_size', 'img_scale', 'size')  # of images, whatever their variable is called
+
 
 @dataclass
 class Unread:
@@ -22,11 +24,14 @@ class Unread:
         kept (list[tuple[str, str, object]]): Names of base files, with the file that assigns them anew and the value of
             the base file, which it has made something of.
         taken (set[str]): Names whose value a base file has taken from a config that inherits it.
+        idle (list[tuple[str, str, object]]): Names of files that read them nowhere, with who gives another value, and
+            the file's own: of the copy in a work dir, where all that was made of a variable is written out.
     """
 
     new: list[tuple[str, str]] = field(default_factory=list)
     kept: list[tuple[str, str, Any]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
+    idle: list[tuple[str, str, Any]] = field(default_factory=list)
 
     def note(self, path: str, own: Mapping[str, Any], bases: Mapping[str, Any], used: Iterable[str]) -> None:
         """Take down the names of a file that has base files.
@@ -57,13 +62,23 @@ class Unread:
             ConfigError: A base file has used its variable of that name; or a key of the config is named so, or nearly.
         """
         for name, path, old in self.kept:
-            places = [key for key, value in dotted(content) if '.' in key and _same(key, value, name, old)]
-            if places:
+            if places := _made_of(name, old, content):
                 raise ConfigError(
                     f'{path}: {name} has no effect: the base files have used theirs already, in '
                     f'{", ".join(sorted(places)[:3])}. Set {"these" if len(places) > 1 else "this"} too, '
                     f'such as {_nested(min(places, key=len), name)}.'
                 )
+        for name, source, old in self.idle:
+            if name in self.taken or name in RUNNER_KEYS:
+                continue
+            said = f'{source}: {name} has no effect: nothing in the config reads it.'
+            if places := _made_of(name, old, content):
+                raise ConfigError(
+                    f'{said} It is written out, as in the copy in a work dir, and {old!r} stands in '
+                    f'{", ".join(sorted(places)[:3])}. Set {"these" if len(places) > 1 else "this"}, or use the config '
+                    'that the copy was made of.'
+                )
+            print_log(said, 'current', WARNING)
         for name, path in sorted(self.new):
             said = f'{path}: {name} is new to the config, and nothing reads it.'
             meant = [SYNONYMS[name]] if name in SYNONYMS else ending_in(name, content) or _near(name, content)
@@ -77,10 +92,16 @@ def _near(name: str, content: Mapping[str, Any]) -> list[str]:
     return difflib.get_close_matches(name, names, n=3, cutoff=0.8)
 
 
+def _made_of(name: str, old: Any, content: Mapping[str, Any]) -> list[str]:
+    """The places that were made of a variable: dicts and lists of some size, sizes, and what is named as it is."""
+    return [key for key, value in dotted(content) if '.' in key and _same(key, value, name, old)]
+
+
 def _same(key: str, value: Any, name: str, old: Any) -> bool:
-    """Whether a value was made of a variable: a dict or a list of some size, or what is named as the variable."""
-    named = key.rpartition('.')[2] == name
-    return value == old and (named or (isinstance(old, (dict, list, tuple)) and len(old) > 1))
+    last = key.rpartition('.')[2]
+    if last in _SIZES and isinstance(value, (list, tuple)) and isinstance(old, (int, float)):
+        return len(value) > 0 and all(side == old for side in value)
+    return value == old and (last in (name, *_SIZES) or (isinstance(old, (dict, list, tuple)) and len(old) > 1))
 
 
 def _nested(key: str, name: str) -> str:

@@ -25,14 +25,13 @@ from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
 from ..files import SHIPPED_CONFIGS, require_config
-from .config_checks import check_optimizer
+from .config_checks import QAT_HOOK, check_optimizer
 from .config_names import Unread, base_names_read, names_read
 
 UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages, whose configs stay mm's own
 OWN = 'frostnet_mm::'
 COMMAND_LINE = '--cfg-options'
 BASE, DEPRECATION, GIVE = '_base_', '_deprecation_', '__given__'
-QAT_HOOK = 'qat_hook'  # what configs/_base_/qat.py offers for default_hooks.qat
 _MISSING = object()
 _PURE = {name: getattr(builtins, name) for name in 'abs float int len list max min round str sum tuple'.split()}
 _EXPRESSIONS = (
@@ -159,7 +158,7 @@ def _read(
         bases.update(Config._dict_to_config_dict(base, scope))
         texts.append(base_text)
         env_variables.update(base_env)
-    cfg_dict = _execute(tree, path, bases, base_names, given, unread)
+    cfg_dict = _execute(tree, path, bases, base_names, given, unread, names_read(tree) | used)
     _warn_deprecated(cfg_dict, path)
     check_optimizer(*(_optimizer(content) for content in (cfg_dict, bases)), _short(path))
     bases = _change_hook(cfg_dict, bases)
@@ -181,17 +180,26 @@ def _base_path(name: str, path: str) -> tuple[str, str | None]:
 
 
 def _execute(
-    tree: ast.Module, path: str, bases: ConfigDict, base_names: dict, given: Mapping[str, Given], unread: Unread
+    tree: ast.Module,
+    path: str,
+    bases: ConfigDict,
+    base_names: dict,
+    given: Mapping[str, Given],
+    unread: Unread,
+    used: set[str],
 ) -> dict:
-    """The top-level names of a file, those in ``given`` with the values from there."""
+    """The top-level names of a file, those in ``given`` with the values from there; ``used`` are read of them."""
 
     def give(name: str, own: Any) -> Any:
         is_reference = isinstance(own, str) and own in base_names  # {{_base_.name}}, not yet substituted
         value = functools.reduce(dict.__getitem__, base_names[own].split('.'), bases) if is_reference else own
         if not is_plain(value):
             return own
-        unread.taken.add(name)
         new = like(given[name].value, value)
+        if name in used or name == QAT_HOOK:
+            unread.taken.add(name)
+        elif new != value:
+            unread.idle.append((name, _short(given[name].source), value))
         if new != value:
             _log(name, new, value, given[name].source, path)
         return new

@@ -52,6 +52,12 @@ def quantization_of(checkpoint: Mapping) -> object | None:
     return (checkpoint.get('meta') or {}).get(QUANTIZATION)
 
 
+def config_text_of(checkpoint: Mapping) -> str | None:
+    """The config of a checkpoint's training as mmengine notes it, a text that is not to be run, or None."""
+    text = (checkpoint.get('meta') or {}).get('cfg')
+    return text if isinstance(text, str) else None
+
+
 def note_epoch_length(checkpoint: dict, iterations: int) -> None:
     """Note in a checkpoint of our training how many iterations an epoch has; its middle is found again by it."""
     checkpoint['meta']['iterations_per_epoch'] = iterations

@@ -1,5 +1,6 @@
 """A checkpoint: one file, read once, and all that is asked about it; nothing else interprets what its meta says."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS
 from torch import nn
 
-from ..engine.config import named_classes
-from ..engine.config_datasets import all_datasets
+from ..engine.trained_config import other_config_message
 from ..errors import UserError
 from ..models.checkpoints import (
     QUANTIZATION,
     CheckpointError,
     StateDict,
     check_fit,
+    config_text_of,
     dataset_meta_of,
     quantization_of,
     read_file,
     state_dict_of,
 )
+from .checkpoint_classes import check_count, check_names, meta_of_config
 from .schedule import Phase
 from .settings import EXECUTIONS, NAME, QuantizationSettings
 
@@ -54,6 +55,7 @@ class Checkpoint:
         self.source = source
         self.digest = digest
         self._state_dict: StateDict | None = None
+        self._compared = False
 
     @classmethod
     def open(cls, path: str | os.PathLike, classes: Sequence[str] | None = None) -> 'Checkpoint':
@@ -178,18 +180,18 @@ class Checkpoint:
             cfg (Config): The config that it is used with.
 
         Raises:
-            CheckpointError: Nothing says them, or more or fewer than the model has.
+            CheckpointError: Nothing says them, or more or fewer than the model has; or the config names others.
         """
         meta = self.dataset_meta
         if meta is None:
-            meta = _meta_of_config(cfg)
+            meta = meta_of_config(cfg)
             if meta is None:
                 raise CheckpointError(
                     f'{self.source} does not say which classes it was trained with (meta.dataset_meta or '
                     'meta.CLASSES), and the data sets of the config name none. Give them in their order: --classes cat '
                     'dog …'
                 )
-            _check_count(cfg, meta['classes'], f'{self.source} notes no classes, and the data sets of the config name')
+            check_count(cfg, meta['classes'], f'{self.source} notes no classes, and the data sets of the config name')
             names = ', '.join(meta['classes'][:5]) + (', …' if len(meta['classes']) > 5 else '')
             print_log(
                 f'{self.source} notes no classes: it is taken for one of the {len(meta["classes"])} that the config '
@@ -197,8 +199,20 @@ class Checkpoint:
                 logger='current',
             )
         elif self._classes is not None:
-            _check_count(cfg, self._classes, '--classes names')
+            check_count(cfg, self._classes, '--classes names')
+        check_names(cfg, meta['classes'], self.source)
         return meta
+
+    def compare(self, cfg: Config) -> None:
+        """Warn, once, of a config that says something else than that of its training on which predictions depend.
+
+        Args:
+            cfg (Config): The config that it is used with.
+        """
+        message = None if self._compared else other_config_message(self.source, config_text_of(self.content), cfg)
+        self._compared = True
+        if message:
+            print_log(message, logger='current', level=logging.WARNING)
 
     # -- how it is to be run
 
@@ -324,42 +338,6 @@ class Checkpoint:
         if isinstance(phase, Phase):
             note |= dict(reached=asdict(phase), points=points)
         self.content['meta'] = dict(self.meta, **{QUANTIZATION: note | about})
-
-
-def _meta_of_config(cfg: Config) -> dict[str, Any] | None:
-    """Classes and colours that the data sets of a config name, or that its class of data sets has."""
-    names = named_classes(cfg)
-    for dataset in all_datasets(cfg):
-        own = dict(dataset.get('metainfo') or {})
-        if names is None and own.get('classes') is None:
-            built = (
-                DATASETS.get(str(dataset.get('type'))) if isinstance(dataset.get('type'), str) else dataset.get('type')
-            )
-            own = dict(getattr(built, 'METAINFO', None) or {})
-        if own.get('classes') is not None:
-            return own | dict(classes=tuple(own['classes']))
-    return None
-
-
-def _check_count(cfg: Config, classes: Sequence[str], who: str) -> None:
-    counts = set(_numbers_of_classes(cfg.model))
-    if counts and len(classes) not in counts:
-        expected = ' or '.join(map(str, sorted(counts)))
-        raise CheckpointError(
-            f'{who} {len(classes)} classes ({", ".join(map(str, classes[:5]))}{", …" if len(classes) > 5 else ""}), '
-            f'the model of the config has num_classes={expected}. Give the names of all, in their order: --classes cat '
-            'dog …'
-        )
-
-
-def _numbers_of_classes(node: Any) -> Iterator[int]:
-    if isinstance(node, Mapping):
-        if isinstance(node.get('num_classes'), int):
-            yield node['num_classes']
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _numbers_of_classes(value)
 
 
 def _check_settings(saved: QuantizationSettings, own: QuantizationSettings, source: str) -> None:
