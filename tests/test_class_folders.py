@@ -174,6 +174,24 @@ def test_values_of_another_kind_are_named(tmp_path, options, said):
         load_config(config)
 
 
+@pytest.mark.parametrize(
+    ('base', 'said'),
+    [
+        ('ssdlite_frostnet_coco', r"CheckedCocoDataset: data_prefix='train' .* dict\(img='train2017/'\)"),
+        (
+            'espnetv2_frostnet_custom_seg',
+            r"CheckedSegDataset: data_prefix='train' .* dict\(img_path='images/train', seg",
+        ),
+    ],
+)
+def test_a_text_where_a_data_set_has_several_folders(tmp_path, base, said):
+    config = tmp_path / 'own.py'
+    path = str(CONFIG.with_name(f'{base}.py'))
+    config.write_text(f"_base_ = {path!r}\ntrain_dataloader = dict(dataset=dict(data_prefix='train'))\n")
+    with pytest.raises(ConfigError, match=said):
+        load_config(config)
+
+
 def test_a_size_is_a_number_or_two(tmp_path):
     data = fill(tmp_path, 'train/a', 'train/b', 'val/a', 'val/b', count=1)
     cfg = load_config(CONFIG, dict(data_root=str(data), input_size=(64, 48)))  # Resize.scale becomes a pair of pairs

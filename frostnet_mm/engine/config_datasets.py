@@ -12,6 +12,10 @@ from .errors import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _WRAPPED = ('dataset', 'datasets')
+_PREFIXES = {  # of data sets that take no text in its place
+    'CheckedCocoDataset': "dict(img='train2017/')",
+    'CheckedSegDataset': "dict(img_path='images/train', seg_map_path='labels/train')",
+}
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
@@ -61,10 +65,9 @@ def require_mappings(cfg: Config) -> None:
             raise ConfigError(
                 f"{kind}: metainfo={metainfo!r} of the config: expected a dict, such as dict(classes=('cat', 'dog'))."
             )
-        if not isinstance(prefix, (str, Mapping, NoneType)):
-            raise ConfigError(
-                f"{kind}: data_prefix={prefix!r} of the config: expected a dict, such as dict(img='val')."
-            )
+        if not isinstance(prefix, (str, Mapping, NoneType)) or (isinstance(prefix, str) and kind in _PREFIXES):
+            example = _PREFIXES.get(kind, "dict(img_path='train')")
+            raise ConfigError(f'{kind}: data_prefix={prefix!r} of the config: expected a dict, such as {example}.')
 
 
 def dataset_for_testing(cfg: Config) -> ConfigDict:
