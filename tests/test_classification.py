@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import cv2
 import numpy as np
@@ -53,8 +54,12 @@ def test_random_resized_crop_takes_what_it_draws(monkeypatch):
     monkeypatch.setattr(crop, 'draw', lambda height, width: (3, 2, 6, 5))
     result = crop(dict(img=image))
     assert np.array_equal(result['img'], image[2:7, 3:9]) and result['img_shape'] == (5, 6)
-    with pytest.raises(ValueError, match=r'area=\(0, 1\), expected two parts'):
-        RandomResizedCrop(8, area=(0, 1))
+    for area in ((0, 1), 0.5, (0.5,), (0.1, 2), ('a', 'b')):
+        with pytest.raises(ValueError, match=f'area={re.escape(repr(area))}, expected two parts'):
+            RandomResizedCrop(8, area=area)
+    for wrong in (dict(scale=True), dict(scale=8.5), dict(scale=(8, 8, 8)), dict(scale=8, ratio=2)):
+        with pytest.raises(ValueError, match='expected a side in pixels|expected two ratios'):
+            RandomResizedCrop(**wrong)
 
 
 def test_packing_keeps_the_pixels():

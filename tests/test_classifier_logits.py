@@ -63,3 +63,12 @@ def test_logits_of_other_classes_are_one_error(shape):
     for call in (head.loss, head.predict):
         with pytest.raises(UserError, match=r'expected \(2, 3\).* set model.backbone.num_classes=3'):
             call((torch.zeros(shape),), samples)
+
+
+@pytest.mark.parametrize('name', ['FrostNet', 'ShuffleNetV2', 'TinyDSODBackbone', 'ESPNetv2', 'VGG', 'ResNet'])
+@pytest.mark.parametrize('given', [2, 'ab', (), (9,), (2, 1), (1, 1), (True,), (1.0,), (-1,)])
+def test_stages_that_are_none_are_named(name, given):
+    """In one sentence everywhere, also where mmcv's class gave fewer maps than were asked for, or Python's words."""
+    depth = dict(VGG=dict(depth=11), ResNet=dict(depth=18)).get(name, {})
+    with pytest.raises(ValueError, match=r'out_indices=.* must name (stages|levels) 0 to \d.* in ascending order'):
+        MODELS.build(dict(type=f'frostnet_mm.{name}', out_indices=given, **depth))

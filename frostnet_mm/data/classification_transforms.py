@@ -19,6 +19,12 @@ INTERPOLATIONS = dict(
 )
 
 
+def _is_range(pair: object) -> bool:
+    """Whether something is two positive numbers in ascending order."""
+    numbers = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(end, (int, float)) for end in pair)
+    return numbers and 0 < pair[0] <= pair[1]
+
+
 @TRANSFORMS.register_module()
 class RandomResizedCrop(BaseTransform):
     """A random part of the image, resized: the augmentation of Inception (`Szegedy et al. 2014
@@ -46,12 +52,14 @@ class RandomResizedCrop(BaseTransform):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         interpolation: str = 'bilinear',
     ) -> None:
-        self.scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
-        if len(self.scale) != 2 or any(not isinstance(side, int) or side < 1 for side in self.scale):
+        self.scale = tuple(scale) if isinstance(scale, Sequence) else (scale, scale)
+        if len(self.scale) != 2 or any(
+            isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in self.scale
+        ):
             raise ValueError(f'scale={scale!r}, expected a side in pixels, or (width, height)')
-        if not 0 < area[0] <= area[1] <= 1:
+        if not _is_range(area) or area[1] > 1:
             raise ValueError(f'area={area!r}, expected two parts of the image, 0 < smallest <= largest <= 1')
-        if not 0 < ratio[0] <= ratio[1]:
+        if not _is_range(ratio):
             raise ValueError(f'ratio={ratio!r}, expected two ratios of width and height, 0 < smallest <= largest')
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f'interpolation={interpolation!r}, expected one of {", ".join(INTERPOLATIONS)}')

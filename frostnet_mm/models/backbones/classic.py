@@ -8,6 +8,7 @@ from mmengine.model.weight_init import initialize
 from torch import Tensor, nn
 
 from ...registry import MODELS
+from .staged import require_stages
 
 __all__ = ['VGG', 'AlexNet', 'ResNet']
 
@@ -81,6 +82,8 @@ class VGG(_Initialized, cnn.VGG):
         init_cfg: dict | list | None = None,
         **kwargs,
     ) -> None:
+        if 'out_indices' in kwargs:
+            require_stages(kwargs['out_indices'], kwargs.get('num_stages', 5), (3, 4))
         super().__init__(depth, with_bn, num_classes, bn_eval=bn_eval, **kwargs)
         self.init_cfg = init_cfg
 
@@ -121,6 +124,8 @@ class ResNet(_Initialized, cnn.ResNet):
     """
 
     def __init__(self, depth: int = 50, bn_eval: bool = False, init_cfg: dict | list | None = None, **kwargs) -> None:
+        if 'out_indices' in kwargs:
+            require_stages(kwargs['out_indices'], kwargs.get('num_stages', 4), (2, 3))
         super().__init__(depth, bn_eval=bn_eval, **kwargs)
         self.init_cfg = init_cfg
 

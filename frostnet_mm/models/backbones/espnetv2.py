@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..layers import EESP, EESPDown, channelwise
+from .staged import require_stages
 
 ConfigDict = dict
 BASE_CHANNELS = 32
@@ -111,13 +112,4 @@ def _check_arguments(widen_factor: float, out_indices: Sequence[int]) -> None:
             f'widen_factor={widen_factor!r} gives levels of {first} and {second} channels, whose difference cannot be '
             'divided into 4 branches of 4 groups: give a multiple of 0.5, or of 0.25 above 1.'
         )
-    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    if (
-        not indices
-        or any(not isinstance(i, int) or not 0 <= i < NUM_LEVELS for i in indices)
-        or list(indices) != sorted(set(indices))
-    ):
-        raise ValueError(
-            f'out_indices={out_indices!r} must name levels 0 to {NUM_LEVELS - 1} (strides 2, 4, 8, 16) '
-            'in ascending order, each once, for example (0, 1, 2, 3).'
-        )
+    require_stages(out_indices, NUM_LEVELS, (0, 1, 2, 3), (2, 4, 8, 16), 'levels')

@@ -9,7 +9,7 @@ from ...registry import MODELS
 from ..checkpoints import load_pretrained
 from ..frostnet_arch import ARCHS, NUM_STAGES, STEM_CHANNELS, BlockSpec, FrostNetArch, divisible
 from .frost_blocks import FrostBottleneck, build_block, check_kinds, placed_rows
-from .staged import StagedBackbone
+from .staged import StagedBackbone, require_stages
 
 __all__ = ['ARCHS', 'NUM_STAGES', 'STEM_CHANNELS', 'BlockSpec', 'FrostBottleneck', 'FrostNet', 'divisible']
 
@@ -141,17 +141,7 @@ def _check_arguments(
             f'widen_factor={widen_factor!r} is not a width: give a number above 0 (at most 8), '
             'for example 0.35, 0.5, 0.75, 1.0 or 1.25.'
         )
-    last = len(spec.stages) - 1
-    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    if (
-        not indices
-        or any(not isinstance(i, int) or not 0 <= i <= last for i in indices)
-        or list(indices) != sorted(set(indices))
-    ):
-        raise ValueError(
-            f'out_indices={out_indices!r} must name stages 0 to {last} (strides {", ".join(map(str, spec.strides))}) '
-            f'in ascending order, each once, for example {spec.default_out_indices[-2:]}.'
-        )
+    indices = require_stages(out_indices, len(spec.stages), spec.default_out_indices[-2:], spec.strides)
     allowed = spec.output_strides
     if output_stride not in allowed:
         raise ValueError(f'output_stride={output_stride!r} must be {_alternatives(allowed)}.')

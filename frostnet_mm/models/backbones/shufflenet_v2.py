@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...registry import MODELS
-from .staged import StagedBackbone
+from .staged import StagedBackbone, require_stages
 
 __all__ = ['ShuffleNetV2']
 
@@ -102,8 +102,7 @@ class ShuffleNetV2(StagedBackbone):
     ) -> None:
         if widen_factor not in CHANNELS:
             raise ValueError(f'widen_factor={widen_factor!r}, expected one of {", ".join(map(str, CHANNELS))}.')
-        if not out_indices or sorted(set(out_indices)) != list(out_indices) or not set(out_indices) <= {0, 1, 2}:
-            raise ValueError(f'out_indices={out_indices!r} must name stages 0 to 2 (strides 8, 16, 32).')
+        require_stages(out_indices, 3, (1, 2), (8, 16, 32))
         if not -1 <= frozen_stages <= len(BLOCKS):
             raise ValueError(f'frozen_stages={frozen_stages!r}, expected -1 to {len(BLOCKS)}.')
         default = [

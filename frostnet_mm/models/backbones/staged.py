@@ -1,4 +1,6 @@
-"""What backbones of a stem and stages share: parts that do not train."""
+"""What backbones of a stem and stages share: parts that do not train, and the stages that are returned."""
+
+from collections.abc import Sequence
 
 from mmengine.model import BaseModule
 from torch import nn
@@ -38,3 +40,29 @@ class StagedBackbone(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+def require_stages(
+    out_indices: Sequence[int], count: int, example: Sequence[int], strides: Sequence[int] = (), kind: str = 'stages'
+) -> tuple[int, ...]:
+    """The stages whose outputs a backbone returns.
+
+    Args:
+        out_indices (Sequence[int]): As it was given.
+        count (int): How many stages there are.
+        example (Sequence[int]): Some, for the message.
+        strides (Sequence[int], optional): Of the stages, for the message.
+        kind (str): What they are called. Default: 'stages'.
+
+    Raises:
+        ValueError: They are no stages, none at all, or not in ascending order, each once.
+    """
+    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
+    whole = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < count for index in indices)
+    if not indices or not whole or list(indices) != sorted(set(indices)):
+        of = f' (strides {", ".join(map(str, strides))})' if strides else ''
+        raise ValueError(
+            f'out_indices={out_indices!r} must name {kind} 0 to {count - 1}{of} in ascending order, each once, for '
+            f'example {tuple(example)}.'
+        )
+    return indices

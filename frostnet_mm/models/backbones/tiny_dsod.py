@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...registry import MODELS
-from .staged import StagedBackbone
+from .staged import StagedBackbone, require_stages
 
 ConfigDict = dict
 
@@ -161,16 +161,7 @@ def _pool() -> nn.MaxPool2d:
 
 
 def _check_arguments(out_indices: Sequence[int], frozen_stages: int) -> None:
-    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    if (
-        not indices
-        or any(not isinstance(i, int) or not 0 <= i < len(STAGES) for i in indices)
-        or list(indices) != sorted(set(indices))
-    ):
-        raise ValueError(
-            f'out_indices={out_indices!r} must name stages 0 to {len(STAGES) - 1} in ascending order, '
-            'for example (0, 3) for D-FPN.'
-        )
+    indices = require_stages(out_indices, len(STAGES), (0, 3))  # D-FPN's
     if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= max(indices) + 1:
         raise ValueError(
             f'frozen_stages={frozen_stages!r} must lie between -1 (nothing frozen) and {max(indices) + 1} '

@@ -144,7 +144,7 @@ class ClsHead(LogitsHead):
         super().__init__(num_classes, label_smoothing, init_cfg or default)
         self.conv = None
         if hidden_channels is not None:
-            if not isinstance(hidden_channels, int) or hidden_channels < 1:
+            if isinstance(hidden_channels, bool) or not isinstance(hidden_channels, int) or hidden_channels < 1:
                 raise ValueError(f'hidden_channels={hidden_channels!r}, expected a whole number of at least 1, or None')
             norm_cfg = None if hidden_after_pool else norm_cfg or dict(type='BN')
             self.conv = ConvModule(
