@@ -12,7 +12,13 @@ from mmengine.registry import init_default_scope
 from test_image_folder import three_classes
 
 from frostnet_mm.engine.config import load_config
-from frostnet_mm.engine.trained_config import UNKNOWN, differences, other_config_message, read_plain
+from frostnet_mm.engine.trained_config import (
+    UNKNOWN,
+    differences,
+    other_colors_messages,
+    other_config_message,
+    read_plain,
+)
 from frostnet_mm.models.checkpoints import CheckpointError
 from frostnet_mm.quantization.checkpoint import Checkpoint
 
@@ -187,6 +193,25 @@ def test_every_tool_says_it_once(tool, trained, data, tmp_path, capsys):
     (line,) = warnings_of(tmp_path / 'other log', capsys, *other, '--cfg-options', 'input_size=48')
     assert 'Resize.scale was (32, 32), is (48, 48). ' in line
     assert line.endswith('give what it was trained with: --cfg-options input_size=32.')
+
+
+def test_pretrained_weights_of_other_colors(trained, data, tmp_path, capsys):
+    """A backbone that begins with a classifier's, and images prepared in another way; the log is training's."""
+    config, checkpoint = trained
+    init = f'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint={checkpoint}'.split()
+    options = ['--work-dir', tmp_path, '--cfg-options', *init]
+    assert run_tool('train', config, *options) == 0
+    assert 'are of other images' not in capsys.readouterr().out
+    assert run_tool('train', config, *options, 'model.data_preprocessor.std=1,1,1') == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if 'are of other images' in line]
+    assert (
+        f'model.backbone.init_cfg: the weights of {checkpoint} are of other images: data_preprocessor.std was ' in line
+    )
+    released = load_config(CONFIGS / 'ssdlite_efficientnet_lite0_custom.py', classes=('a', 'b'))
+    assert released.model.backbone.init_cfg.checkpoint == 'efficientnet-lite0'
+    assert list(other_colors_messages(released)) == []
+    released.model.data_preprocessor.bgr_to_rgb = False
+    assert 'bgr_to_rgb was True, is False' in next(other_colors_messages(released))
 
 
 def test_other_names_of_as_many_classes_are_refused(trained, data, tmp_path, capsys):

