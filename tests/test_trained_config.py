@@ -231,10 +231,27 @@ def test_other_names_of_as_many_classes_are_refused(trained, data, tmp_path, cap
     )
     assert run_tool('test', names, path, '--work-dir', tmp_path, '--classes', 'disc', 'noise', 'square') == 0
     with pytest.raises(CheckpointError, match="class 0 is 'apple'"):
-        Checkpoint.open(path).dataset_meta_for(load_config(names))
+        Checkpoint.open(path).check_names(load_config(names))
     # another order of the same names is the checkpoint's, in data that say their classes
     content['meta']['dataset_meta'] = dict(classes=('noise', 'disc', 'square'))
     torch.save(content, path)
     opened = Checkpoint.open(Path(path))
     cfg = load_config(names, classes=opened.classes)
+    opened.check_names(cfg)
     assert opened.dataset_meta_for(cfg)['classes'] == ('noise', 'disc', 'square')
+
+
+def test_names_that_are_given_for_those_of_a_checkpoint(tmp_path):
+    """``--classes`` may rename, not reorder: a metric would be of other classes without a word."""
+    content = dict(meta=dict(dataset_meta=dict(classes=('cat', 'dog', 'bird'))))
+    with pytest.raises(CheckpointError, match="in another order, such as 'dog' in the place of 'cat': leave it out"):
+        Checkpoint(content, 'x.pth', classes=('dog', 'cat', 'bird'))
+    for noted in (content, {}):
+        with pytest.raises(CheckpointError, match="--classes names 'cat' twice"):
+            Checkpoint(noted, 'x.pth', classes=('cat', 'cat', 'bird'))
+    with log_to(tmp_path / 'log') as lines:
+        assert Checkpoint(content, 'x.pth', classes=('cat', 'dog', 'bird')).classes == ('cat', 'dog', 'bird')
+        assert Checkpoint({}, 'x.pth', classes=('dog', 'cat')).classes == ('dog', 'cat')
+        assert lines() == []
+        assert Checkpoint(content, 'x.pth', classes=('cat', 'Hund', 'bird')).classes == ('cat', 'Hund', 'bird')
+        assert "x.pth: its classes are called as --classes says, such as 'Hund' where it notes 'dog'" in lines()[0]

@@ -153,6 +153,7 @@ def main() -> None:
         draw_into(cfg, args.show_dir)
     runner = build_runner(cfg, args.launcher)
     checkpoint.compare(cfg)
+    checkpoint.check_names(cfg)
     checkpoint.dataset_meta_for(cfg)  # says whose classes they are, and refuses too many or too few
     load_runner_weights(runner, checkpoint)
     if args.out and args.out.endswith('.pkl'):

@@ -25,7 +25,7 @@ from ..models.checkpoints import (
     read_file,
     state_dict_of,
 )
-from .checkpoint_classes import check_count, check_names, meta_of_config
+from .checkpoint_classes import check_count, check_given, check_names, meta_of_config
 from .schedule import Phase
 from .settings import EXECUTIONS, NAME, QuantizationSettings
 
@@ -45,6 +45,9 @@ class Checkpoint:
         source (str): Its name, for messages.
         digest (str, optional): The file's sha256.
         classes (Sequence[str], optional): Names of its classes, in place of those that it notes itself.
+
+    Raises:
+        CheckpointError: Two of ``classes`` have one name, or they are those that it notes in another order.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Checkpoint:
         self.content = content
         self._classes = tuple(classes) if classes else None
         self.source = source
+        if self._classes is not None:
+            check_given(self._classes, (dataset_meta_of(content) or {}).get('classes'), source)
         self.digest = digest
         self._state_dict: StateDict | None = None
         self._compared = False
@@ -180,7 +185,7 @@ class Checkpoint:
             cfg (Config): The config that it is used with.
 
         Raises:
-            CheckpointError: Nothing says them, or more or fewer than the model has; or the config names others.
+            CheckpointError: Nothing says them, or more or fewer than the model has.
         """
         meta = self.dataset_meta
         if meta is None:
@@ -200,8 +205,19 @@ class Checkpoint:
             )
         elif self._classes is not None:
             check_count(cfg, self._classes, '--classes names')
-        check_names(cfg, meta['classes'], self.source)
         return meta
+
+    def check_names(self, cfg: Config) -> None:
+        """Refuse to evaluate it as what a config calls its classes, where those are others.
+
+        Args:
+            cfg (Config): The config whose data it is evaluated on.
+
+        Raises:
+            CheckpointError: The config names other classes, or the same in another order.
+        """
+        if self.classes:
+            check_names(cfg, self.classes, self.source)
 
     def compare(self, cfg: Config) -> None:
         """Warn, once, of a config that says something else than that of its training on which predictions depend.

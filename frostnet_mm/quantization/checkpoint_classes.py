@@ -1,9 +1,12 @@
 """The classes of a checkpoint against those of the config that it is used with."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from ..engine.config import named_classes
@@ -38,6 +41,32 @@ def check_count(cfg: Config, classes: Sequence[str], who: str) -> None:
         )
 
 
+def check_given(given: Sequence[str], noted: Sequence[str] | None, source: str) -> None:
+    """Refuse names of classes that cannot be those of a checkpoint, and say it where others take their place.
+
+    Args:
+        given (Sequence[str]): As ``--classes`` has them.
+        noted (Sequence[str], optional): As the checkpoint notes them.
+        source (str): The checkpoint's name.
+
+    Raises:
+        CheckpointError: Two have one name, or they are those of the checkpoint in another order.
+    """
+    if twice := [name for name, count in Counter(given).items() if count > 1]:
+        raise CheckpointError(f'--classes names {twice[0]!r} twice: results could not tell these classes apart.')
+    if noted is None or tuple(given) == tuple(noted):
+        return
+    first = next((pair for pair in zip(noted, given, strict=False) if pair[0] != pair[1]), None)
+    if set(given) == set(noted):
+        raise CheckpointError(
+            f'--classes has the classes that {source} notes in another order, such as {first[1]!r} in the place of '
+            f'{first[0]!r}: leave it out.'
+        )
+    if first:
+        text = f'{source}: its classes are called as --classes says, such as {first[1]!r} where it notes {first[0]!r}.'
+        print_log(text, logger='current', level=logging.WARNING)
+
+
 def check_names(cfg: Config, classes: Sequence[str], source: str) -> None:
     """Refuse other names of as many classes, under which outputs would be counted; other numbers, weights refuse."""
     named = named_classes(cfg)
@@ -47,7 +76,7 @@ def check_names(cfg: Config, classes: Sequence[str], source: str) -> None:
     raise CheckpointError(
         f'{source} was trained on other classes than the config names: class {first} is {classes[first]!r} there and '
         f'{named[first]!r} in the config. Name those of the checkpoint, in its order. If they are the same under other '
-        'names: --classes with all names of the config.'
+        'names: --classes with all names of the config, in the order of the checkpoint.'
     )
 
 
