@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import ClassBalancedDataset
 from test_own_data_classification import fill
 
+from frostnet_mm.apis.images import spread_paths
 from frostnet_mm.data.errors import DatasetError, DatasetNotFoundError
 from frostnet_mm.data.generated.mini_coco import generate_mini_coco
 from frostnet_mm.data.image_folder import ImageFolder
@@ -121,6 +122,17 @@ def test_several_folders_may_lack_classes(parts, tmp_path):
     train = DATASETS.build(cfg.train_dataloader.dataset)
     assert [train.get_data_info(index)['gt_label'] for index in range(8)] == [0, 0, 1, 1, 1, 1, 2, 2]
     assert looked_at(cfg, tmp_path / 'log', train) == []
+
+
+@pytest.mark.parametrize(('count', 'number'), [(4, 4), (8, 8), (9, 8), (128, 8), (1, 1)])
+def test_images_are_spread_over_all_that_there_are(parts, tmp_path, count, number):
+    """For calibration: no class is left out because there are fewer images than were asked for, nor a part."""
+    cfg = load_config(named(parts, ('a', 'b', 'c')))
+    found = [os.path.relpath(path, tmp_path) for path in spread_paths(cfg, count)]
+    assert len(found) == len(set(found)) == number
+    every = [f'{name}/{index}.jpg' for name in ('first/a', 'first/b', 'second/b', 'second/c') for index in (0, 1)]
+    assert found == every[:: 8 // number]
+    assert len(spread_paths(cfg, count, 'val')) == min(6, count)
 
 
 def test_a_class_that_no_part_has_is_refused(parts, tmp_path):

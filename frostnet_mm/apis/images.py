@@ -1,6 +1,8 @@
 """Images of a config's data sets as the network sees them, for calibration and analysis."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import torch
 from mmengine.config import Config
@@ -10,20 +12,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import BadImageError
-from ..engine.config import ConfigError, inner_dataset
+from ..data.segmentation_checks import spread
+from ..engine.config import ConfigError
+from ..engine.config_datasets import leaf_datasets
 from .inference import build_pipeline
 
 
 def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
-    """Paths of images spread evenly over a data set.
+    """Paths of images spread evenly over a data set, or over all those that are wrapped together.
 
     Args:
         cfg (Config): With ``<split>_dataloader``.
         count (int): How many; all, if there are fewer.
-        split (str): 'train' or 'val'. Default: 'train'.
+        split (str): 'train', 'val' or 'test'. Default: 'train'.
 
     Returns:
-        list[str]: The paths, in the order of the data set.
+        list[str]: The paths, in the order of the data.
 
     Raises:
         ConfigError: The config has no such data set.
@@ -31,16 +35,19 @@ def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
     name = f'{split}_dataloader'
     if not (cfg.get(name) or {}).get('dataset'):
         raise ConfigError(f'The config has no {name}, from which the images are to be taken.')
-    dataset = DATASETS.build(inner_dataset(cfg[name].dataset))
-    total = len(dataset)
-    chosen = sorted({index * total // count for index in range(min(count, total))})
-    records = [dataset.get_data_info(index) for index in chosen]
-    if any('img_path' not in record for record in records):
-        raise ConfigError(
-            f'{name}.dataset ({type(dataset).__name__}) holds arrays, not files: expected records with img_path, such '
-            'as those of frostnet_mm.ImageFolder (CIFAR: tools/prepare_cifar.py writes the files).'
-        )
-    return [record['img_path'] for record in records]
+    datasets = [DATASETS.build(leaf) for leaf in leaf_datasets(cfg[name].dataset)]
+    ends, paths = list(accumulate(map(len, datasets))), []
+    for chosen in spread(ends[-1], count):
+        place = bisect_right(ends, chosen)
+        dataset = datasets[place]
+        record = dataset.get_data_info(chosen - ends[place] + len(dataset))
+        if 'img_path' not in record:
+            raise ConfigError(
+                f'{name}.dataset ({type(dataset).__name__}) holds arrays, not files: expected records with img_path, '
+                'such as those of frostnet_mm.ImageFolder (CIFAR: tools/prepare_cifar.py writes the files).'
+            )
+        paths.append(record['img_path'])
+    return paths
 
 
 def preprocessed(
