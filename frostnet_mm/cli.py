@@ -196,9 +196,9 @@ def _of_the_surroundings(error: Exception) -> str | None:
 def _of_the_config(error: Exception) -> str | None:
     """What a key of the config has caused, in tools that build and run parts of it themselves."""
     from .engine.build_errors import BUILD_ERRORS, build_message
-    from .engine.step_errors import too_small_message
+    from .engine.shape_errors import shape_message
 
-    return too_small_message(error) or (build_message(error) if isinstance(error, BUILD_ERRORS) else None)
+    return shape_message(error) or (build_message(error) if isinstance(error, BUILD_ERRORS) else None)
 
 
 def _explained(error: Exception) -> str:

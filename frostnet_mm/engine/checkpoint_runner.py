@@ -132,8 +132,17 @@ class CheckpointRunner(Runner):
                     hook.restore_signals()
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
-        """See mmengine's Runner."""
-        super().call_hook(fn_name, **kwargs)
+        """See mmengine's Runner; an error of ours stays what it is.
+
+        Raises:
+            UserError: A hook has raised it.
+        """
+        try:
+            super().call_hook(fn_name, **kwargs)
+        except TypeError as error:
+            if isinstance(error.__context__, UserError):  # mmengine says it anew, with the hook's address
+                raise error.__context__ from None
+            raise
         if fn_name == 'before_train':
             keep_until_saved(self.hooks)
             for hook in self.hooks:

@@ -83,7 +83,8 @@ class DenseNetwork(nn.Module):
         outputs = [first.forward(features)]
         for head in later:
             outputs.append(head.forward(features, outputs[-1]))
-        kept = [features[index] for index in self.feature_indices(len(features))]
+        maps = [features] if isinstance(features, Tensor) else features  # whose length would be its batch
+        kept = [maps[index] for index in self.feature_indices(len(maps))]
         return outputs[-1], kept + outputs[:-1]
 
     def feature_indices(self, count: int) -> list[int]:

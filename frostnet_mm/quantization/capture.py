@@ -24,10 +24,17 @@ from .constants import is_random
 from .deformable import sampled_deformable
 from .drop_path import DROPPING, traced_drop_path
 from .evaluation_tail import SeparateModesError, free_sizes, merge
-from .explain import explain_bound, explain_failure, first_constant, line_of
+from .explain import (
+    explain_bound,
+    explain_failure,
+    explain_misfit,
+    first_constant,
+    line_of,
+    refuse_sync_batchnorm,
+)
 from .graph_forms import normalize
 from .light_batch_norm import light_batch_norms
-from .light_export import light_export
+from .light_export import light_export, quiet_export
 from .psa_mask import gathered_psa_masks
 from .settings import EXAMPLE_SHAPE
 from .size_arithmetic import SizeArithmeticError, bounded_sizes
@@ -62,21 +69,22 @@ def capture(dense: DenseNetwork, example_shape: tuple[int, int, int, int] = EXAM
         dense (DenseNetwork): The network; it is left in the mode that it was in.
         example_shape (tuple[int, int, int, int]): Shape of the images that it is captured with.
 
-    Returns:
-        CapturedNetwork: Its graph.
-
     Raises:
         UnsupportedModelError: An operation cannot be captured, or most of the network computes something else in
             evaluation than in training. The message names the operation and the module.
     """
     modes = {module: module.training for module in dense.modules()}
     device = next(dense.parameters()).device
-    _refuse_sync_batchnorm(dense)
+    refuse_sync_batchnorm(dense)
     try:
         dense.train()  # mm's backbones keep their frozen norms in evaluation mode by themselves
         example = torch.randn((example_shape[0], input_channels(dense), *example_shape[2:]), device=device)
         with without_checkpointing() as calls, traced_drop_path(dense), sampled_deformable(), gathered_psa_masks():
             captured = _capture_batches(dense, example)
+    except UnsupportedModelError as refusal:
+        if message := explain_misfit(dense, example):
+            raise UnsupportedModelError(message) from refusal
+        raise
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -100,27 +108,17 @@ def without_sync_batchnorm(model: nn.Module) -> nn.Module:
     return revert_sync_batchnorm(model)
 
 
-def _refuse_sync_batchnorm(dense: DenseNetwork) -> None:
-    for name, module in dense.named_modules():
-        if isinstance(module, nn.SyncBatchNorm):
-            raise UnsupportedModelError(
-                f'{name} is a SyncBatchNorm, which cannot be captured; expected BatchNorm2d: set '
-                'norm_cfg=dict(type="BN") '
-                'in the config of the backbone, the neck and the heads.'
-            )
-
-
 def _export(dense: DenseNetwork, example: Tensor, any_size: bool = True) -> GraphModule:
     auto = torch.export.Dim.AUTO
     shapes = ({0: auto, 2: auto, 3: auto} if any_size else {0: auto},)
     try:  # four times as fast, and what it cannot do is left to the other
-        with bounded_sizes(), light_batch_norms(), light_export():
+        with quiet_export(), bounded_sizes(), light_batch_norms(), light_export():
             program = torch.export.export(dense, (example,), strict=False, dynamic_shapes=shapes)
     except Exception as error:  # many types; each is passed on with the place it came from
         try:
             if isinstance(error, SizeArithmeticError):
                 raise
-            with bounded_sizes():
+            with quiet_export(), bounded_sizes():
                 program = torch.export.export(dense, (example,), strict=True, dynamic_shapes=shapes)
         except Exception:  # of the two failures the first is raised: its traceback runs through the model's own lines
             raise UnsupportedModelError(explain_failure(error, dense)) from error

@@ -5,10 +5,13 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
-from ..models.dense import DenseNetwork
+from ..engine.shape_errors import shape_message
+from ..models.dense import DenseNetwork, UnsupportedModelError
 from .quantizer import module_paths
 
 #: Where mmcv's operators lie that are compiled.
@@ -40,6 +43,41 @@ def explain_bound(error: Exception, dense: DenseNetwork) -> str:
     reason, place = _first_line(error), _place_of(error, dense)
     where = f' at {place.module} ({place.code!r}, {place.file}:{place.line})' if place else ''
     return f'for any size it cannot be captured{where}: {reason.rstrip(".")}'
+
+
+def explain_misfit(dense: DenseNetwork, example: Tensor) -> str | None:
+    """Say of a network that does not run either, whose layers do not fit each other or the example, why that is.
+
+    Args:
+        dense (DenseNetwork): The network; it is left in evaluation mode.
+        example (Tensor): Images.
+    """
+    try:
+        with torch.no_grad():
+            dense.eval()(example)
+    except Exception as error:  # any other is for the capture's own refusal
+        if message := shape_message(error):
+            size = 'x'.join(map(str, example.shape[2:]))
+            return (
+                f'{message} The network was run on an image of {size} (height x width); another size is '
+                'QATHook(example_shape=(2, 3, H, W)), or --example-shape H W of tools/calibrate.py.'
+            )
+    return None
+
+
+def refuse_sync_batchnorm(dense: DenseNetwork) -> None:
+    """Refuse a network with synchronized batch norms.
+
+    Raises:
+        UnsupportedModelError: Naming the first.
+    """
+    for name, module in dense.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise UnsupportedModelError(
+                f'{name} is a SyncBatchNorm, which cannot be captured; expected BatchNorm2d: set '
+                'norm_cfg=dict(type="BN") '
+                'in the config of the backbone, the neck and the heads.'
+            )
 
 
 class _Place(NamedTuple):

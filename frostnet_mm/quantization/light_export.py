@@ -1,5 +1,6 @@
 """What torch.export does beside the graph, made light: a fifth of the time of a capture."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,3 +42,17 @@ class _Stack:
             frames.append(FrameSummary(code.co_filename, frame.f_lineno, code.co_name, lookup_line=False))
             frame = frame.f_back
         return StackSummary(reversed(frames))
+
+
+@contextmanager
+def quiet_export() -> Iterator[None]:
+    """Keep the tracebacks that torch logs of an attempt that fails off the screen: the error has it."""
+    loggers = [logging.getLogger(f'torch.{name}') for name in ('_subclasses.fake_tensor', 'export._trace')]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -12,6 +12,7 @@ from ...deploy.engines.base import LayerTime
 from ...deploy.loaded_model import load_for_deployment
 from ...device import DESCRIPTION, DeploymentError
 from ...engine.config import load_config
+from ...engine.shape_errors import shape_message
 from ..cells import PRECISIONS
 from .loading import deployment_input
 
@@ -61,7 +62,7 @@ def prepare(
             deploy_model(sources[key], engine, Path(folder), options)
             reasons[folder] = ''
         except Exception as error:  # one deployment less: the table gives the reason
-            reasons[folder] = f'{type(error).__name__}: {_one_line(error)}'
+            reasons[folder] = shape_message(error) or f'{type(error).__name__}: {_one_line(error)}'
     return reasons
 
 

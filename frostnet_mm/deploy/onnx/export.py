@@ -30,17 +30,26 @@ def exported_program(module: nn.Module, example: torch.Tensor, dynamic: bool) ->
         dynamic (bool): Leave batch size, height and width open.
 
     Raises:
-        UnsupportedModelError: It cannot be traced; the message has torch's reason.
+        UnsupportedModelError: It cannot be traced, or not for any shape; the message has torch's reason.
     """
     shapes, axes = None, (0, 1, 2) if pixels_last(example.shape) else (0, 2, 3)
     if dynamic:
         shapes = ({axis: torch.export.Dim.AUTO for axis in axes},)
     try:
-        return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # many types; each is passed on
         raise UnsupportedModelError(
             f'The network cannot be traced for {tuple(example.shape)} images: {error}'
         ) from error
+    (images,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    fixed = [axis for axis in axes if dynamic and not isinstance(images.meta['val'].shape[axis], torch.SymInt)]
+    if fixed:  # by a number in the network, such as the columns of a dense layer
+        names = {axes[0]: 'batch', axes[1]: 'height', axes[2]: 'width'}
+        sizes = ', '.join(f'a {names[axis]} of {example.shape[axis]}' for axis in fixed)
+        raise UnsupportedModelError(
+            f'The network holds for images with {sizes} alone: it cannot be left open. Deploy it for one shape.'
+        )
+    return program
 
 
 def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, dynamic: bool = False) -> Any:
