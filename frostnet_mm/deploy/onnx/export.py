@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from ...models.dense import UnsupportedModelError
 from ..flat_network import FlatNetwork, Normalization, pixels_last, traceable
@@ -42,7 +43,7 @@ def exported_program(module: nn.Module, example: torch.Tensor, dynamic: bool) ->
             f'The network cannot be traced for {tuple(example.shape)} images: {error}'
         ) from error
     (images,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
-    fixed = [axis for axis in axes if dynamic and not isinstance(images.meta['val'].shape[axis], torch.SymInt)]
+    fixed = [axis for axis in axes if dynamic and is_concrete_int(images.meta['val'].shape[axis])]
     if fixed:  # by a number in the network, such as the columns of a dense layer
         names = {axes[0]: 'batch', axes[1]: 'height', axes[2]: 'width'}
         sizes = ', '.join(f'a {names[axis]} of {example.shape[axis]}' for axis in fixed)
