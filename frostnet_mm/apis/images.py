@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data import BadImageError
+from ..data.loading import resize_errors
 from ..data.segmentation_checks import spread
 from ..engine.config import ConfigError
 from ..engine.config_datasets import leaf_datasets
@@ -68,7 +69,8 @@ def preprocessed(
     pipeline = build_pipeline(cfg)
     for path in tqdm(paths, unit='image', desc=task, disable=None):
         try:
-            data = pseudo_collate([pipeline(dict(img_path=path, img_id=0))])
+            with resize_errors(str(path)):
+                data = pseudo_collate([pipeline(dict(img_path=path, img_id=0))])
         except BadImageError as error:
             print(f'left out: {error}')
             continue

@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from ..data.loading import COLOR_TYPES
+from ..data.loading import COLOR_TYPES, resize_errors
 from ..device import drawing
 from ..device.image_files import as_bgr
 from ..device.results import ClassScores, Detections, LabelMap
@@ -60,9 +60,12 @@ def predict(model: nn.Module, pipeline: Compose, paths: Sequence[str | os.PathLi
         ``pred_score``.
 
     Raises:
-        BadImageError: A file cannot be read as an image.
+        BadImageError: A file cannot be read as an image, or is resized to nothing.
     """
-    batch = [pipeline(dict(img_path=str(path), img_id=index)) for index, path in enumerate(paths)]
+    batch = []
+    for index, path in enumerate(paths):
+        with resize_errors(str(path)):
+            batch.append(pipeline(dict(img_path=str(path), img_id=index)))
     return model.test_step(pseudo_collate(batch))
 
 
@@ -79,12 +82,14 @@ def predict_shown(model: nn.Module, pipeline: Compose, path: str | os.PathLike) 
         tuple[BaseDataElement, np.ndarray]: As of :func:`predict`; and the image, uint8 BGR of shape (H, W, 3).
 
     Raises:
-        BadImageError: The file cannot be read as an image.
+        BadImageError: The file cannot be read as an image, or is resized to nothing.
     """
     load, *rest = pipeline.transforms
     data = load(dict(img_path=os.fspath(path), img_id=0))
     image = as_bgr(data['img'])
-    return model.test_step(pseudo_collate([Compose(rest)(data)]))[0], image
+    with resize_errors(os.fspath(path)):
+        inputs = Compose(rest)(data)
+    return model.test_step(pseudo_collate([inputs]))[0], image
 
 
 def build_visualizer(cfg: Config, dataset_meta: dict) -> Visualizer:

@@ -14,8 +14,9 @@ from .coco_paths import WHERE_DATA_BELONGS, check_paths
 from .coco_reading import CocoReading, in_words
 from .coco_text import no_collection
 from .counters import CountingDataset
-from .errors import BadImageError, DatasetError, DatasetNotFoundError
+from .errors import BadImageError, DatasetError, DatasetNotFoundError, ResizedAwayError
 from .ground_truth import index_coco
+from .loading import resize_errors
 
 __all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palette_for', 'read_coco_classes']
 
@@ -187,7 +188,7 @@ class CheckedCocoDataset(CountingDataset, CocoDataset):
                 return None
             # again from the start, as transforms that cache or nest must run in their usual order
             data_info = self.get_data_info(idx)
-            data_info['img_placeholder'] = size
+            data_info['img_placeholder'] = (max(size),) * 2 if isinstance(error, ResizedAwayError) else size
             return self.pipeline(data_info)
         return data
 
@@ -205,9 +206,10 @@ class CheckedCocoDataset(CountingDataset, CocoDataset):
 
     def _run_pipeline(self, data: dict, index: int, stated: tuple[int, int]) -> dict | None:
         """The pipeline; between loading the image and the rest, its boxes are held against the size that was read."""
-        screened = False
+        screened, path = False, data['img_path']
         for transform in self.pipeline.transforms:
-            data = transform(data)
+            with resize_errors(path):
+                data = transform(data)
             if data is None:
                 return None
             if not screened and 'ori_shape' in data:

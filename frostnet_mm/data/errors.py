@@ -33,3 +33,7 @@ class BadImageError(UserError, ValueError):
 
     def __str__(self) -> str:
         return f"cannot use the image '{self.path}': {self.reason}"
+
+
+class ResizedAwayError(BadImageError):
+    """An image so narrow that the pipeline's Resize leaves nothing of one of its sides."""

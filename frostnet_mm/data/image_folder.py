@@ -16,6 +16,7 @@ from .coco_paths import list_folder, list_nearest, sample
 from .counters import CountingDataset
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
 from .image_lists import WHERE, listed_images
+from .loading import resize_errors
 
 SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 _NAMED = 8  # classes in a message
@@ -285,7 +286,8 @@ class ImageFolder(CountingDataset, BaseDataset):
         """
         info = self.get_data_info(idx)
         try:
-            return self.pipeline(info)
+            with resize_errors(info['img_path']):
+                return self.pipeline(info)
         except BadImageError as error:
             self._count_bad(info['sample_idx'], error, f"'{self.folder}' cannot be used")
             if not self.test_mode:

@@ -1,7 +1,10 @@
 """Image loading that names what is wrong with a file, and refuses half-decoded images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
@@ -10,7 +13,7 @@ from mmengine.logging import print_log
 from ..device.errors import ImageError
 from ..device.image_files import as_bgr, as_grey, decode_image, lacks_end, pillow_error
 from ..registry import TRANSFORMS
-from .errors import BadImageError
+from .errors import BadImageError, ResizedAwayError
 
 __all__ = [
     'COLOR_TYPES',
@@ -21,11 +24,13 @@ __all__ = [
     'lacks_end',
     'loaded_image',
     'pillow_error',
+    'resize_errors',
 ]
 
 #: BGR of ImageNet's mean, which the data preprocessor of our configs maps to about 0.
 MEAN_GREY = (104, 116, 124)
 COLOR_TYPES = ('color', 'color_ignore_orientation', 'grayscale')
+_NO_SIDE = ('inv_scale_x > 0', 'inv_scale_y > 0', '!dsize.empty()', 'height and width must be > 0')
 _SAID: set[str] = set()  # notes on how images were read that this process has logged
 
 
@@ -135,6 +140,24 @@ class LoadImage(LoadImageFromFile):
             _SAID.add(note)
             print_log(f"'{path}' {note}. Others like it are not named.", logger='current')
         return image
+
+
+@contextmanager
+def resize_errors(path: str) -> Iterator[None]:
+    """Name the image of which a Resize leaves nothing, in place of what OpenCV or Pillow says.
+
+    Args:
+        path (str): The image file.
+
+    Raises:
+        ResizedAwayError: Its sides differ too much for the scale.
+    """
+    try:
+        yield
+    except (cv2.error, ValueError) as error:
+        if isinstance(error, BadImageError) or not any(text in str(error) for text in _NO_SIDE):
+            raise
+        raise ResizedAwayError(path, 'it is resized to nothing: its sides differ too much for the scale') from error
 
 
 def inner_datasets(dataset: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from .coco_json import palette_for
 from .coco_paths import sample
 from .counters import CountingDataset
 from .errors import BadImageError, DatasetError, DatasetNotFoundError
-from .loading import LoadImage
+from .loading import LoadImage, resize_errors
 from .segmentation_checks import Findings, check_pairs
 from .segmentation_files import (
     Pair,
@@ -276,9 +276,10 @@ class CheckedSegDataset(CountingDataset, BaseSegDataset):
         return self.get_data_info(idx) | dict(label_values=self.values, data_root=self.data_root)
 
     def _run_pipeline(self, data: dict) -> dict | None:
-        index, seen = data['sample_idx'], False
+        index, path, seen = data['sample_idx'], data['img_path'], False
         for transform in self.pipeline.transforms:
-            data = transform(data)
+            with resize_errors(path):
+                data = transform(data)
             if data is None:
                 return None
             if not seen and 'unlabelled' in data:
