@@ -31,7 +31,7 @@ from .build_errors import building
 from .config_datasets import require_parts
 from .console import quiet_console, summed_up
 from .errors import ConfigError
-from .late_removal import keep_until_saved, remove_kept, write_noted
+from .late_removal import LAST, keep_until_saved, remove_kept, write_noted
 from .step_errors import step_errors
 from .trained_config import other_colors_messages, other_config_message
 
@@ -174,6 +174,44 @@ class CheckpointRunner(Runner):
                 'this file is left, and the checkpoints before it are. Make room and go on with --resume.'
             ) from error
         remove_kept(self.hooks)
+
+    def load_or_resume(self) -> None:
+        """See mmengine's Runner; of a work dir that was copied or moved, the checkpoint in it is resumed from.
+
+        Raises:
+            CheckpointError: ``last_checkpoint`` names one that is not there.
+        """
+        beside = self._last_beside() if self._resume and self._load_from is None and not self._has_loaded else None
+        if beside is None:
+            super().load_or_resume()
+            return
+        self._load_from = beside
+        try:
+            super().load_or_resume()
+        finally:
+            self._load_from = None
+
+    def _last_beside(self) -> str | None:
+        """The checkpoint of the work dir that has the name in ``last_checkpoint``, which says another folder.
+
+        None where it says this one, or checkpoints are written elsewhere (``out_dir``).
+        """
+        last = Path(self.work_dir, LAST)
+        named = Path(last.read_text().strip()) if last.is_file() else None
+        out_dir = ((self.cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
+        if named is None or out_dir or '://' in str(named) or not named.name:
+            return None
+        beside = last.with_name(named.name)
+        if beside.exists() and (not named.exists() or not named.samefile(beside)):
+            self.logger.info(f'{last} names {named}, of another folder: {beside} is resumed from.')
+            return str(beside)
+        if not named.exists():
+            there = ', '.join(sorted(path.name for path in last.parent.glob('*.pth'))) or 'none'
+            raise CheckpointError(
+                f'{last} names {named}, which is not there. Checkpoints in {last.parent}: {there}. Give one: --resume '
+                'CHECKPOINT.'
+            )
+        return None
 
     def resume(self, filename: str | os.PathLike, *args, **kwargs) -> None:
         """See mmengine's Runner.

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MessageHub
 
+LAST = 'last_checkpoint'  # the file of a work dir that names one
 NOTED = 'removed_checkpoints'  # in a checkpoint: names of files that go when it is there
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import MessageHub
 
 from ...errors import CheckpointWriteError
 from ...registry import HOOKS
-from ..late_removal import removal_held, remove_kept, remove_noted
+from ..late_removal import LAST, removal_held, remove_kept, remove_noted
 
-LAST = 'last_checkpoint'
 UNFINISHED = '.unfinished'  # ends the names of what is being written
 
 
@@ -34,12 +34,31 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         """See mmengine's hook."""
         super().before_train(runner)
+        self._stay_in_folder(runner.message_hub)
         # mmengine saves the state again behind a new best one only where this process has saved it before.
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt', self.last_ckpt)
         if is_main_process():
             for folder in {runner.work_dir, self.out_dir}:
                 remove_unfinished(Path(folder))
             remove_noted(self, runner.message_hub)
+
+    def _stay_in_folder(self, hub: MessageHub) -> None:
+        """Take a best checkpoint of this folder alone for one to be removed: of a run that goes on elsewhere, or in a
+        copy of its folder, the state names that of the first folder.
+        """
+        if getattr(self, 'best_ckpt_path', None) is not None:
+            self.best_ckpt_path = self._here(hub, 'best_ckpt', self.best_ckpt_path)
+        for name, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[name] = self._here(hub, f'best_ckpt_{name}', path)
+
+    def _here(self, hub: MessageHub, key: str, path: str | None) -> str | None:
+        if path is None or os.path.realpath(os.path.dirname(path)) == os.path.realpath(self.out_dir):
+            return path
+        own = self.file_backend.join_path(self.out_dir, os.path.basename(path))
+        if not self.file_backend.exists(own):
+            return None
+        hub.update_info(key, own)
+        return own
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         path = Path(runner.work_dir) / LAST
