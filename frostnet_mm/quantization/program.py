@@ -67,11 +67,17 @@ def _pass_dropped(graph: Graph, root: nn.Module) -> None:
     """Do not round behind a dropout: what it leaves are rounded values, times 1 / (1 - p).
 
     The quantizer there is that of its input, whose range would have to hold these too: half of it for nothing in
-    evaluation at p = 0.5, as in front of AlexNet's classifier.
+    evaluation at p = 0.5, as in front of AlexNet's classifier. One of its own, behind an input that stays in float,
+    remains: nothing else observes its range.
     """
     for node in list(graph.nodes):
         if node.op == 'call_module' and getattr(node.args[0], 'target', None) in DROPPING:
-            if isinstance(root.get_submodule(str(node.target)), ActivationFakeQuantize):
+            source = node.args[0]
+            while source.target in DROPPING:
+                source = source.args[0]
+            quantizer = root.get_submodule(str(node.target))
+            is_own = source.op != 'call_module' or root.get_submodule(str(source.target)) is not quantizer
+            if isinstance(quantizer, ActivationFakeQuantize) and not is_own:
                 node.replace_all_uses_with(node.args[0])
                 graph.erase_node(node)
 
