@@ -9,6 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.error import URLError
 
 from mmengine.config import DictAction
@@ -37,11 +38,13 @@ UNTRUE_WARNINGS = (
 )
 
 # Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
+SPACE = '\x1f'  # in the place of a space that stays
+BETWEEN_WORDS = re.compile(r'(?<=[^\s,(\[]) +(?=[^\s,)\]])')
 PATH_KEYS = frozenset('data_root ann_file load_from work_dir checkpoint img img_path seg_map_path'.split())
 
 
 class ConfigOptions(DictAction):
-    """mmengine's ``KEY=VALUE`` options; the value of a key that holds a path is taken as it is."""
+    """mmengine's ``KEY=VALUE`` options; words keep the spaces between them, and a key that holds a path its value."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         """Add the options to those that are there already, see the base class."""
@@ -53,10 +56,21 @@ class ConfigOptions(DictAction):
                 parser.error(f'{option_string} {text}: expected KEY=VALUE, such as train_cfg.max_epochs=3')
             is_path = key.rpartition('.')[2] in PATH_KEYS and not value.startswith(('[', '('))
             try:
-                options[key] = value if is_path and {' ', ','} & set(value) else self._parse_iterable(value)
+                options[key] = value if is_path and {' ', ','} & set(value) else _parsed(value)
             except AssertionError as error:
                 parser.error(f'{option_string} {text}: {error}')
         setattr(namespace, self.dest, options)
+
+
+def _parsed(value: str) -> Any:
+    """As mmengine parses it, which takes all spaces out: 'traffic light' became 'trafficlight'."""
+
+    def restored(part: Any) -> Any:
+        if isinstance(part, (list, tuple)):
+            return type(part)(map(restored, part))
+        return part.replace(SPACE, ' ') if isinstance(part, str) else part
+
+    return restored(DictAction._parse_iterable(BETWEEN_WORDS.sub(SPACE, value.strip())))
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

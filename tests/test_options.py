@@ -1,5 +1,6 @@
 """What is misspelt, of the wrong type or unread in a config ends in one message; what can work works."""
 
+import argparse
 import io
 import logging
 import os
@@ -366,6 +367,24 @@ def test_other_errors_of_a_step_are_passed_on():
             raise error
 
 
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('traffic light,stop sign', ['traffic light', 'stop sign']),
+        ('( traffic light , dog )', ('traffic light', 'dog')),
+        ('["b b", c]', ['b b', 'c']),
+        ('2 epochs', '2 epochs'),
+        ('1, 2, (3, 4.5)', [1, 2, (3, 4.5)]),
+        (' 7 ', 7),
+        ('True', True),
+    ],
+)
+def test_names_keep_their_spaces(text, value):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    assert parser.parse_args(['--cfg-options', f'classes={text}']).cfg_options == dict(classes=value)
+
+
 def test_shared_parameters():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
     model[1].weight = model[0].weight
@@ -480,7 +499,6 @@ def test_packages_that_are_absent_stay_absent():
 
 
 def test_printed_commands_are_complete():
-    import argparse
     import shlex
 
     parser = argparse.ArgumentParser()

@@ -246,7 +246,8 @@ class Checkpoint:
         if wanted in ('simulated', 'converted') and not self.quantized:
             raise CheckpointError(
                 f'{self.source} is a float checkpoint: it has no activation ranges, without which it cannot run in '
-                'INT8. Train it with QATHook, or calibrate it: python tools/calibrate.py CONFIG CHECKPOINT'
+                'INT8. Train it with QATHook, or calibrate it: python tools/calibrate.py CONFIG CHECKPOINT. As it is, '
+                'it can be deployed, tested and tried with --float.'
             )
         return wanted or ('simulated' if self.quantized else 'float')
 
