@@ -50,9 +50,12 @@ def _other_channels(found: re.Match, layer: str, first: bool) -> str:
             f"images of {reads} (of grey ones, 1: LoadImageFromFile with color_type='grayscale', and one mean and std)."
         )
     part = f'model.{layer.partition(".")[0]}' if layer != LAYER else 'that part of the model'
+    mend = f"give {part} the in_channels of what lies before it (the backbone's out_indices choose maps)"
+    if part == 'model.backbone':
+        mend = 'its layers do not fit each other'
     return (
-        f'{layer} reads {reads} channels and gets {gets}: give {part} the in_channels of what lies before it (the '
-        "backbone's out_indices choose maps); a dense layer for images of one size needs images of that size."
+        f'{layer} reads {reads} channels and gets {gets}: {mend}; a dense layer for images of one size needs images of '
+        'that size.'
     )
 
 
