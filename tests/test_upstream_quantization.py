@@ -232,7 +232,8 @@ class Mismatch(Plain):
 
 
 def test_a_layer_that_does_not_fit_is_named():
-    with pytest.raises(UnsupportedModelError, match=r'^backbone\.other reads 5 channels and gets 8: its layers do not fit'):
+    message = r'^backbone\.other reads 5 channels and gets 8: its layers do not fit each other'
+    with pytest.raises(UnsupportedModelError, match=message):
         prepare_model(segmenter(Mismatch))
 
 
