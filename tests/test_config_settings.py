@@ -120,7 +120,8 @@ def test_the_copy_in_a_work_dir_has_no_variables(child, log, tmp_path):
         ConfigError, match=r'--cfg-options: max_epochs has no effect: .* 600 stands in train_cfg.max_epo'
     ):
         load_config(copy, dict(max_epochs=3))
-    with pytest.raises(ConfigError, match=r'\(320, 320\) stands in test_dataloader.dataset.pipeline.1.scale'):
+    message = r'\(320, 320\) stands in test_dataloader.dataset.pipeline.1.scale, train_dataloader'
+    with pytest.raises(ConfigError, match=message):
         load_config(copy, dict(input_size=(64, 64)))
     with pytest.raises(ConfigError, match='child.py: max_epochs has no effect'):
         load_config(child([copy], 'max_epochs = 3', 'child'))

@@ -93,8 +93,12 @@ def _near(name: str, content: Mapping[str, Any]) -> list[str]:
 
 
 def _made_of(name: str, old: Any, content: Mapping[str, Any]) -> list[str]:
-    """The places that were made of a variable: dicts and lists of some size, sizes, and what is named as it is."""
-    return [key for key, value in dotted(content) if '.' in key and _same(key, value, name, old)]
+    """The places that were made of a variable: dicts and lists of some size, sizes, and what is named as it is.
+
+    Those in other variables, of which copies are read, are left out where there are better ones.
+    """
+    places = [key for key, value in dotted(content) if '.' in key and _same(key, value, name, old)]
+    return [key for key in places if key.partition('.')[0] in RUNNER_KEYS] or places
 
 
 def _same(key: str, value: Any, name: str, old: Any) -> bool:
