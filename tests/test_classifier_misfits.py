@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import run_tool
 from mmengine.model import BaseModule
+from small_classifier import QAT, write_small_classifier
 from test_image_folder import three_classes
 from torch import nn
 
@@ -15,28 +16,12 @@ from frostnet_mm.quantization.capture import capture
 from frostnet_mm.registry import MODELS
 
 ort = pytest.importorskip('onnxruntime')
-CONFIG = ROOT / 'configs/frostnet_qat_custom_cls.py'
 
 
 @pytest.fixture
 def wrong(tmp_path):
     """A head that reads other channels than the backbone has."""
-    data = three_classes(tmp_path / 'data')
-    config = tmp_path / 'wrong.py'
-    config.write_text(
-        f"""
-_base_ = {str(CONFIG)!r}
-data_root, input_size, max_epochs, batch_size = {str(data)!r}, 32, 1, 8
-arch = dict(_delete_=True, stem=16, stages=[[(3, 16, 2, None, 2)], [(3, 48, 2, None, 1, 'fused')]])
-model = dict(
-    backbone=dict(arch=arch, out_indices=(1,)), head=dict(in_channels=64, hidden_channels=None, dropout=0.0)
-)
-train_dataloader = dict(num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = val_dataloader
-"""
-    )
-    return config
+    return write_small_classifier(tmp_path / 'wrong.py', three_classes(tmp_path / 'data'), QAT, in_channels=64)
 
 
 @pytest.mark.parametrize(

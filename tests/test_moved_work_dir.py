@@ -3,33 +3,19 @@
 import shutil
 
 import pytest
-from conftest import ROOT, run_tool
+from conftest import run_tool
+from small_classifier import write_small_classifier
 from test_image_folder import three_classes
 
 from frostnet_mm.models import read_checkpoint
-
-CONFIG = ROOT / 'configs/frostnet_custom_cls.py'
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A config, and the folder of a training of two epochs."""
     root = tmp_path_factory.mktemp('first')
-    config = root / 'small.py'
-    config.write_text(
-        f"""
-_base_ = {str(CONFIG)!r}
-data_root, input_size, max_epochs, batch_size = {str(three_classes(root / 'data'))!r}, 32, 2, 8
-arch = dict(_delete_=True, stem=16, stages=[[(3, 16, 2, None, 2)], [(3, 48, 2, None, 1, 'fused')]])
-model = dict(
-    backbone=dict(arch=arch, out_indices=(1,)), head=dict(in_channels=48, hidden_channels=None, dropout=0.0)
-)
-train_dataloader = dict(num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = val_dataloader
-optim_wrapper = dict(optimizer=dict(lr=0.005))
-"""
-    )
+    more = 'optim_wrapper = dict(optimizer=dict(lr=0.005))'
+    config = write_small_classifier(root / 'small.py', three_classes(root / 'data'), more=more)
     assert run_tool('train', config, '--work-dir', root / 'run') == 0
     return config, root / 'run'
 

@@ -5,7 +5,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, run_tool
+from conftest import run_tool
+from small_classifier import write_small_classifier
 from test_image_folder import three_classes
 
 from frostnet_mm.apis.images import preprocessed
@@ -61,22 +62,11 @@ def test_data_in_coco_format(tmp_path):
 
 
 def test_inference_names_it_and_goes_on(data, tmp_path, capsys):
-    config = tmp_path / 'ratio.py'
-    config.write_text(
-        f"""
-_base_ = {str(ROOT / 'configs/frostnet_custom_cls.py')!r}
-data_root = {str(data)!r}
-arch = dict(_delete_=True, stem=16, stages=[[(3, 16, 2, None, 2)], [(3, 48, 2, None, 1, 'fused')]])
-model = dict(
-    backbone=dict(arch=arch, out_indices=(1,)), head=dict(in_channels=48, hidden_channels=None, dropout=0.0)
-)
+    more = f"""
 test_pipeline = [dict(type='frostnet_mm.LoadImageFromFile'), dict({RESIZE!r}), dict(type='frostnet_mm.PackClsInputs')]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline), num_workers=0, persistent_workers=False)
-test_dataloader = val_dataloader
-train_dataloader = dict(num_workers=0, persistent_workers=False, batch_size=8)
-train_cfg = dict(max_epochs=1)
+val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 """
-    )
+    config = write_small_classifier(tmp_path / 'ratio.py', data, epochs=1, more=more)
     assert run_tool('train', config, '--work-dir', tmp_path / 'out') == 0
     checkpoint, strip = tmp_path / 'out/epoch_1.pth', data / 'val/disc/strip.png'
     assert run_tool('infer', config, checkpoint, strip, data / 'val/disc/0.png', '--out', tmp_path / 'seen') == 1

@@ -9,6 +9,7 @@ from coco_files import log_to
 from conftest import ROOT, run_tool
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
+from small_classifier import write_small_classifier
 from test_image_folder import three_classes
 
 from frostnet_mm.engine.config import load_config
@@ -150,20 +151,7 @@ def trained(data, tmp_path_factory):
     """A config of a small network of 32x32, and its checkpoint."""
     out = tmp_path_factory.mktemp('trained')
     config = tmp_path_factory.mktemp('config') / 'small_cls.py'
-    config.write_text(
-        f"""
-_base_ = {str(CLASSIFIER)!r}
-data_root, input_size, max_epochs, batch_size = {str(data)!r}, 32, 2, 8
-arch = dict(_delete_=True, stem=16, stages=[[(3, 16, 2, None, 2)], [(3, 48, 2, None, 1, 'fused')]])
-model = dict(
-    backbone=dict(arch=arch, out_indices=(1,)), head=dict(in_channels=48, hidden_channels=None, dropout=0.0)
-)
-train_dataloader = dict(num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = val_dataloader
-train_cfg = dict(val_interval=2)
-"""
-    )
+    write_small_classifier(config, data, more='train_cfg = dict(val_interval=2)')
     assert run_tool('train', config, '--work-dir', out) == 0
     return config, out / 'epoch_1.pth'
 
