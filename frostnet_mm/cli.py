@@ -37,9 +37,9 @@ UNTRUE_WARNINGS = (
     'Default ``avg_non_ignore`` is False',  # said where a config sets it, as class weights need it
 )
 
-# Last names of keys that hold paths: mmengine would split their values at commas, and take the blanks out.
 SPACE = '\x1f'  # in the place of a space that stays
 BETWEEN_WORDS = re.compile(r'(?<=[^\s,(\[]) +(?=[^\s,)\]])')
+# Last names of keys that hold paths: mmengine would split their values at commas.
 PATH_KEYS = frozenset('data_root ann_file load_from work_dir checkpoint img img_path seg_map_path'.split())
 
 

@@ -110,6 +110,10 @@ def test_parts_of_variables_that_were_copied(log):
         assert f'has used {first!r} already, and nothing would read it any more. Did you mean ' in str(caught.value)
         assert meant in str(caught.value)
     assert load_config(COCO, {'norm_cfg.momentum': 0.03}).norm_cfg.momentum == 0.03  # what it is
+    with pytest.raises(ConfigError, match='Did you mean model.data_preprocessor.mean'):
+        load_config(
+            CONFIGS / 'frostnet_custom_cls.py', {'data_preprocessor.mean': [0, 0, 0]}, classes=('a', 'b')
+        )  # none stands beside its model
 
 
 def test_the_copy_in_a_work_dir_has_no_variables(child, log, tmp_path):

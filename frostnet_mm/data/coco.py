@@ -18,6 +18,7 @@ from .errors import BadImageError, DatasetError, DatasetNotFoundError, ResizedAw
 from .ground_truth import index_coco
 from .loading import resize_errors
 
+SQUARE = (640, 640)  # of the image that stands in, in evaluations, for one too narrow to be resized
 __all__ = ['CheckedCocoDataset', 'DatasetError', 'DatasetNotFoundError', 'palette_for', 'read_coco_classes']
 
 
@@ -188,7 +189,7 @@ class CheckedCocoDataset(CountingDataset, CocoDataset):
                 return None
             # again from the start, as transforms that cache or nest must run in their usual order
             data_info = self.get_data_info(idx)
-            data_info['img_placeholder'] = (max(size),) * 2 if isinstance(error, ResizedAwayError) else size
+            data_info['img_placeholder'] = SQUARE if isinstance(error, ResizedAwayError) else size
             return self.pipeline(data_info)
         return data
 

@@ -90,9 +90,10 @@ def _check_variable(name: str, value: Any, cfg: Mapping[str, Any], path: str) ->
 def _check_part(key: str, value: Any, cfg: Mapping[str, Any], path: str) -> None:
     """A dict or list at the top level was copied to where it is used: a part of it changes there, or nowhere."""
     first, _, rest = key.partition('.')
-    if first == QAT_HOOK or not isinstance(cfg[first], (Mapping, list, tuple)) or dict(dotted(cfg)).get(key) == value:
+    whole = cfg.get(first, {})
+    if first == QAT_HOOK or not isinstance(whole, (Mapping, list, tuple)) or dict(dotted(cfg)).get(key) == value:
         return
-    used = [place for place, own in dotted(cfg) if '.' in place and own == cfg[first]]
+    used = [place for place, own in dotted(cfg) if '.' in place and whole and own == whole]
     if first == BESIDE and isinstance(cfg.get('model'), Mapping) and cfg['model'].get(BESIDE) is not None:
         used = [f'model.{BESIDE}']  # which goes before the one beside the model
     if used:
