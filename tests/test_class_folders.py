@@ -210,7 +210,8 @@ def test_a_size_is_a_number_or_two(tmp_path):
     with pytest.raises(ConfigError, match=r'Resize.scale=.*: expected a positive number, or a pair of them'):
         check_values(cfg)
     pairs = dict(type='RandomResize', scale=[(64, 48), (128, 96)])
-    cfg.val_dataloader.dataset.pipeline = cfg.test_dataloader.dataset.pipeline = [ConfigDict(pairs)]
+    parts = dict(type='mmdet.RandomCrop', crop_size=(0.4, 0.6), crop_type='relative_range')
+    cfg.val_dataloader.dataset.pipeline = cfg.test_dataloader.dataset.pipeline = [ConfigDict(pairs), ConfigDict(parts)]
     check_values(cfg)
 
 

@@ -148,7 +148,8 @@ def _check_dataset(name: str, dataset: Mapping) -> None:
         )
     for step in dataset.get('pipeline') or ():
         key, rule = _SIZES.get(type_name(step), (None, SIZE)) if isinstance(step, Mapping) else (None, SIZE)
-        if key is not None and step.get(key) is not None:
+        relative = str(step.get('crop_type', '')).startswith('relative') if isinstance(step, Mapping) else False
+        if key is not None and step.get(key) is not None and not relative:  # parts of an image, to mmdet's RandomCrop
             _require(f'{name}, {type_name(step)}.{key}', step[key], rule)
 
 
