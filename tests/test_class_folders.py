@@ -86,8 +86,13 @@ def test_images_that_no_list_has_are_counted(tmp_path):
     assert looked_at(load_config(config), tmp_path / 'log') == []
     fill(data, 'b', count=6, seed=1)
     (line,) = looked_at(load_config(config), tmp_path / 'log')
-    assert "data': 2 images are in no list of this config and are not used, such as" in line
+    assert "data': 2 images of the classes are in no list of this config and are not used, such as" in line
     assert line.rstrip().endswith('New ones belong into a list.') and 'b/4.jpg' in line
+    fill(data, 'c', count=2, seed=2)  # a class that the config leaves out
+    own = tmp_path / 'some.py'
+    own.write_text(f"_base_ = {str(config)!r}\nclasses = ('a', 'b')\n")
+    (line,) = looked_at(load_config(own), tmp_path / 'log of some')
+    assert '2 images of the classes' in line
 
 
 # -- several data sets

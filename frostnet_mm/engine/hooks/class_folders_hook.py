@@ -41,13 +41,16 @@ class ClassFoldersHook(Hook):
                 counts.update(names[part.get_data_info(index)['gt_label']] for index in range(len(part)))
             check_training_classes(' and '.join(dict.fromkeys(part.folder for part in parts)), counts)
         if is_main_process():
+            used = runner.train_dataloader.dataset.metainfo.get('classes') or ()
             for folder, paths in unlisted_images(_lists(runner.cfg)).items():
-                print_log(
-                    f"'{folder}': {len(paths)} images are in no list of this config and are not used, such as "
-                    f"'{paths[0]}'. New ones belong into a list.",
-                    logger='current',
-                    level=logging.WARNING,
-                )
+                new = [path for path in paths if os.path.relpath(path, folder).split(os.sep)[0] in used]
+                if new:
+                    print_log(
+                        f"'{folder}': {len(new)} images of the classes are in no list of this config and are not used, "
+                        f"such as '{new[0]}'. New ones belong into a list.",
+                        logger='current',
+                        level=logging.WARNING,
+                    )
 
 
 def _lists(cfg: Config) -> Iterator[tuple[str, str]]:
