@@ -88,6 +88,9 @@ def test_images_that_no_list_has_are_counted(tmp_path):
     (line,) = looked_at(load_config(config), tmp_path / 'log')
     assert "data': 2 images of the classes are in no list of this config and are not used, such as" in line
     assert line.rstrip().endswith('New ones belong into a list.') and 'b/4.jpg' in line
+    beside = load_config(config)
+    beside.val_dataloader.dataset.pop('ann_file')  # validation reads all of the folder
+    assert looked_at(beside, tmp_path / 'log of all') == []
     fill(data, 'c', count=2, seed=2)  # a class that the config leaves out
     own = tmp_path / 'some.py'
     own.write_text(f"_base_ = {str(config)!r}\nclasses = ('a', 'b')\n")
@@ -138,6 +141,8 @@ def test_images_are_spread_over_all_that_there_are(parts, tmp_path, count, numbe
     every = [f'{name}/{index}.jpg' for name in ('first/a', 'first/b', 'second/b', 'second/c') for index in (0, 1)]
     assert found == every[:: 8 // number]
     assert len(spread_paths(cfg, count, 'val')) == min(6, count)
+    cfg.train_dataloader.dataset.datasets.append(cfg.train_dataloader.dataset.datasets[0])  # one that is repeated
+    assert [os.path.relpath(path, tmp_path) for path in spread_paths(cfg, count)] == found
 
 
 def test_a_class_that_no_part_has_is_refused(parts, tmp_path):

@@ -135,6 +135,13 @@ def test_the_copy_in_a_work_dir_has_no_variables(child, log, tmp_path):
         load_config(copy, options)
 
 
+@pytest.mark.parametrize('how', ["_base_.get('size')", "getattr(_base_, 'size')", '_base_.size', "_base_['size']"])
+def test_a_variable_that_is_read_of_the_base_in_any_way(child, how, tmp_path):
+    base = tmp_path / 'base_of_it.py'
+    base.write_text('size = 3\nmodel = dict(scale=3)\n')
+    assert load_config(child([base], f'model = dict(q={how})', 'reader'), dict(size=64)).model.q == 64
+
+
 def test_the_tools_end_with_status_2(tmp_path, capsys):
     assert run_tool('train', COCO, '--work-dir', tmp_path, '--cfg-options', 'lr=0.1') == 2
     assert "error: --cfg-options lr=... : 'lr' is new to the config" in capsys.readouterr().err

@@ -114,6 +114,7 @@ def detector(**changes):
         (dict(model__test_cfg__score_thr=0.3), []),
         (dict(model__train_cfg__neg_pos_ratio=2), []),
         (dict(train_dataloader__batch_size=1), []),
+        (dict(model__backbone__bn_eval=True), []),
         # the default of an argument, given
         (dict(model__backbone__norm_eval=False), []),
         (dict(step__interpolation='bilinear'), []),
@@ -126,6 +127,20 @@ def test_what_predictions_depend_on(changes, keys):
     changed = detector(**changes)
     assert [each.key for each in differences(read_plain(plain.pretty_text), changed)] == keys
     assert [each.key for each in differences(read_plain(changed.pretty_text), plain)] == keys
+
+
+def test_colors_by_the_names_of_other_packages():
+    """mmpretrain says to_rgb where mmdet says bgr_to_rgb; a config of mmdet 2 has no preprocessor."""
+    mean = 'mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]'
+    cfg = detector()
+    for text, keys in (
+        (f'model = dict(data_preprocessor=dict({mean}, to_rgb=True))', []),
+        (f'data_preprocessor = dict({mean}, to_rgb=True)\nmodel = dict()', []),
+        (f'model = dict(data_preprocessor=dict({mean}))', ['data_preprocessor.bgr_to_rgb']),
+        (f'img_norm_cfg = dict({mean}, to_rgb=True)\nmodel = dict()', []),
+    ):
+        found = [each.key for each in differences(read_plain(text), cfg)]
+        assert [key for key in found if key.startswith('data_preprocessor')] == keys
 
 
 def test_steps_that_only_one_has(data):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
@@ -36,7 +36,11 @@ def spread_paths(cfg: Config, count: int, split: str = 'train') -> list[str]:
     name = f'{split}_dataloader'
     if not (cfg.get(name) or {}).get('dataset'):
         raise ConfigError(f'The config has no {name}, from which the images are to be taken.')
-    datasets = [DATASETS.build(leaf) for leaf in leaf_datasets(cfg[name].dataset)]
+    leaves: list[ConfigDict] = []
+    for leaf in leaf_datasets(cfg[name].dataset):
+        if leaf not in leaves:  # each once: a rare one may be repeated
+            leaves.append(leaf)
+    datasets = [DATASETS.build(leaf) for leaf in leaves]
     ends, paths = list(accumulate(map(len, datasets))), []
     for chosen in spread(ends[-1], count):
         place = bisect_right(ends, chosen)

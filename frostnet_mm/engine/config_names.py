@@ -26,12 +26,14 @@ class Unread:
         taken (set[str]): Names whose value a base file has taken from a config that inherits it.
         idle (list[tuple[str, str, object]]): Names of files that read them nowhere, with who gives another value, and
             the file's own: of the copy in a work dir, where all that was made of a variable is written out.
+        untraced (bool): A file reads its base files in a way that does not tell which names.
     """
 
     new: list[tuple[str, str]] = field(default_factory=list)
     kept: list[tuple[str, str, Any]] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     idle: list[tuple[str, str, Any]] = field(default_factory=list)
+    untraced: bool = False
 
     def note(self, path: str, own: Mapping[str, Any], bases: Mapping[str, Any], used: Iterable[str]) -> None:
         """Take down the names of a file that has base files.
@@ -69,7 +71,7 @@ class Unread:
                     f'such as {_nested(min(places, key=len), name)}.'
                 )
         for name, source, old in self.idle:
-            if name in self.taken or name in RUNNER_KEYS:
+            if name in self.taken or name in RUNNER_KEYS or self.untraced:
                 continue
             said = f'{source}: {name} has no effect: nothing in the config reads it.'
             if places := _made_of(name, old, content):
@@ -139,3 +141,15 @@ def base_names_read(tree: ast.AST, base_names: Mapping[str, str]) -> set[str]:
             elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
                 found.add(str(node.slice.value))
     return found
+
+
+def reads_base_otherwise(tree: ast.AST) -> bool:
+    """Whether a file reads its base files other than by ``_base_.name`` and ``_base_['name']``."""
+    traced, total = 0, 0
+    for node in ast.walk(tree):
+        total += isinstance(node, ast.Name) and node.id == '_base_' and isinstance(node.ctx, ast.Load)
+        value = getattr(node, 'value', None)
+        if isinstance(value, ast.Name) and value.id == '_base_':
+            named = isinstance(node, ast.Attribute) and not hasattr(dict, node.attr)
+            traced += named or (isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant))
+    return total > traced

@@ -26,7 +26,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ..files import SHIPPED_CONFIGS, require_config
 from .config_checks import QAT_HOOK, check_optimizer
-from .config_names import Unread, base_names_read, names_read
+from .config_names import Unread, base_names_read, names_read, reads_base_otherwise
 
 UPSTREAM = {'site-packages', 'dist-packages', '.mim'}  # folders of installed packages, whose configs stay mm's own
 OWN = 'frostnet_mm::'
@@ -150,6 +150,7 @@ def _read(
     own = {name: Given(value, path) for name, value in _values(tree, given, base_names).items()}
     bases, texts = ConfigDict(), []
     used_of_bases = used | base_names_read(tree, base_names)
+    unread.untraced |= reads_base_otherwise(tree)
     for base_file in base_files:
         base_path, scope = _base_path(base_file, path)
         base, base_text, base_env = _read(base_path, {**own, **given}, unread, used_of_bases)

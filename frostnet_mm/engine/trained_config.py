@@ -19,9 +19,10 @@ MOST_TEXT = 2_000_000  # characters of a config that is read
 _NAMED = 4  # differences in a message
 # What training alone asks for, what shapes of weights tell, and what is set for each evaluation.
 _IGNORED = {
-    'auxiliary_head', 'backend_args', 'cal_acc', 'class_weight', 'file_client_args', 'frozen_stages', 'ignore_index',
-    'init_cfg', 'label_smoothing', 'momentum', 'norm_eval', 'num_classes', 'pretrained', 'requires_grad', 'sampler',
-    'test_cfg', 'topk', 'train_cfg', 'with_cp', '_scope_',
+    'auxiliary_head', 'backend_args', 'bn_eval', 'bn_frozen', 'cal_acc', 'class_weight', 'dn_cfg',
+    'file_client_args', 'frozen_stages', 'ignore_index', 'init_cfg', 'label_smoothing', 'momentum', 'norm_eval',
+    'num_classes', 'pretrained', 'reg_decoded_bbox', 'requires_grad', 'sampler', '_scope_', 'test_cfg', 'topk',
+    'train_cfg', 'with_cp',
 }  # fmt: skip
 _IGNORED_BEGINNINGS = ('loss', 'drop')
 _COLORS = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')  # of a data_preprocessor
@@ -107,7 +108,9 @@ def differences(trained: Mapping[str, Any], cfg: Config) -> list[Difference]:
     there, here = trained.get('model'), cfg.get('model')
     if isinstance(there, dict) and here:
         own = [_with_preprocessor(model, beside) for model, beside in ((there, trained), (here, cfg))]
-        found += _compared('data_preprocessor', *map(_colors, own), None)
+        colors = list(map(_colors, own))
+        if all(each.get('mean') for each in colors):
+            found += _compared('data_preprocessor', *colors, None)
         for model in own:
             del model['data_preprocessor']
         found += _compared('model', *own, MODELS)
@@ -159,7 +162,10 @@ def other_colors_messages(cfg: Config) -> Iterator[str]:
 
 
 def _colors(model: Mapping) -> dict[str, Any]:
-    return {key: value for key, value in model['data_preprocessor'].items() if key in _COLORS}
+    own = {key: value for key, value in model['data_preprocessor'].items() if key in _COLORS}
+    if 'to_rgb' in own:  # as mmpretrain calls it
+        own['bgr_to_rgb'] = own.pop('to_rgb') or own.get('bgr_to_rgb')
+    return own
 
 
 def _pretrained(node: Any, key: str) -> Iterator[tuple[str, str]]:

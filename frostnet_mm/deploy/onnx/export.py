@@ -35,6 +35,7 @@ def exported_program(module: nn.Module, example: torch.Tensor, dynamic: bool) ->
     """
     shapes, axes = None, (0, 1, 2) if pixels_last(example.shape) else (0, 2, 3)
     if dynamic:
+        example = several(example)
         shapes = ({axis: torch.export.Dim.AUTO for axis in axes},)
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
@@ -53,6 +54,11 @@ def exported_program(module: nn.Module, example: torch.Tensor, dynamic: bool) ->
     return program
 
 
+def several(images: torch.Tensor) -> torch.Tensor:
+    """A batch of two or more: torch takes a size of 1 for a constant."""
+    return images.expand(2, *images.shape[1:]).contiguous() if images.shape[0] < 2 else images
+
+
 def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, dynamic: bool = False) -> Any:
     """Export a network to ONNX.
 
@@ -68,8 +74,8 @@ def export_onnx(module: nn.Module, names: Sequence[str], example: torch.Tensor, 
     Raises:
         UnsupportedModelError: An operator has no ONNX form.
     """
-    if dynamic and example.shape[0] < 2:  # torch takes a size of 1 for a constant
-        example = example.expand(2, *example.shape[1:]).contiguous()
+    if dynamic:
+        example = several(example)
     program = exported_program(module, example, dynamic)
     with quiet():
         try:
