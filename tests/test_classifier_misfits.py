@@ -10,7 +10,7 @@ from test_image_folder import three_classes
 from torch import nn
 
 from frostnet_mm.deploy.flat_network import float_network, traceable
-from frostnet_mm.deploy.onnx.export import export_onnx
+from frostnet_mm.deploy.onnx.export import export_onnx, exported_program
 from frostnet_mm.models.dense import DenseNetwork, UnsupportedModelError
 from frostnet_mm.quantization.capture import capture
 from frostnet_mm.registry import MODELS
@@ -101,3 +101,12 @@ def test_a_capture_names_the_size_that_it_was_tried_with():
     with pytest.raises(UnsupportedModelError, match=message):
         capture(DenseNetwork(model), (2, 3, 64, 33))
     assert capture(DenseNetwork(model), (2, 3, 32, 32)).fixed_size[2:] == (32, 32)
+
+
+def test_an_open_batch_is_open_from_one_image():
+    """For every engine that reads the traced network: torch takes a size of 1 for a constant."""
+    network = OneMap()
+    run = exported_program(network, torch.randn(1, 3, 40, 32), dynamic=True).module()
+    for shape in ((1, 3, 40, 32), (3, 3, 48, 64)):
+        images = torch.randn(shape)
+        assert torch.allclose(run(images), network(images), atol=1e-6)
