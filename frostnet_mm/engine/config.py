@@ -11,6 +11,7 @@ from ..registry import is_type, reads_checkpoint
 from .config_checks import QAT_HOOK, check_keys, check_optimizer
 from .config_datasets import (
     all_datasets,
+    class_folder_of,
     dataset_for_testing,
     inner_dataset,
     leaf_datasets,
@@ -260,8 +261,7 @@ def _classes_of(dataset: ConfigDict) -> tuple[str, tuple[str, ...]] | None:
 
     root = dataset.get('data_root') or ''
     if is_type(dataset, IMAGE_FOLDER):
-        prefix = dataset.get('data_prefix') or ''
-        folder = os.path.join(root, prefix if isinstance(prefix, str) else prefix.get('img_path') or '')
+        folder = class_folder_of(dataset)
         return folder, class_folders(folder)
     if isinstance(dataset.get('ann_file'), str):
         path = os.path.join(root, dataset['ann_file'])

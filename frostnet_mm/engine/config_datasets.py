@@ -50,6 +50,13 @@ def parts_of_training(cfg: Config) -> list[ConfigDict]:
     return leaves if len(leaves) > 1 else []
 
 
+def class_folder_of(dataset: Mapping) -> str:
+    """The folder of the classes' folders of a ``frostnet_mm.ImageFolder``'s config."""
+    prefix = dataset.get('data_prefix') or ''
+    inside = prefix if isinstance(prefix, str) else prefix.get('img_path') or ''
+    return os.path.join(dataset.get('data_root') or '', inside)
+
+
 def require_mappings(cfg: Config) -> None:
     """Refuse data sets whose ``data_root``, ``metainfo`` or ``data_prefix`` is of another kind, before they are read.
 

@@ -15,7 +15,7 @@ from ...data.image_folder import ImageFolder, check_training_classes
 from ...data.image_lists import unlisted_images
 from ...data.loading import inner_datasets
 from ...registry import HOOKS, is_type
-from ..config_datasets import all_datasets
+from ..config_datasets import all_datasets, class_folder_of
 
 
 @HOOKS.register_module()
@@ -41,9 +41,10 @@ class ClassFoldersHook(Hook):
                 counts.update(names[part.get_data_info(index)['gt_label']] for index in range(len(part)))
             check_training_classes(' and '.join(dict.fromkeys(part.folder for part in parts)), counts)
         if is_main_process():
-            whole = {os.path.realpath(folder) for file, folder in _places(runner.cfg) if not file}
+            places = list(_places(runner.cfg))
+            whole = {os.path.realpath(folder) for file, folder in places if not file}
             used = runner.train_dataloader.dataset.metainfo.get('classes') or ()
-            for folder, paths in unlisted_images(_lists(runner.cfg)).items():
+            for folder, paths in unlisted_images(place for place in places if place[0]).items():
                 if folder in whole:
                     continue  # another data set reads it without a list
                 new = [path for path in paths if os.path.relpath(path, folder).split(os.sep)[0] in used]
@@ -56,16 +57,9 @@ class ClassFoldersHook(Hook):
                     )
 
 
-def _lists(cfg: Config) -> Iterator[tuple[str, str]]:
-    """The lists of a config with the folders that they are below."""
-    return ((file, folder) for file, folder in _places(cfg) if file)
-
-
 def _places(cfg: Config) -> Iterator[tuple[str, str]]:
     """List, or '', and folder of each data set of classes in folders."""
     for dataset in all_datasets(cfg):
         if is_type(dataset, 'frostnet_mm.ImageFolder'):
-            root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or ''
-            folder = prefix if isinstance(prefix, str) else prefix.get('img_path') or ''
             file = dataset.get('ann_file') or ''
-            yield file and os.path.join(root, file), os.path.join(root, folder)
+            yield file and os.path.join(dataset.get('data_root') or '', file), class_folder_of(dataset)
